@@ -1,0 +1,54 @@
+"""The head's inputs for the whole meta split, kept and refreshed a few rows a step.
+
+With θ restricted to a linear head, v is an average over *all* held-out samples, and the only cost of a meta step is a
+forward pass without gradient over the few rows that are refreshed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+TOKENS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
+
+
+class FeatureBank(nn.Module):
+    """Features of M held-out samples, in a checkpoint with the rest, and their targets, which are read again.
+
+    Args:
+        size: M.
+        width: H, features a sample.
+        dtype: of the features; the head's.
+    """
+
+    features: Tensor
+    seen: Tensor
+
+    def __init__(self, size: int, width: int, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.register_buffer("features", torch.zeros(size, width, dtype=dtype))
+        self.register_buffer("seen", torch.zeros(size, dtype=torch.bool))
+        self.targets: dict[str, Tensor] = {}
+
+    @property
+    def filled(self) -> bool:
+        """Whether every row was written at least once."""
+        return bool(self.seen.all())
+
+    def place(self, batch: Mapping[str, Tensor]) -> None:
+        """Keep what the meta loss reads of the rows ``batch["index"]``."""
+        index = batch["index"]
+        for name, value in batch.items():
+            if name in TOKENS or not isinstance(value, Tensor):
+                continue
+            if name not in self.targets:
+                self.targets[name] = value.new_zeros((len(self.features), *value.shape[1:]))
+            self.targets[name][index] = value
+
+    @torch.no_grad()
+    def refresh(self, features: Tensor, batch: Mapping[str, Tensor]) -> None:
+        """Write the features ``(m, H)`` of the rows ``batch["index"]``."""
+        self.features[batch["index"]] = features.detach().to(self.features.dtype)
+        self.seen[batch["index"]] = True

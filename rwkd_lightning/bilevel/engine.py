@@ -1,0 +1,97 @@
+"""What every hypergradient engine computes, and the part that the cheap ones share.
+
+The bi-level step asks how the meta loss after one student step would change with the weight of each loss term of each
+sample. For a one-step SGD lookahead θ̂ = θ − a·∇_θ (1/n) Σ_i Σ_k w_ik l_ik(θ) and v = ∇_θ̂ L_meta(θ̂),
+
+    ∂L_meta/∂w_ik = −(a/n)·⟨v, ∇_θ l_ik(θ)⟩                                                        (1)
+
+exactly, because the weights depend on detached values only. An engine returns the *influence* u_ik = ⟨v, ∇_θ l_ik(θ)⟩:
+positive where more weight on term k of sample i would lower the meta loss.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Parameters = Mapping[str, Tensor]
+Outputs = Mapping[str, Tensor]
+
+
+@dataclass
+class Problem:
+    """One bi-level step, as functions of the restricted student parameters θ; it knows nothing of the model behind.
+
+    Args:
+        parameters: θ by name, the point at which everything is evaluated.
+        outputs: θ -> what the loss terms read, by name, one row a sample (for a classifier: logits ``(B, C)``). Every
+            call must draw the same dropout mask (see ``randomness``).
+        terms: outputs -> per-sample loss terms ``(B, K)``.
+        meta_loss: θ -> meta loss on held-out samples, a scalar.
+        weights: the current weights ``(B, K)``, read by the lookahead only.
+        lookahead: SGD step a of the lookahead; None: v is taken at θ itself, which is another estimator.
+        outputs_at: the outputs at θ where they are known already, saving a forward pass.
+    """
+
+    parameters: Parameters
+    outputs: Callable[[Parameters], Outputs]
+    terms: Callable[[Outputs], Tensor]
+    meta_loss: Callable[[Parameters], Tensor]
+    weights: Tensor
+    lookahead: float | None = None
+    outputs_at: Outputs | None = None
+
+
+class Engine(ABC):
+    """Computes the influence of every loss term of every sample on the meta loss."""
+
+    @abstractmethod
+    def influence(self, problem: Problem) -> Tensor:
+        """Return u = ⟨v, ∇_θ l_ik⟩, shape ``(B, K)``, detached."""
+
+
+class DirectionalEngine(Engine):
+    """The engines that need no second derivative: v by one backward, all inner products by one directional derivative.
+
+    Everything is read off ṡ = (∂outputs/∂θ)·v, one row a sample, so the cost does not grow with K.
+    """
+
+    def influence(self, problem: Problem) -> Tensor:
+        direction = meta_gradient(problem)
+        outputs, tangents = self.push_forward(problem, direction)
+        _, influence = torch.func.jvp(lambda o: problem.terms(o), (outputs,), (tangents,))
+        return influence.detach()
+
+    @abstractmethod
+    def push_forward(self, problem: Problem, direction: Parameters) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the outputs at θ and their derivative along ``direction``, both detached."""
+
+
+def leaves(parameters: Parameters) -> dict[str, Tensor]:
+    """Copies of the parameters' handles that gradients can be taken for, sharing their memory."""
+    return {name: p.detach().requires_grad_() for name, p in parameters.items()}
+
+
+def lookahead_parameters(problem: Problem) -> dict[str, Tensor]:
+    """θ̂ = θ − a·∇_θ mean_i Σ_k w_ik l_ik(θ), or θ itself without a lookahead; leaves that require gradients."""
+    theta = leaves(problem.parameters)
+    if problem.lookahead is None:
+        return theta
+    losses = problem.terms(problem.outputs(theta))
+    objective = (problem.weights.detach() * losses).sum(1).mean()
+    gradients = torch.autograd.grad(objective, list(theta.values()), allow_unused=True)
+    step = problem.lookahead
+    moved = {n: p.detach() - step * g if g is not None else p.detach()
+             for (n, p), g in zip(theta.items(), gradients, strict=True)}
+    return {n: p.requires_grad_() for n, p in moved.items()}
+
+
+def meta_gradient(problem: Problem) -> dict[str, Tensor]:
+    """v = ∇_θ̂ L_meta(θ̂), by name."""
+    theta = lookahead_parameters(problem)
+    gradients = torch.autograd.grad(problem.meta_loss(theta), list(theta.values()), allow_unused=True)
+    return {n: g if g is not None else torch.zeros_like(p) for (n, p), g in zip(theta.items(), gradients, strict=True)}

@@ -1,0 +1,1 @@
+"""Tasks, splits, corruption probes, batching and the data module."""

@@ -1,0 +1,169 @@
+"""The data module: encoded splits, probes, cached teacher logits and their loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from rwkd_lightning.data.batching import (
+    Batch,
+    BucketBatchSampler,
+    Collator,
+    EncodedSplit,
+    LengthSortedBatchSampler,
+    MetaStream,
+)
+from rwkd_lightning.data.encoding import encode
+from rwkd_lightning.data.probes import flip_labels, roll_teacher
+from rwkd_lightning.data.task import TaskData, column
+from rwkd_lightning.errors import UserError
+
+
+class DistillationDataModule(lightning.LightningDataModule):
+    """Loaders for one student or teacher: shuffled `train_split`, meta stream, and sequential passes for scoring.
+
+    `teacher_logits` maps splits to logits `(N, C)` in the order of the split. The probes `label_noise` and
+    `teacher_noise` corrupt `train_split` only. Batches deal rows to processes themselves, so a distributed Trainer
+    needs `use_distributed_sampler=False`. UserError for a setting out of range or logits of another shape.
+    """
+
+    def __init__(
+        self,
+        data: TaskData,
+        tokenizer: Any,
+        *,
+        max_length: int = 128,
+        batch_size: int = 32,
+        eval_batch_size: int = 64,
+        meta_batch_size: int = 32,
+        seed: int = 0,
+        label_noise: float = 0.0,
+        teacher_noise: float = 0.0,
+        teacher_logits: Mapping[str, Tensor] | None = None,
+        train_split: str = "train",
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "meta_batch_size": meta_batch_size}
+        for lowest, settings in ((1, sizes), (0, {"seed": seed, "num_workers": num_workers})):
+            for name, value in settings.items():
+                if value < lowest:
+                    raise UserError(f"data.{name} is {value}; give {lowest} or more")
+        for split in (train_split, *(teacher_logits or {})):
+            if split not in data.splits:
+                raise UserError(f"unknown split {split!r} of task {data.task.name!r}; known are {sorted(data.splits)}")
+        if teacher_noise and train_split not in (teacher_logits or {}):
+            raise UserError(
+                f"data.teacher_noise={teacher_noise} needs teacher logits of split {train_split!r}; compute them "
+                "first, or set data.teacher_noise=0"
+            )
+        self.data, self.task, self.tokenizer, self.max_length = data, data.task, tokenizer, max_length
+        self.batch_size, self.eval_batch_size, self.meta_batch_size = batch_size, eval_batch_size, meta_batch_size
+        self.seed, self.label_noise, self.teacher_noise = seed, label_noise, teacher_noise
+        self.train_split, self.num_workers = train_split, num_workers
+        self.teacher_logits = {split: self._checked(split, x) for split, x in (teacher_logits or {}).items()}
+        self.collator = Collator(tokenizer)
+        self._encoded: dict[str, EncodedSplit] = {}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Encode the training, meta and evaluation splits, once."""
+        for split in (self.train_split, "meta", *self.task.evaluation_splits):
+            self.encoded(split)
+
+    def encoded(self, split: str) -> EncodedSplit:
+        """Return `split` encoded, with its labels, teacher logits and (the training split) probes and their flags."""
+        if split not in self.data.splits:
+            raise UserError(f"unknown split {split!r} of task {self.task.name!r}; known are {sorted(self.data.splits)}")
+        if split not in self._encoded:
+            rows = self.data.splits[split]
+            labels = torch.from_numpy(column(rows, "label"))
+            extras: dict[str, Tensor] = {}
+            if split in self.teacher_logits:
+                extras["teacher_logits"] = self.teacher_logits[split]
+            if split == self.train_split:
+                labels = self._corrupt(labels, extras)
+            ids = encode(rows, self.tokenizer, self.task.text_columns, self.max_length, name=split)
+            self._encoded[split] = EncodedSplit(ids, labels, extras)
+        return self._encoded[split]
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return the shuffled, length-bucketed loader of the training split."""
+        train = self.encoded(self.train_split)
+        replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        sampler = BucketBatchSampler(train.lengths, self.batch_size, self.seed, num_replicas=replicas, rank=rank)
+        return self._loader(train, sampler)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return the loader of the meta split, by which a checkpoint is chosen."""
+        return self.dataloader("meta")
+
+    def evaluation_dataloader(self, split: str) -> DataLoader[Batch]:
+        """Return the loader of an evaluation split; UserError for a split that is none."""
+        if split not in self.task.evaluation_splits:
+            raise UserError(f"{split!r} is no evaluation split of {self.task.name!r}: {self.task.evaluation_splits}")
+        return self.dataloader(split)
+
+    def dataloader(self, split: str) -> DataLoader[Batch]:
+        """Return each row of `split` once, longest first, on every process; `index` tells a row's place."""
+        rows = self.encoded(split)
+        return self._loader(rows, LengthSortedBatchSampler(rows.lengths, self.eval_batch_size))
+
+    @property
+    def meta_stream(self) -> MetaStream:
+        """The endless stream of meta batches."""
+        return MetaStream(self.encoded("meta"), self.collator, self.meta_batch_size, self.seed)
+
+    @property
+    def train_flags(self) -> dict[str, Tensor]:
+        """The corrupted training rows: label_flipped and teacher_corrupted, each `(N,)` bool."""
+        extras = self.encoded(self.train_split).extras
+        return {name: extras[name] for name in ("label_flipped", "teacher_corrupted")}
+
+    @property
+    def train_size(self) -> int:
+        """The number of training rows N."""
+        return len(self.data.splits[self.train_split])
+
+    @property
+    def train_labels(self) -> Tensor:
+        """The training labels `(N,)` as trained on, so with the flipped ones."""
+        return self.encoded(self.train_split).labels
+
+    @property
+    def train_idx(self) -> Tensor:
+        """The idx `(N,)` of the training rows in the data's source."""
+        return torch.from_numpy(column(self.data.splits[self.train_split], "idx"))
+
+    def _corrupt(self, labels: Tensor, extras: dict[str, Tensor]) -> Tensor:
+        labels, extras["label_flipped"] = flip_labels(labels, self.label_noise, self.task.num_labels, self.seed)
+        extras["teacher_corrupted"] = torch.zeros(len(labels), dtype=torch.bool)
+        if "teacher_logits" in extras:
+            rolled = roll_teacher(extras["teacher_logits"], self.teacher_noise, self.seed)
+            extras["teacher_logits"], extras["teacher_corrupted"] = rolled
+        return labels
+
+    def _checked(self, split: str, logits: Tensor) -> Tensor:
+        expected = (len(self.data.splits[split]), self.task.num_labels)
+        if tuple(logits.shape) != expected:
+            raise UserError(f"the teacher logits of split {split!r} have shape {tuple(logits.shape)}, not {expected}")
+        logits = logits.detach().cpu().float()
+        if not logits.isfinite().all():
+            row = int((~logits.isfinite()).any(dim=1).nonzero()[0])
+            raise UserError(f"the teacher logits of split {split!r} are not finite in row {row}; compute them again")
+        return logits
+
+    def _loader(self, rows: EncodedSplit, sampler: Any) -> DataLoader[Batch]:
+        # Its own generator: else each pass over any loader would advance the global one, which drives dropout.
+        generator = torch.Generator().manual_seed(self.seed)
+        return DataLoader(
+            rows,
+            batch_sampler=sampler,
+            collate_fn=self.collator,
+            num_workers=self.num_workers,
+            generator=generator,
+        )

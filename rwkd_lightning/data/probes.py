@@ -1,0 +1,52 @@
+"""Corruptions with a known truth, to see whether learned weights find them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rwkd_lightning.data.task import UNLABELLED
+from rwkd_lightning.errors import UserError
+
+# Without these the two probes would corrupt the same rows whenever they get the same seed.
+_LABEL_STREAM, _TEACHER_STREAM = 21, 22
+
+
+def flip_labels(labels: Tensor, share: float, num_classes: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Give `round(share * labelled)` of the labelled rows another class: labels `(N,)`, flags `(N,)` bool.
+
+    Unlabelled rows (-1) stay. UserError for a share outside [0, 1), and for regression where share > 0.
+    """
+    _check(share, num_classes, "data.label_noise")
+    rng = np.random.default_rng([seed, _LABEL_STREAM])
+    labelled = torch.nonzero(labels != UNLABELLED).flatten().cpu().numpy()
+    flags = torch.zeros(len(labels), dtype=torch.bool)
+    rows = torch.from_numpy(rng.permutation(labelled)[: round(share * len(labelled))])
+    result = labels.clone()
+    if len(rows):
+        steps = torch.from_numpy(rng.integers(1, num_classes, size=len(rows)))  # 1 to C - 1: never the same class
+        result[rows] = ((result[rows] + steps) % num_classes).to(result.dtype)
+        flags[rows] = True
+    return result, flags
+
+
+def roll_teacher(logits: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Roll the teacher logits `(N, C)` of `round(share * N)` rows by one class: logits `(N, C)`, flags `(N,)` bool.
+
+    UserError for a share outside [0, 1), and for regression (C = 1) where share > 0.
+    """
+    _check(share, logits.shape[1], "data.teacher_noise")
+    rng = np.random.default_rng([seed, _TEACHER_STREAM])
+    rows = torch.from_numpy(rng.permutation(len(logits))[: round(share * len(logits))])
+    result, flags = logits.clone(), torch.zeros(len(logits), dtype=torch.bool)
+    result[rows] = result[rows].roll(1, dims=1)
+    flags[rows] = True
+    return result, flags
+
+
+def _check(share: float, num_classes: int, key: str) -> None:
+    if not 0 <= share < 1:
+        raise UserError(f"{key} is {share}; give a number from 0 up to, but not including, 1")
+    if share > 0 and num_classes < 2:
+        raise UserError(f"{key}={share} is refused for regression, which has no other class; set {key}=0")

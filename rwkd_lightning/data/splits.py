@@ -1,0 +1,57 @@
+"""Cutting the meta split out of the training rows."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from rwkd_lightning.errors import UserError
+
+_STREAM = 11  # keeps this use of a seed apart from the others that start from the same number
+
+
+def stratified_group_split(
+    groups: Sequence[Hashable], labels: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut N rows into (rest, held-out) row numbers, stratified by label `(N,)`, without tearing a group apart.
+
+    A class with two or more groups has a row in the held-out part. UserError for a fraction outside (0, 0.5].
+    """
+    if not 0 < fraction <= 0.5:
+        raise UserError(f"data.meta_fraction is {fraction}; give a number above 0 and up to 0.5")
+    labels = np.asarray(labels)
+    if len(groups) != len(labels):
+        raise ValueError(f"{len(groups)} groups for {len(labels)} labels")
+
+    members: dict[Hashable, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(group, []).append(row)
+    groups_of: dict[object, list[Hashable]] = {label: [] for label in np.unique(labels).tolist()}
+    for group, rows in members.items():
+        groups_of[labels[rows[0]].item()].append(group)  # a group with mixed labels counts for its first row's
+
+    rng = np.random.default_rng([seed, _STREAM])
+    held: list[Hashable] = []
+    for candidates in groups_of.values():
+        order = [candidates[i] for i in rng.permutation(len(candidates))]
+        total = sum(len(members[group]) for group in order)
+        room = max(1, round(fraction * total))
+        chosen: list[Hashable] = []
+        for group in order:
+            # The last group left stays: a class must not vanish from the training rows.
+            if len(members[group]) <= room and len(chosen) < len(order) - 1:
+                chosen.append(group)
+                room -= len(members[group])
+        held += chosen
+
+    # What the loop above can miss: a class whose groups are all too large, or all start with another class's row.
+    taken = set(held)
+    for label in groups_of:
+        having = [group for group, rows in members.items() if (labels[rows] == label).any()]
+        if len(having) >= 2 and taken.isdisjoint(having):
+            taken.add(min(having, key=lambda group: len(members[group])))
+
+    in_held = np.zeros(len(labels), dtype=bool)
+    in_held[[row for group in taken for row in members[group]]] = True
+    return np.flatnonzero(~in_held), np.flatnonzero(in_held)

@@ -1,0 +1,7 @@
+"""The meta step on a student: restriction of θ, held-out batches, cadence."""
+
+from rwkd_lightning.meta.head import Head, HeadWithBank
+from rwkd_lightning.meta.parameters import All, LastBlock
+from rwkd_lightning.meta.step import MetaStep
+
+__all__ = ["All", "Head", "HeadWithBank", "LastBlock", "MetaStep"]

@@ -1,0 +1,89 @@
+"""θ is the linear head: its inputs are known from the training pass, so ṡ needs no second one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from rwkd_lightning.bilevel import FeatureBank, RandomState
+from rwkd_lightning.bilevel.engine import Outputs, Parameters
+from rwkd_lightning.errors import UserError
+from rwkd_lightning.meta.restriction import Batch, MetaStream, Restriction, View, to_device, without_dropout
+
+
+class Head(Restriction):
+    """v from the head's gradient on one held-out batch."""
+
+    def view(self, student: nn.Module, batch: Batch, outputs: Outputs, randomness: RandomState, stream: MetaStream,
+             step: int) -> View:
+        head = linear_head(student)
+        features = outputs["features"].detach()
+        meta_features, meta_batch = self.held_out(student, stream, step, features.device)
+
+        def apply(parameters: Parameters, inputs: Tensor) -> Outputs:
+            with torch.autocast(inputs.device.type, enabled=False):
+                return {"logits": functional_call(head, dict(parameters), (inputs.to(head.weight.dtype),))}
+
+        return View(dict(head.named_parameters()), lambda p: apply(p, features),
+                    lambda p: (apply(p, meta_features), meta_batch))
+
+    def held_out(self, student: nn.Module, stream: MetaStream, step: int, device: torch.device) -> tuple[Tensor, Batch]:
+        """Features ``(m, H)`` of held-out samples and their targets."""
+        return forward_features(student, to_device(stream[step], device))
+
+    def __repr__(self) -> str:
+        return "head"
+
+
+class HeadWithBank(Head):
+    """v from the head's gradient on *all* held-out samples, whose features are kept and refreshed a few rows a step.
+
+    The first step fills the bank. Stale rows are at most M/m meta steps old.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bank: FeatureBank | None = None
+
+    def build(self, student: nn.Module, stream: MetaStream) -> None:
+        head = linear_head(student)
+        self.bank = FeatureBank(len(stream), head.in_features, head.weight.dtype)
+
+    def held_out(self, student: nn.Module, stream: MetaStream, step: int, device: torch.device) -> tuple[Tensor, Batch]:
+        if self.bank is None:
+            self.build(student, stream)
+        assert self.bank is not None
+        self.bank.to(device)
+        if not self.bank.targets:
+            for batch in stream.all(64):
+                self.bank.place(to_device(batch, device))
+        if not self.bank.filled:
+            for batch in stream.all(64):
+                self.bank.refresh(*forward_features(student, to_device(batch, device)))
+        else:
+            self.bank.refresh(*forward_features(student, to_device(stream[step], device)))
+        return self.bank.features, self.bank.targets
+
+    def __repr__(self) -> str:
+        return "bank"
+
+
+def linear_head(student: nn.Module) -> nn.Linear:
+    """The student's head.
+
+    Raises:
+        UserError: if its last layer is not linear.
+    """
+    head = getattr(student, "head", None)
+    if not isinstance(head, nn.Linear):
+        raise UserError("meta.theta=head and meta.theta=bank need a student whose last layer is linear; this one's is not "
+                        "(use meta.theta=all or meta.theta=last_block)")
+    return head
+
+
+@torch.no_grad()
+def forward_features(student: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The head's inputs for a batch, without dropout, and the batch."""
+    with without_dropout(student):
+        return student(batch)["features"], batch

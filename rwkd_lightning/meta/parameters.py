@@ -1,0 +1,49 @@
+"""θ by name: the whole student, or from its last block on."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.func import functional_call
+
+from rwkd_lightning.bilevel import RandomState
+from rwkd_lightning.bilevel.engine import Outputs, Parameters
+from rwkd_lightning.meta.restriction import Batch, MetaStream, Restriction, View, to_device, without_dropout
+
+
+class All(Restriction):
+    """θ is every trainable parameter of the student."""
+
+    def names(self, student: nn.Module) -> list[str]:
+        return [n for n, p in student.named_parameters() if p.requires_grad]
+
+    def view(self, student: nn.Module, batch: Batch, outputs: Outputs, randomness: RandomState, stream: MetaStream,
+             step: int) -> View:
+        fixed = {n: p.detach() for n, p in student.named_parameters()}
+        theta = {n: fixed.pop(n) for n in self.names(student)}
+        meta_batch = to_device(stream[step], batch["index"].device)
+        read = [n for n in outputs if n != "features"]
+
+        def train_outputs(parameters: Parameters) -> Outputs:
+            with randomness.replay():
+                result = functional_call(student, {**fixed, **parameters}, (batch,))
+            return {n: result[n] for n in read}
+
+        def meta_outputs(parameters: Parameters) -> tuple[Outputs, Batch]:
+            with without_dropout(student):
+                return functional_call(student, {**fixed, **parameters}, (meta_batch,)), meta_batch
+
+        return View(theta, train_outputs, meta_outputs)
+
+    def __repr__(self) -> str:
+        return "all"
+
+
+class LastBlock(All):
+    """θ is the last transformer block and what follows it; the blocks below run without a graph."""
+
+    def names(self, student: nn.Module) -> list[str]:
+        names: list[str] = student.block_names()  # type: ignore[operator]
+        return names
+
+    def __repr__(self) -> str:
+        return "last_block"

@@ -1,0 +1,80 @@
+"""Which part θ of the student the meta step differentiates by: all of it, its last block, or its head."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from rwkd_lightning.bilevel import RandomState
+from rwkd_lightning.bilevel.engine import Outputs, Parameters
+
+Batch = Mapping[str, Tensor]
+
+
+class Student(Protocol):
+    """What a restriction asks of a student besides calling it with a batch."""
+
+    head: nn.Linear | None
+
+    def block_names(self) -> list[str]:
+        """Names of the parameters from the last block on."""
+
+
+@dataclass
+class View:
+    """The student as functions of θ: on the training batch, and on held-out samples with their targets."""
+
+    parameters: Parameters
+    outputs: Callable[[Parameters], Outputs]
+    meta_outputs: Callable[[Parameters], tuple[Outputs, Batch]]
+
+
+class MetaStream(Protocol):
+    """Held-out batches by step: an endless seeded sequence with random access, so it has no state to save."""
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]: ...
+
+    def __len__(self) -> int: ...
+
+    def all(self, batch_size: int) -> Iterator[dict[str, Tensor]]: ...
+
+
+class Restriction(nn.Module, ABC):
+    """Builds the view of the student for one meta step."""
+
+    def build(self, student: nn.Module, stream: MetaStream) -> None:
+        """Make room for what is kept between steps; called before training, so that a checkpoint finds its buffers."""
+
+    @abstractmethod
+    def view(self, student: nn.Module, batch: Batch, outputs: Outputs, randomness: RandomState, stream: MetaStream,
+             step: int) -> View:
+        """Args:
+            student: called with a batch, returns outputs by name.
+            batch: the training batch.
+            outputs: the student's outputs on it, from the training pass.
+            randomness: the state of the generators before that pass.
+            stream: held-out batches, ``stream[step]``.
+            step: number of meta steps taken so far.
+        """
+
+
+@contextmanager
+def without_dropout(student: nn.Module) -> Iterator[None]:
+    """Evaluation mode for the held-out samples: less noise in v, and fused attention on a CPU."""
+    was_training = student.training
+    student.eval()
+    try:
+        yield
+    finally:
+        student.train(was_training)
+
+
+def to_device(batch: Batch, device: torch.device) -> dict[str, Tensor]:
+    """The batch's tensors on the device."""
+    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}

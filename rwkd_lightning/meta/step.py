@@ -1,0 +1,71 @@
+"""The meta step of a run: when it is due, on which held-out samples, by which engine and for which θ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rwkd_lightning.bilevel import Engine, Problem, RandomState
+from rwkd_lightning.bilevel.engine import Outputs, Parameters
+from rwkd_lightning.errors import UserError
+from rwkd_lightning.meta.restriction import Batch, MetaStream, Restriction
+from rwkd_lightning.terms import Term, stack
+
+
+class MetaStep(nn.Module):
+    """Computes the influence of each loss term of each sample on the held-out loss.
+
+    Args:
+        engine: how the inner products are computed.
+        theta: which part of the student they are taken over.
+        loss_terms: the meta loss is the mean over samples of the sum of these terms.
+        stream: held-out batches by meta step.
+        lookahead_lr: SGD step a of the lookahead; None: no lookahead (v at θ).
+        every: a meta step every so many student steps.
+
+    Raises:
+        UserError: if lookahead_lr or every is out of range.
+    """
+
+    taken: Tensor
+
+    def __init__(self, engine: Engine, theta: Restriction, loss_terms: Sequence[Term], stream: MetaStream,
+                 lookahead_lr: float | None = None, every: int = 1) -> None:
+        super().__init__()
+        if lookahead_lr is not None and not lookahead_lr > 0:
+            raise UserError(f"meta.lookahead_lr is {lookahead_lr}; a lookahead needs a step above 0 (0.01 to 0.5), "
+                            "or null for none")
+        if every < 1:
+            raise UserError(f"meta.every is {every}; it counts student steps per meta step and must be at least 1")
+        self.engine = engine
+        self.theta = theta
+        self.loss_terms = nn.ModuleList(loss_terms)
+        self.stream = stream
+        self.lookahead_lr = lookahead_lr
+        self.every = every
+        self.register_buffer("taken", torch.zeros((), dtype=torch.long))
+
+    def build(self, student: nn.Module) -> None:
+        """Make room for what is kept between steps, before training."""
+        self.theta.build(student, self.stream)
+
+    def due(self, step: int) -> bool:
+        """Whether student step ``step``, counted from 0, takes a meta step."""
+        return step % self.every == 0
+
+    def influence(self, student: nn.Module, batch: Batch, outputs: Outputs, terms: Callable[[Outputs], Tensor],
+                  weights: Tensor, randomness: RandomState) -> Tensor:
+        """u ``(B, K)`` for a training batch whose training pass gave ``outputs`` from the state ``randomness``."""
+        view = self.theta.view(student, batch, outputs, randomness, self.stream, int(self.taken))
+
+        def meta_loss(parameters: Parameters) -> Tensor:
+            meta_outputs, meta_batch = view.meta_outputs(parameters)
+            return stack(list(self.loss_terms), meta_outputs, meta_batch).sum(1).mean()  # type: ignore[arg-type]
+
+        known = {n: o for n, o in outputs.items() if n != "features"}
+        problem = Problem(view.parameters, view.outputs, terms, meta_loss, weights, self.lookahead_lr, known)
+        influence = self.engine.influence(problem)
+        self.taken += 1
+        return influence

@@ -1,0 +1,80 @@
+"""A Hugging Face sequence classifier as the rest of the package sees it: batch in, outputs by name out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class Classifier(nn.Module):
+    """Wraps a sequence classifier (C logits; C = 1 for regression).
+
+    Args:
+        network: any ``AutoModelForSequenceClassification``.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self._head_name = find_head(network)
+        self._captured: Tensor | None = None
+        if self.head is not None:
+            self.head.register_forward_pre_hook(self._capture)
+
+    @property
+    def head(self) -> nn.Linear | None:
+        """The linear layer that gives the logits; None if the last layer is not linear."""
+        module = self.network.get_submodule(self._head_name) if self._head_name else None
+        return module if isinstance(module, nn.Linear) else None
+
+    def _capture(self, _: nn.Module, args: tuple[Any, ...]) -> None:
+        self._captured = args[0]
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``logits`` ``(B, C)`` and, where the last layer is linear, its inputs as ``features`` ``(B, H)``."""
+        self._captured = None
+        outputs = {"logits": self.network(**{n: batch[n] for n in INPUTS if n in batch}).logits}
+        if self._captured is not None:
+            outputs["features"] = self._captured
+            self._captured = None
+        return outputs
+
+    def block_names(self) -> list[str]:
+        """Names of the trainable parameters from the last transformer block on."""
+        name, blocks = find_blocks(self.network)
+        last = f"network.{name}.{len(blocks) - 1}."
+        names = [n for n, p in self.named_parameters() if p.requires_grad]
+        first = next((i for i, n in enumerate(names) if n.startswith(last)), 0)
+        return names[first:]
+
+
+def find_blocks(network: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The stack of transformer blocks: the module list with the most parameters, and its name."""
+    lists = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.ModuleList)]
+    if not lists:
+        raise ValueError("the network has no list of blocks")
+    return max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()))
+
+
+@torch.no_grad()
+def find_head(network: nn.Module) -> str | None:
+    """Name of the linear layer whose output is the logits, found by running one token through the network."""
+    seen: list[tuple[str, Tensor]] = []
+    hooks = [m.register_forward_hook(lambda _, __, out, name=n: seen.append((name, out)))
+             for n, m in network.named_modules() if isinstance(m, nn.Linear)]
+    was_training = network.training
+    network.eval()
+    try:
+        device = next(network.parameters()).device
+        ids = torch.ones(1, 2, dtype=torch.long, device=device)
+        logits = network(input_ids=ids, attention_mask=ids).logits
+    finally:
+        network.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return next((n for n, out in reversed(seen) if out.shape == logits.shape and torch.equal(out, logits)), None)

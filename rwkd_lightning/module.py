@@ -1,0 +1,241 @@
+"""The LightningModule: student, frozen teacher and meta-learner in one manually optimised loop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from rwkd_lightning.alarm import CollapseAlarm
+from rwkd_lightning.bilevel import RandomState
+from rwkd_lightning.distributed import all_reduce_mean
+from rwkd_lightning.errors import UserError
+from rwkd_lightning.ledger import Ledger
+from rwkd_lightning.meta import MetaStep
+from rwkd_lightning.terms import Term, stack
+from rwkd_lightning.weighting import Step, Weighting, masked
+
+log = logging.getLogger(__name__)
+
+
+class DistillationModule(lightning.LightningModule):
+    """Trains a student on mean_i Σ_k w_ik·l_ik, the weights w given by a weighting method.
+
+    It knows no task: the student maps a batch to outputs by name, the terms map outputs and batch to one loss a sample.
+
+    Args:
+        student: batch -> outputs by name, one row a sample.
+        terms: the K loss terms.
+        weighting: gives each of them its weight.
+        optimizer: student -> optimizer.
+        schedule: (optimizer, total student steps) -> scheduler, stepped once a student step; None: constant rate.
+        train_size: N training samples; ``batch["index"]`` runs over them.
+        meta: the meta step, for methods that need one.
+        teacher: batch -> outputs; asked for ``logits`` where the batch carries no ``teacher_logits``. Frozen, never in
+            the checkpoint.
+        updated_weights: ``"new"``: the student uses the weights of the φ just updated; ``"current"``: of the one before.
+        clip: largest norm of the student's gradient; None: no clipping.
+        accumulate: batches per student step.
+        metrics: torchmetrics by name, updated with ``logits`` and ``labels`` on the validation batches.
+
+    Raises:
+        UserError: if the pieces do not fit each other.
+    """
+
+    def __init__(self, student: nn.Module, terms: Sequence[Term], weighting: Weighting,
+                 optimizer: Callable[[nn.Module], Optimizer], train_size: int,
+                 schedule: Callable[[Optimizer, int], LRScheduler] | None = None, meta: MetaStep | None = None,
+                 teacher: nn.Module | None = None, updated_weights: str = "new", clip: float | None = 1.0,
+                 accumulate: int = 1, metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        check(weighting, meta, updated_weights, clip, accumulate)
+        self.student = student
+        self.terms = nn.ModuleList(terms)
+        self.term_names = tuple(term.name for term in terms)
+        self.weighting = weighting
+        self.meta = meta
+        if meta is not None:
+            meta.build(student)
+        self.ledger = Ledger(train_size, self.term_names)
+        self.alarm = CollapseAlarm(self.term_names)
+        self.make_optimizer = optimizer
+        self.make_schedule = schedule
+        self.updated_weights = updated_weights
+        self.clip = clip
+        self.accumulate = accumulate
+        self.metrics = dict(metrics or {})
+        self._validation: list[tuple[Tensor, Tensor]] = []
+        self._random_state: Tensor | None = None
+        self.__dict__["teacher"] = teacher  # not a submodule: out of the checkpoint, of train() and of DDP
+
+    # Training
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        randomness = RandomState.capture(self.device)
+        outputs = self.student(batch)
+        step = self.observe_batch(outputs, batch)
+        weights = self.weigh(step, outputs, randomness)
+        loss = (weights * step.losses).sum(1).mean()
+        if not torch.isfinite(loss):
+            raise UserError(f"the loss is {float(loss)} at step {self.global_step}, samples "
+                            f"{batch.get('idx', batch['index']).tolist()}; lower optimizer.lr or look at these rows")
+        self.manual_backward(loss / self.accumulate)
+        if (batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch:
+            self.step_optimizers()
+        self.weighting.observe(step)
+        self.ledger.record(step, weights)
+        self.log_step(loss.detach(), step, weights)
+
+    def observe_batch(self, outputs: Mapping[str, Tensor], batch: dict[str, Tensor]) -> Step:
+        """What the weighting method may read about this batch."""
+        if self.teacher is not None and "teacher_logits" not in batch:
+            with torch.no_grad():
+                batch["teacher_logits"] = self.teacher(batch)["logits"]
+        valid = torch.stack([term.valid(batch) for term in self.terms], 1)  # type: ignore[operator]
+        losses = stack(list(self.terms), outputs, batch)  # type: ignore[arg-type]
+        head = getattr(self.student, "head", None)
+        shared = tuple(head.parameters()) if isinstance(head, nn.Module) else ()
+        return Step(losses, valid, self.term_names, {n: o.detach() for n, o in outputs.items()}, batch, self.progress,
+                    history=self.ledger.history(batch["index"]), shared_parameters=shared)
+
+    def weigh(self, step: Step, outputs: Mapping[str, Tensor], randomness: RandomState) -> Tensor:
+        """Take the meta step if one is due, train the method's own parameters, and return the weights ``(B, K)``."""
+        if self.weighting.needs_influence and self.meta is not None and self.meta.due(self.global_step):
+            terms = list(self.terms)
+            weights = masked(self.weighting(step).detach(), step.valid)
+            step.influence = self.meta.influence(
+                self.student, step.batch, outputs, lambda o: stack(terms, o, step.batch),  # type: ignore[arg-type]
+                weights, randomness)
+        current = masked(self.weighting(step).detach(), step.valid) if self.updated_weights == "current" else None
+        own = self.weighting.own_loss(step)
+        if own is not None:
+            self.accumulate_own_gradient(own / self.accumulate)
+            if self.updated_weights == "new":
+                self.step_own_optimizer()
+        return current if current is not None else masked(self.weighting(step).detach(), step.valid)
+
+    def accumulate_own_gradient(self, loss: Tensor) -> None:
+        """Add the gradient of the method's own parameters, averaged over ranks: ``autograd.grad`` runs no DDP hook."""
+        parameters = [p for p in self.weighting.parameters() if p.requires_grad]
+        for p, g in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
+            if g is not None:
+                mean = all_reduce_mean(g)
+                p.grad = mean if p.grad is None else p.grad + mean
+
+    def step_own_optimizer(self) -> None:
+        """Step the method's optimizer past Lightning's wrapper, so that ``max_steps`` counts student steps alone."""
+        optimizers = self.trainer.optimizers
+        if len(optimizers) > 1:
+            optimizers[1].step()
+            optimizers[1].zero_grad()
+
+    def step_optimizers(self) -> None:
+        """One student step, with clipping and schedule; and the method's, where the weights in use are the current ones."""
+        optimizers = self.optimizers()
+        optimizer: Any = optimizers[0] if isinstance(optimizers, list) else optimizers
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.student.parameters(), self.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        scheduler: Any = self.lr_schedulers()
+        if scheduler is not None:
+            scheduler.step()
+        if self.updated_weights == "current":
+            self.step_own_optimizer()
+
+    def log_step(self, loss: Tensor, step: Step, weights: Tensor) -> None:
+        """Log every term, and mean and spread over the samples of every weight; sound the alarm on a collapse."""
+        values = {"loss": loss}
+        for k, name in enumerate(self.term_names):
+            values[f"loss/{name}"] = step.losses[:, k].detach().mean()
+            values[f"weight/{name}"] = weights[:, k].mean()
+            values[f"weight_spread/{name}"] = weights[:, k].std(correction=0)
+        self.log_dict({n: v.float() for n, v in values.items() if n != "loss"})
+        self.log("loss", loss.float(), prog_bar=True)
+        if self.weighting.needs_influence:
+            message = self.alarm(weights)
+            if message:
+                log.warning("step %d: %s", self.global_step, message)
+
+    # Set-up
+
+    @property
+    def total_steps(self) -> int:
+        """Student steps of the whole run."""
+        per_epoch = -(-int(self.trainer.num_training_batches) // self.accumulate)
+        epochs = self.trainer.max_epochs
+        steps = self.trainer.max_steps
+        by_epochs = per_epoch * epochs if epochs is not None and epochs >= 0 else None
+        bounds = [b for b in (by_epochs, steps if steps >= 0 else None) if b is not None]
+        return min(bounds)
+
+    @property
+    def progress(self) -> float:
+        """Share of the student steps done, in [0, 1]."""
+        return self.global_step / max(1, self.total_steps)
+
+    def configure_optimizers(self) -> Any:
+        optimizers = [self.make_optimizer(self.student)]
+        own = self.weighting.own_optimizer()
+        if own is not None:
+            optimizers.append(own)
+        # the loader is there before the optimizers only if asked for
+        self.trainer.fit_loop.setup_data()
+        schedules = [self.make_schedule(optimizers[0], self.total_steps)] if self.make_schedule is not None else []
+        return optimizers, schedules
+
+    def on_fit_start(self) -> None:
+        if self.trainer.world_size > 1:
+            raise UserError(f"{self.trainer.world_size} processes were asked for; training in several processes is not "
+                            "supported yet, use trainer.devices=1")
+        if self.teacher is not None:
+            self.teacher.requires_grad_(False).eval().to(self.device)
+        if self._random_state is not None:  # resumed: go on with the dropout masks of the interrupted run
+            torch.set_rng_state(self._random_state.cpu())
+            self._random_state = None
+
+    # Choosing a checkpoint
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        self._validation.append((self.student(batch)["logits"].float().cpu(), batch["labels"].cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        if not self._validation:
+            return
+        logits, labels = (torch.cat(column) for column in zip(*self._validation, strict=True))
+        self._validation.clear()
+        for name, metric in self.metrics.items():
+            self.log(f"meta/{name}", metric(logits, labels), prog_bar=True)
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["random_state"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._random_state = checkpoint["random_state"]
+
+
+def check(weighting: Weighting, meta: MetaStep | None, updated_weights: str, clip: float | None, accumulate: int) -> None:
+    """Refuse combinations that mean nothing."""
+    if weighting.needs_influence and meta is None:
+        raise UserError(f"weighting={weighting!r} learns from held-out samples: it needs a meta step (and a meta split)")
+    if meta is not None and meta.every > 1 and not weighting.has_memory:
+        raise UserError(f"meta.every={meta.every} with weighting={weighting!r}: it keeps nothing between steps, so it needs "
+                        "a meta step every step (meta.every=1)")
+    if updated_weights not in ("new", "current"):
+        raise UserError(f"meta.weights={updated_weights!r}; known are 'new' and 'current'")
+    if accumulate < 1:
+        raise UserError(f"trainer.accumulate={accumulate}; it counts batches per student step and must be at least 1")
+    if accumulate > 1 and updated_weights == "new" and any(p.requires_grad for p in weighting.parameters()):
+        raise UserError(f"trainer.accumulate={accumulate} with meta.weights=new: the weights of the new φ are known only "
+                        "after the last of the accumulated batches; use meta.weights=current")
+    if clip is not None and not clip > 0:
+        raise UserError(f"trainer.clip={clip}; it must be above 0, or null for no clipping")

@@ -1,0 +1,43 @@
+"""The student's optimizer and schedule."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from rwkd_lightning.errors import UserError
+
+
+def adamw(module: nn.Module, lr: float, weight_decay: float = 0.01) -> torch.optim.AdamW:
+    """AdamW without decay on biases and normalisation weights (one-dimensional parameters).
+
+    Raises:
+        UserError: if lr is not positive or weight_decay is negative.
+    """
+    if not lr > 0:
+        raise UserError(f"optimizer.lr is {lr}; the student's learning rate must be above 0")
+    if not weight_decay >= 0:
+        raise UserError(f"optimizer.weight_decay is {weight_decay}; it must be 0 or above")
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    groups = [{"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
+              {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr, fused=True)
+
+
+def linear_schedule(optimizer: torch.optim.Optimizer, total_steps: int, warmup: float = 0.1) -> LambdaLR:
+    """Linear warm-up over a share of the steps, then linear decay to 0 at ``total_steps``.
+
+    Raises:
+        UserError: if warmup is outside [0, 1).
+    """
+    if not 0 <= warmup < 1:
+        raise UserError(f"optimizer.warmup is {warmup}; the share of warm-up steps must lie in [0, 1)")
+    ramp = max(1, round(warmup * total_steps))
+
+    def factor(step: int) -> float:
+        if step < ramp and warmup > 0:
+            return (step + 1) / (ramp + 1)
+        return max(0.0, (total_steps - step) / max(1, total_steps - ramp))
+
+    return LambdaLR(optimizer, factor)

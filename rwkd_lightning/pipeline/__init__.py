@@ -1,0 +1,1 @@
+"""The staged run behind ``train.py``; the only part that reads Hydra's configs."""

@@ -1,0 +1,89 @@
+"""What a run leaves behind: the student, a row per training sample, the metrics. Each whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rwkd_lightning.data.datamodule import DistillationDataModule
+from rwkd_lightning.ledger import Ledger
+from rwkd_lightning.models import Classifier
+
+
+def write_student(folder: Path, student: Classifier, tokenizer: Any) -> int:
+    """``student/`` for ``AutoModelForSequenceClassification.from_pretrained``; returns the bytes of its weights."""
+    part = Path(tempfile.mkdtemp(prefix=".student-", dir=folder.parent))
+    try:
+        student.network.save_pretrained(part)  # type: ignore[operator]
+        tokenizer.save_pretrained(part)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return size_on_disk(folder)
+
+
+def size_on_disk(folder: Path) -> int:
+    """Bytes of a model's weights."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def write_weights(path: Path, ledger: Ledger, data: DistillationDataModule) -> dict[str, Tensor]:
+    """``weights.parquet``: idx, split, label, flags of the probes, the ledger's columns; returns the columns."""
+    import pyarrow
+    import pyarrow.parquet
+
+    columns: dict[str, Any] = {"idx": data.train_idx, "split": [data.train_split] * data.train_size,
+                               "label": data.train_labels, **data.train_flags, **ledger.columns()}
+    extras = data.encoded(data.train_split).extras
+    if "teacher_logits" in extras and not data.task.is_regression:
+        columns["loss_teacher_ce"] = F.cross_entropy(extras["teacher_logits"].float(), data.train_labels, ignore_index=-1,
+                                                     reduction="none")
+    table = pyarrow.table({n: c.numpy() if isinstance(c, Tensor) else c for n, c in columns.items()})
+    part = path.with_name(f".{path.name}.part")
+    pyarrow.parquet.write_table(table, part)
+    os.replace(part, path)
+    return columns
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """A JSON file, replaced in one move."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(part, path)
+
+
+def probe_scores(columns: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """How well weights, influences and plain losses find what the probes corrupted: areas under the ROC curve.
+
+    Corrupted teacher outputs are looked for among rows with clean labels, flipped labels among rows with a sound teacher;
+    every figure is oriented so that 1 finds them all and 0.5 is chance.
+    """
+    flipped, corrupted = columns["label_flipped"], columns["teacher_corrupted"]
+    found: dict[str, dict[str, float]] = {}
+    for name, flag, others, term in (("teacher_corrupted", corrupted, ~flipped, "kd"),
+                                     ("label_flipped", flipped, ~corrupted, "ce")):
+        suspicion = {"weight": columns.get(f"w_{term}"), "influence": columns.get(f"influence_{term}")}
+        suspicion = {n: -c for n, c in suspicion.items() if c is not None and float(c.std()) > 0}
+        suspicion |= {n: columns[n] for n in ("loss_teacher_ce", "loss_ce", "loss_kd") if n in columns}
+        positives = flag[others]
+        if bool(positives.any()) and not bool(positives.all()):
+            found[name] = {n: area_under_roc(c[others], positives) for n, c in suspicion.items()}
+    return found
+
+
+def area_under_roc(scores: Tensor, positives: Tensor) -> float:
+    """Area under the ROC curve of scores ``(N,)`` for flags ``(N,)``."""
+    from torchmetrics.functional.classification import binary_auroc
+
+    ranks = torch.unique(scores.double(), return_inverse=True)[1].double()  # torchmetrics would squash values outside [0, 1]
+    return float(binary_auroc(ranks / ranks.max().clamp_min(1), positives.long()))

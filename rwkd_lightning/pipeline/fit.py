@@ -1,0 +1,118 @@
+"""One training, of a teacher or of a student, under Lightning's Trainer."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import DataLoader
+
+from rwkd_lightning.errors import UserError
+from rwkd_lightning.module import DistillationModule
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Fitted:
+    """What a training took. Wall seconds, MiB."""
+
+    train_seconds: float
+    steps: int
+    peak_memory_mib: float
+    checkpoint: str
+
+
+def fit(module: DistillationModule, train: DataLoader[Any], folder: Path, trainer_options: dict[str, Any],
+        validation: DataLoader[Any] | None = None, monitor: str | None = None, description: str = "train") -> Fitted:
+    """Train, resuming from the last checkpoint under ``folder`` if an interrupted run left one.
+
+    Args:
+        folder: gets ``checkpoints/`` and ``log/``.
+        trainer_options: for ``lightning.Trainer``.
+        validation: batches on which to choose a checkpoint; None: the last epoch's student is kept.
+        monitor: metric to choose by, if ``validation`` is given (larger is better).
+        description: shown before the progress bar.
+
+    Raises:
+        UserError: for precisions and strategies that the loop cannot run under.
+    """
+    refuse(trainer_options)
+    quiet()
+    last = folder / "checkpoints" / "last.ckpt"
+    callbacks: list[Callback] = [Bar(description), ModelCheckpoint(
+        folder / "checkpoints", filename="best", monitor=f"meta/{monitor}" if monitor else None, mode="max",
+        save_last=True, save_top_k=1 if monitor else 0, save_on_train_epoch_end=monitor is None, enable_version_counter=False)]
+    trainer = lightning.Trainer(
+        **trainer_options, callbacks=callbacks, logger=CSVLogger(folder, name="log", version=""),
+        enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
+        limit_val_batches=1.0 if validation is not None else 0)
+    if last.is_file():
+        log.info("resuming from %s", last)
+    start = time.perf_counter()
+    cuda = trainer.strategy.root_device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    trainer.fit(module, train, validation, ckpt_path=str(last) if last.is_file() else None)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    elapsed = time.perf_counter() - start
+    chosen = "last"
+    if monitor is not None:
+        best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+        module.load_state_dict(best["state_dict"])
+        chosen = f"best meta/{monitor}, step {best['global_step']}"
+    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident_peak_mib()
+    return Fitted(elapsed, trainer.global_step, peak, chosen)
+
+
+def refuse(options: dict[str, Any]) -> None:
+    """Refuse what the manually optimised bi-level loop cannot run under, and say what it can."""
+    precision = str(options.get("precision", "32-true"))
+    if precision.startswith("16") or "fp16" in precision:
+        raise UserError(f"trainer.precision={precision}: the scaled gradients of fp16 would be clipped before they are "
+                        "unscaled; use bf16-mixed or 32-true")
+    strategy = str(options.get("strategy", "auto"))
+    if any(name in strategy for name in ("fsdp", "deepspeed")):
+        raise UserError(f"trainer.strategy={strategy}: two optimizers under manual optimization do not work there; use "
+                        "strategy=auto (a teacher too large for the device is used through its cached logits)")
+
+
+class Bar(TQDMProgressBar):
+    """Lightning's bar, which names the stage and does not flood a log file."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(refresh_rate=5 if sys.stderr.isatty() else 50)
+        self.description = description
+
+    def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
+        return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, *args: Any) -> None:
+        super().on_train_epoch_start(trainer, *args)
+        self.train_progress_bar.set_description(f"{self.description}: epoch {trainer.current_epoch + 1}")
+
+
+def quiet() -> None:
+    """Keep Lightning from advertising and from warning about choices made on purpose."""
+    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*Checkpoint directory .* exists.*",
+                    ".*The number of training batches.*", ".*GPU available but not used.*"):
+        warnings.filterwarnings("ignore", message)
+
+
+def resident_peak_mib() -> float:
+    """Largest resident size of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

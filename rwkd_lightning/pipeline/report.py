@@ -1,0 +1,33 @@
+"""The table at the end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def table(metrics: Mapping[str, Any], folder: str) -> str:
+    """Scores of teacher and student, sizes, speed, time; and what the probes show, if any was set."""
+    cost = metrics["cost"]
+    rows = [(f"{split} {name}", f"{metrics['teacher'][split][name]:.4f}", f"{value:.4f}")
+            for split, scores in metrics["student"].items() for name, value in scores.items()]
+    rows += [
+        ("parameters", f"{cost['teacher_parameters'] / 1e6:.1f} M", f"{cost['student_parameters'] / 1e6:.1f} M"),
+        ("size on disk", f"{cost['teacher_bytes'] / 2**20:.0f} MiB", f"{cost['student_bytes'] / 2**20:.0f} MiB"),
+        ("speed at inference", "1.0 x", f"{cost['speed_up']:.1f} x"),
+        ("training", "from cache" if cost["teacher_seconds"] is None else f"{cost['teacher_seconds']:.0f} s",
+         f"{cost['train_seconds']:.0f} s"),
+    ]
+    title = f"task={metrics['task']} weighting={metrics['weighting']} seed={metrics['seed']}"
+    lines = [title, "", *columns([("", "teacher", "student"), *rows])]
+    for name, areas in metrics.get("probes", {}).items():
+        lines += ["", f"area under the ROC curve for {name}: "
+                  + ", ".join(f"{score} {value:.3f}" for score, value in areas.items())]
+    return "\n".join([*lines, "", f"results in {folder}"])
+
+
+def columns(rows: list[tuple[str, ...]]) -> list[str]:
+    """Rows as aligned text; the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+            for row in rows]

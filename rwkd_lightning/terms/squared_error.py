@@ -1,0 +1,27 @@
+"""Squared errors, for regression: to the label and to the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from rwkd_lightning.terms.base import Term, at_least_float32
+
+
+class SquaredError(Term):
+    """(s_i − y_i)² from ``logits`` ``(B, 1)`` and ``labels`` ``(B,)``."""
+
+    name = "squared_error"
+
+    def forward(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+        return (at_least_float32(outputs["logits"])[:, 0] - batch["labels"]) ** 2
+
+
+class TeacherSquaredError(Term):
+    """(s_i − t_i)² from ``logits`` and ``teacher_logits``, both ``(B, 1)``."""
+
+    name = "squared_error_teacher"
+
+    def forward(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+        return (at_least_float32(outputs["logits"])[:, 0] - at_least_float32(batch["teacher_logits"])[:, 0]) ** 2

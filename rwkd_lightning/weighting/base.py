@@ -1,0 +1,95 @@
+"""What a weighting method is: a module that gives every loss term of every sample its weight.
+
+One training step asks for, in this order (``module.DistillationModule.training_step``): the influence of each term, if
+the method ``needs_influence``; ``own_loss``, whose gradient trains the method's own parameters; the weights, always used
+detached; ``observe``. A constant method implements ``forward`` alone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class History:
+    """What earlier visits of the same samples left behind; zeros at the first visit.
+
+    Shapes: ``visits`` ``(B,)``; ``influence`` ``(B, K)``, the mean of normalised u; ``weights`` ``(B, K)``, as last seen.
+    """
+
+    visits: Tensor
+    influence: Tensor
+    weights: Tensor
+
+
+@dataclass
+class Step:
+    """Everything a method may read about one training batch of B samples and K loss terms.
+
+    Attributes:
+        losses: per-sample terms ``(B, K)``, with the student's graph.
+        valid: ``(B, K)``, False where a term has no value for a sample (cross-entropy of a row without a label).
+        terms: the K names.
+        outputs: what the student gave, detached, by name: ``logits`` ``(B, C)`` for a classifier.
+        batch: the batch as loaded: ``labels``, ``teacher_logits``, ``index``, flags of the probes.
+        progress: share of the training done, in [0, 1).
+        influence: u ``(B, K)`` for methods that need it, on steps that took a meta step; None otherwise.
+        history: earlier visits of the same samples.
+        shared_parameters: the student's last layer, for methods that read the gradient of each term.
+    """
+
+    losses: Tensor
+    valid: Tensor
+    terms: tuple[str, ...]
+    outputs: Mapping[str, Tensor]
+    batch: Mapping[str, Tensor]
+    progress: float = 0.0
+    influence: Tensor | None = None
+    history: History | None = None
+    shared_parameters: tuple[Tensor, ...] = field(default_factory=tuple)
+
+
+class Weighting(nn.Module, ABC):
+    """Weights for K loss terms of each sample; the student minimises mean_i Σ_k w_ik·l_ik with w detached."""
+
+    needs_influence: bool = False
+    """Whether the method takes a meta step."""
+
+    has_memory: bool = True
+    """Whether the method can serve steps without a fresh influence (``meta.every > 1``)."""
+
+    @abstractmethod
+    def forward(self, step: Step) -> Tensor:
+        """Weights ``(B, K)``, differentiable by the method's own parameters."""
+
+    def own_loss(self, step: Step) -> Tensor | None:
+        """A scalar whose gradient trains the method's own parameters; None: nothing to train at this step."""
+        return None
+
+    def own_optimizer(self) -> torch.optim.Optimizer | None:
+        """The optimizer of the method's own parameters, with a rate of their own; None: it has none."""
+        return None
+
+    def observe(self, step: Step) -> None:
+        """Update running statistics after the student's step."""
+
+    def prepare(self, training_set: Mapping[str, Tensor]) -> None:
+        """Read the training set's columns once, before the first step: ``labels``, ``teacher_logits``, flags; N rows each."""
+
+    def check(self, terms: tuple[str, ...], regression: bool) -> None:
+        """Raise UserError where the method makes no sense for these terms or this kind of task."""
+
+
+def masked(weights: Tensor, valid: Tensor) -> Tensor:
+    """Weights ``(B, K)`` without the terms that have no value; their share goes to the sample's other terms in proportion.
+
+    A sample whose valid terms all weigh 0 keeps weight 0: plain cross-entropy has no use for a row without a label.
+    """
+    kept = torch.where(valid, weights, 0.0)
+    total = kept.sum(1, keepdim=True)
+    return torch.where(total > 0, kept * weights.sum(1, keepdim=True) / total.clamp_min(1e-12), 0.0)

@@ -1,0 +1,60 @@
+"""What the meta-network reads about a sample: detached, and of a width that does not depend on the number of classes."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rwkd_lightning.terms.base import at_least_float32
+from rwkd_lightning.terms.kd import DistillationKL
+from rwkd_lightning.weighting.base import Step
+
+
+class ClassificationFeatures(nn.Module):
+    """log1p of CE_s, KD and CE_t, then p_s[y], p_t[y], H(p_s), H(p_t), ⟨p_s, p_t⟩: ``(B, 8)``.
+
+    CE_t is the teacher's own cross-entropy. For a row without a label (−1) the four that read it are 0.
+
+    Args:
+        temperature: T of KD = T²·KL(q^T ‖ p^T).
+    """
+
+    width = 8
+
+    def __init__(self, temperature: float = 2.0) -> None:
+        super().__init__()
+        self.kd = DistillationKL(temperature)
+
+    @torch.no_grad()
+    def forward(self, step: Step) -> Tensor:
+        student = at_least_float32(step.outputs["logits"].detach()).log_softmax(1)
+        teacher = at_least_float32(step.batch["teacher_logits"]).log_softmax(1)
+        labels = step.batch["labels"]
+        known = labels >= 0
+        at = labels.clamp_min(0)[:, None]
+        log_s, log_t = student.gather(1, at)[:, 0], teacher.gather(1, at)[:, 0]
+        p_s, p_t = student.exp(), teacher.exp()
+        divergence = self.kd(step.outputs, step.batch)
+        by_label = [torch.where(known, x, 0.0) for x in (torch.log1p(-log_s), torch.log1p(-log_t), log_s.exp(), log_t.exp())]
+        return torch.stack([by_label[0], torch.log1p(divergence), *by_label[1:], -(p_s * student).sum(1),
+                            -(p_t * teacher).sum(1), (p_s * p_t).sum(1)], 1)
+
+
+class RegressionFeatures(nn.Module):
+    """log1p of (s − y)², (s − t)², (t − y)² and the sign of (s − y)(t − y): ``(B, 4)``."""
+
+    width = 4
+
+    @torch.no_grad()
+    def forward(self, step: Step) -> Tensor:
+        s = at_least_float32(step.outputs["logits"].detach())[:, 0]
+        t = at_least_float32(step.batch["teacher_logits"])[:, 0]
+        y = step.batch["labels"].to(s.dtype)
+        squares = [torch.log1p(F.mse_loss(a, b, reduction="none")) for a, b in ((s, y), (s, t), (t, y))]
+        return torch.stack([*squares, torch.sign((s - y) * (t - y))], 1)
+
+
+def standard_features(regression: bool, temperature: float = 2.0) -> ClassificationFeatures | RegressionFeatures:
+    """The features for the kind of task."""
+    return RegressionFeatures() if regression else ClassificationFeatures(temperature)

@@ -1,0 +1,50 @@
+"""What every method trained by the bi-level step shares: its loss and its optimizer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rwkd_lightning.bilevel import normalised, surrogate_loss
+from rwkd_lightning.bilevel.surrogate import finite
+from rwkd_lightning.errors import UserError
+from rwkd_lightning.weighting.base import Step, Weighting, masked
+
+
+class MetaLearned(Weighting):
+    """A weighting whose parameters φ descend L_meta(θ̂(φ)) − τ·mean_i H(w_i), by Adam on normalised influences.
+
+    The meta loss alone is linear in the weights, so its optimum is always a weight of 0 or 1, and a φ that commits before
+    the student knows anything confirms itself. With the entropy term the optimum is w = softmax(E[u | features]/τ): as
+    far from uniform as the evidence, u in units of its mean size, is from nothing.
+
+    Args:
+        lr: Adam's rate for φ, > 0.
+        entropy: τ ≥ 0; 0 is the plain form.
+
+    Raises:
+        UserError: if lr or entropy is out of range.
+    """
+
+    needs_influence = True
+
+    def __init__(self, lr: float, entropy: float) -> None:
+        super().__init__()
+        if not lr > 0:
+            raise UserError(f"weighting.lr is {lr}; the meta-learner's rate must be above 0")
+        if not entropy >= 0:
+            raise UserError(f"weighting.entropy is {entropy}; it must be 0 (the plain form) or above")
+        self.lr = lr
+        self.entropy = entropy
+
+    def own_loss(self, step: Step) -> Tensor | None:
+        if step.influence is None:
+            return None
+        weights = masked(self(step), step.valid)
+        loss = surrogate_loss(weights, normalised(finite(step.influence)))
+        if self.entropy:
+            loss = loss + self.entropy * torch.special.xlogy(weights, weights).sum(1).mean()
+        return loss
+
+    def own_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=self.lr)

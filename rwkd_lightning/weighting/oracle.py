@@ -1,0 +1,37 @@
+"""The ceiling: weights that know which labels and teacher outputs a probe has corrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from rwkd_lightning.errors import UserError
+from rwkd_lightning.weighting.base import Step, Weighting
+from rwkd_lightning.weighting.columns import column
+
+
+FLAGS = ("label_flipped", "teacher_corrupted")
+
+
+class Oracle(Weighting):
+    """Both sound: ½ and ½; one sound: 1 on it; none: 0. For probes with known truth only.
+
+    Raises:
+        UserError: by ``prepare``, if nothing is corrupted (neither ``data.label_noise`` nor ``data.teacher_noise`` is set).
+    """
+
+    def prepare(self, training_set: Mapping[str, Tensor]) -> None:
+        if not any(name in training_set and bool(training_set[name].any()) for name in FLAGS):
+            raise UserError("weighting=oracle needs to know what is corrupted: set data.label_noise or data.teacher_noise")
+
+    def forward(self, step: Step) -> Tensor:
+        flags = [step.batch[name] for name in FLAGS]
+        sound = step.losses.new_zeros(step.losses.shape)
+        for role, flag in zip(("label", "teacher"), flags, strict=True):
+            sound[:, column(step.terms, role)] = torch.logical_not(flag).to(sound.dtype)
+        return sound / sound.sum(1, keepdim=True).clamp_min(1)
+
+    def __repr__(self) -> str:
+        return "oracle"

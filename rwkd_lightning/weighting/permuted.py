@@ -1,0 +1,48 @@
+"""Control: RW-KD's weights, dealt to the wrong samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from rwkd_lightning.weighting.base import Step, Weighting
+
+
+class Permuted(Weighting):
+    """The weights of another method, shuffled within the batch: the same distribution, without the assignment.
+
+    The inner method learns exactly as it would alone; only what the student uses is shuffled.
+
+    Args:
+        inner: the method whose weights are shuffled.
+    """
+
+    def __init__(self, inner: Weighting) -> None:
+        super().__init__()
+        self.inner = inner
+        self.needs_influence = inner.needs_influence
+        self.has_memory = inner.has_memory
+
+    def forward(self, step: Step) -> Tensor:
+        weights: Tensor = self.inner(step)
+        return weights[torch.randperm(len(weights), device=weights.device)]
+
+    def own_loss(self, step: Step) -> Tensor | None:
+        return self.inner.own_loss(step)
+
+    def own_optimizer(self) -> torch.optim.Optimizer | None:
+        return self.inner.own_optimizer()
+
+    def observe(self, step: Step) -> None:
+        self.inner.observe(step)
+
+    def prepare(self, training_set: Mapping[str, Tensor]) -> None:
+        self.inner.prepare(training_set)
+
+    def check(self, terms: tuple[str, ...], regression: bool) -> None:
+        self.inner.check(terms, regression)
+
+    def __repr__(self) -> str:
+        return f"permuted({self.inner!r})"
