@@ -1,0 +1,188 @@
+"""The staged run, end to end on tiny data, called as a library and through ``train.py``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from rwkd_lightning.errors import UserError
+from rwkd_lightning.pipeline.run import run
+
+ROOT = Path(__file__).parents[2]
+METHODS = sorted(p.stem for p in (ROOT / "conf/weighting").glob("*.yaml"))
+
+
+def config(overrides: list[str]) -> DictConfig:
+    """The composed config, with the one value that only a Hydra run knows."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        composed = compose("config", overrides)
+    chosen = next((o.split("=")[1] for o in overrides if o.startswith("weighting=")), "rwkd")
+    composed.weighting_name = chosen
+    return composed
+
+
+def finished(arguments: list[str], folder: Path, *more: str) -> dict[str, Any]:
+    folder.mkdir(exist_ok=True)
+    return run(config([*arguments, *more]), folder)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_leaves_a_whole_run_behind(method: str, arguments: list[str], tmp_path: Path) -> None:
+    """Prevents: a method that trains, but whose results cannot be loaded or read."""
+    import pyarrow.parquet
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = tmp_path / method
+    noise = ["data.label_noise=0.4", "data.teacher_noise=0.4"]
+    result = finished(arguments, folder, f"weighting={method}", *noise)
+    written = json.loads((folder / "metrics.json").read_text())
+    assert written == result
+    assert (written["task"], written["weighting"], written["seed"], written["metric"]) == ("tweets", method, 0, "accuracy")
+    for who in ("student", "teacher"):
+        assert set(written[who]) == {"validation", "test"}
+        assert 0 <= written[who]["test"]["accuracy"] <= 1
+    assert written["cost"]["steps"] == 2 * 4  # 64 rows, batches of 16
+    bilevel = method in ("rwkd", "rwkd_online", "global", "permuted")
+    assert written["cost"]["meta_steps"] == (8 if bilevel else 0)
+
+    table = pyarrow.parquet.read_table(folder / "weights.parquet").to_pydict()
+    names = {"idx", "split", "label", "label_flipped", "teacher_corrupted", "loss_teacher_ce"}
+    assert set(table) == names | {f"{kind}_{t}" for kind in ("w", "loss", "influence") for t in ("ce", "kd")}
+    assert len(set(table["idx"])) == 64
+    assert sum(table["label_flipped"]) == sum(table["teacher_corrupted"]) == round(0.4 * 64)
+    if method not in ("oracle",):
+        assert torch.tensor([table["w_ce"], table["w_kd"]]).sum(0).allclose(torch.ones(64))
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "student")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "student")
+    assert model.config.id2label == {0: "negative", 1: "neutral", 2: "positive"}
+    assert model.config.num_hidden_layers == 1
+    with torch.no_grad():
+        assert model(**tokenizer("good happy", return_tensors="pt")).logits.shape == (1, 3)
+
+
+def test_second_run_reuses_teacher_and_logits_and_a_finished_one_trains_nothing(
+        arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Prevents: hours of fine-tuning again for each weighting method, and results overwritten by a repeated command."""
+    first = finished(arguments, tmp_path / "a", "weighting=kd")
+    second = finished(arguments, tmp_path / "b", "weighting=ce")
+    assert first["cost"]["teacher_seconds"] is not None and second["cost"]["teacher_seconds"] is None
+    assert first["teacher"] == second["teacher"]
+    before = (tmp_path / "a/metrics.json").read_bytes()
+    finished(arguments, tmp_path / "a", "weighting=kd")
+    assert "force=true" in capsys.readouterr().out
+    assert (tmp_path / "a/metrics.json").read_bytes() == before
+    again = finished(arguments, tmp_path / "a", "weighting=kd", "force=true")
+    assert again["student"] == first["student"]  # same seed, same numbers
+    assert (tmp_path / "a/metrics.json").read_bytes() != before  # but a run of its own
+
+
+def test_probes_leave_teacher_and_held_out_rows_alone(arguments: list[str], tmp_path: Path) -> None:
+    """Prevents: a corrupted evaluation that makes every method look alike, or a second teacher for the noisy run."""
+    clean = finished(arguments, tmp_path / "a", "weighting=kd")
+    noisy = finished(arguments, tmp_path / "b", "weighting=kd", "data.label_noise=0.4", "data.teacher_noise=0.4")
+    assert noisy["teacher"] == clean["teacher"]
+    assert noisy["cost"]["teacher_seconds"] is None
+    assert set(noisy["probes"]) == {"teacher_corrupted", "label_flipped"} and "probes" not in clean
+
+
+def test_best_checkpoint_is_recorded(arguments: list[str], tmp_path: Path) -> None:
+    """Prevents: scores of a chosen epoch reported as those of the last."""
+    result = finished(arguments, tmp_path / "a", "weighting=kd", "trainer.select=best")
+    assert result["checkpoint"].startswith("best meta/accuracy, step ")
+
+
+@pytest.mark.parametrize(("override", "said"), [
+    ("temperature=0", "temperature is 0"),
+    ("weighting.alpha=1.5", "weighting.alpha is 1.5"),
+    ("data.label_noise=1.0", "data.label_noise"),
+    ("trainer.precision=16-mixed", "bf16-mixed"),
+    ("trainer.strategy=fsdp", "strategy=auto"),
+    ("trainer.select=frist", "'frist'"),
+    ("terms=[ce,kb]", "'kb' is not known"),
+    ("pair.student.layers=[7]", "from 0 to 1"),
+    ("pair.student.path=no/such-model", "no/such-model"),
+    ("data.batch_size=0", "data.batch_size is 0"),
+    ("optimizer.lr=0", "optimizer.lr is 0"),
+    ("optimizer.warmup=1", "optimizer.warmup is 1"),
+])
+def test_bad_values_are_named(override: str, said: str, arguments: list[str], tmp_path: Path) -> None:
+    """Prevents: a traceback from the depths, or hours of work before the mistake shows."""
+    with pytest.raises(UserError, match=".*") as caught:
+        finished(arguments, tmp_path / "a", "weighting=kd", override)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("overrides", "said"), [
+    (["weighting=rwkd_online", "meta.every=2"], "meta.every=1"),
+    (["weighting=rwkd", "trainer.accumulate=2"], "meta.weights=current"),
+    (["weighting=oracle"], "data.label_noise"),
+    (["weighting=rwkd", "meta.loss=hardest"], "hard, soft, mix"),
+    (["weighting=rwkd", "meta.lookahead_lr=-1"], "meta.lookahead_lr is -1"),
+])
+def test_combinations_that_mean_nothing_are_refused(overrides: list[str], said: str, arguments: list[str],
+                                                    tmp_path: Path) -> None:
+    """Prevents: a run that quietly does something else than it was asked to."""
+    with pytest.raises(UserError) as caught:
+        finished(arguments, tmp_path / "a", *overrides)
+    assert said in str(caught.value)
+
+
+def test_cache_of_another_teacher_is_refused(arguments: list[str], tmp_path: Path) -> None:
+    """Prevents: distilling from logits that another teacher gave."""
+    finished(arguments, tmp_path / "a", "weighting=kd")
+    (kept,) = (tmp_path / "cache/logits").glob("*/key.json")
+    content = json.loads(kept.read_text())
+    content["key"]["teacher"] = "0" * 64
+    kept.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="was built from another teacher"):
+        finished(arguments, tmp_path / "b", "weighting=ce")
+
+
+def test_altered_cache_is_refused(arguments: list[str], tmp_path: Path) -> None:
+    """Prevents: one flipped byte in the teacher's weights going unnoticed."""
+    finished(arguments, tmp_path / "a", "weighting=kd")
+    (weights,) = (tmp_path / "cache/teacher").glob("*/model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.safetensors is missing or was altered"):
+        finished(arguments, tmp_path / "b", "weighting=ce")
+
+
+def train(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    environment.pop("HYDRA_FULL_ERROR", None)
+    return subprocess.run([sys.executable, "train.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300,
+                          env=environment)
+
+
+def test_multirun_from_the_command_line(arguments: list[str], tmp_path: Path) -> None:
+    """Prevents: jobs of a sweep that write into one folder, or a sweep and a single run with different names."""
+    done = train("-m", "weighting=ce,kd", *arguments)
+    assert done.returncode == 0, done.stderr
+    folders = sorted(p.parent.name for p in (tmp_path / "runs/tweets").glob("*/metrics.json"))
+    assert [name.rsplit("-", 1)[0] for name in folders] == ["ce-seed0", "kd-seed0"]
+    again = train("weighting=kd", *arguments)
+    assert again.returncode == 0 and "already finished" in again.stdout
+
+
+@pytest.mark.parametrize(("arguments_given", "said"), [
+    (["task=mrcp"], "mrpc"), (["weighting=rwdk"], "rwkd_online"), (["temperature=-1"], "temperature is -1"),
+    (["task=mrpc", "data.path=/no/such/dir"], "/no/such/dir"), (["task=mrpc"], "data.path=DIR"),
+])
+def test_command_line_mistakes_get_one_line(arguments_given: list[str], said: str, tmp_path: Path) -> None:
+    """Prevents: tracebacks for typing mistakes, and an exit status of 0 that a script takes for success."""
+    done = train(*arguments_given, f"runs_dir={tmp_path}")
+    assert done.returncode != 0
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
