@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 def config_digest(*, _root_: DictConfig) -> str:
     """Short digest of all that a run's result depends on, for the name of its folder."""
-    plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(_root_, [k for k in _root_ if k not in IRRELEVANT]), resolve=True)
+    relevant = OmegaConf.masked_copy(_root_, [str(k) for k in _root_ if k not in IRRELEVANT])
+    plain: Any = OmegaConf.to_container(relevant, resolve=True)
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
 
 

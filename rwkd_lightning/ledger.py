@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rwkd_lightning.bilevel import normalised
-from rwkd_lightning.bilevel.surrogate import finite
+from rwkd_lightning.bilevel import finite, normalised
 from rwkd_lightning.weighting import History, Step
 
 

@@ -73,7 +73,17 @@ class DistillationModule(lightning.LightningModule):
         self.metrics = dict(metrics or {})
         self._validation: list[tuple[Tensor, Tensor]] = []
         self._random_state: Tensor | None = None
-        self.__dict__["teacher"] = teacher  # not a submodule: out of the checkpoint, of train() and of DDP
+        self._teacher = [teacher] if teacher is not None else []  # in a list: out of the checkpoint, of train() and of DDP
+
+    @property
+    def teacher(self) -> nn.Module | None:
+        """The frozen teacher; None where its logits come with the batches."""
+        return self._teacher[0] if self._teacher else None
+
+    @property
+    def loss_terms(self) -> list[Term]:
+        """The K terms."""
+        return [term for term in self.terms if isinstance(term, Term)]
 
     # Training
 
@@ -84,7 +94,7 @@ class DistillationModule(lightning.LightningModule):
         weights = self.weigh(step, outputs, randomness)
         loss = (weights * step.losses).sum(1).mean()
         if not torch.isfinite(loss):
-            raise UserError(f"the loss is {float(loss)} at step {self.global_step}, samples "
+            raise UserError(f"the loss is {float(loss.detach())} at step {self.global_step}, samples "
                             f"{batch.get('idx', batch['index']).tolist()}; lower optimizer.lr or look at these rows")
         self.manual_backward(loss / self.accumulate)
         if (batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch:
@@ -95,11 +105,11 @@ class DistillationModule(lightning.LightningModule):
 
     def observe_batch(self, outputs: Mapping[str, Tensor], batch: dict[str, Tensor]) -> Step:
         """What the weighting method may read about this batch."""
-        if self.teacher is not None and "teacher_logits" not in batch:
+        if self._teacher and "teacher_logits" not in batch:
             with torch.no_grad():
-                batch["teacher_logits"] = self.teacher(batch)["logits"]
-        valid = torch.stack([term.valid(batch) for term in self.terms], 1)  # type: ignore[operator]
-        losses = stack(list(self.terms), outputs, batch)  # type: ignore[arg-type]
+                batch["teacher_logits"] = self._teacher[0](batch)["logits"]
+        valid = torch.stack([term.valid(batch) for term in self.loss_terms], 1)
+        losses = stack(self.loss_terms, outputs, batch)
         head = getattr(self.student, "head", None)
         shared = tuple(head.parameters()) if isinstance(head, nn.Module) else ()
         return Step(losses, valid, self.term_names, {n: o.detach() for n, o in outputs.items()}, batch, self.progress,
@@ -107,11 +117,10 @@ class DistillationModule(lightning.LightningModule):
 
     def weigh(self, step: Step, outputs: Mapping[str, Tensor], randomness: RandomState) -> Tensor:
         """Take the meta step if one is due, train the method's own parameters, and return the weights ``(B, K)``."""
-        if self.weighting.needs_influence and self.meta is not None and self.meta.due(self.global_step):
-            terms = list(self.terms)
+        if self.weighting.needs_influence and self.meta is not None and self.meta.due(self.global_step, self.progress):
             weights = masked(self.weighting(step).detach(), step.valid)
             step.influence = self.meta.influence(
-                self.student, step.batch, outputs, lambda o: stack(terms, o, step.batch),  # type: ignore[arg-type]
+                self.student, step.batch, outputs, lambda o: stack(self.loss_terms, o, step.batch),
                 weights, randomness)
         current = masked(self.weighting(step).detach(), step.valid) if self.updated_weights == "current" else None
         own = self.weighting.own_loss(step)
@@ -195,8 +204,9 @@ class DistillationModule(lightning.LightningModule):
         if self.trainer.world_size > 1:
             raise UserError(f"{self.trainer.world_size} processes were asked for; training in several processes is not "
                             "supported yet, use trainer.devices=1")
-        if self.teacher is not None:
-            self.teacher.requires_grad_(False).eval().to(self.device)
+        self.student.train()  # `from_pretrained` gives it in evaluation mode, and Lightning leaves modes as they are
+        for teacher in self._teacher:
+            teacher.requires_grad_(False).eval().to(self.device)
         if self._random_state is not None:  # resumed: go on with the dropout masks of the interrupted run
             torch.set_rng_state(self._random_state.cpu())
             self._random_state = None
@@ -230,6 +240,9 @@ def check(weighting: Weighting, meta: MetaStep | None, updated_weights: str, cli
     if meta is not None and meta.every > 1 and not weighting.has_memory:
         raise UserError(f"meta.every={meta.every} with weighting={weighting!r}: it keeps nothing between steps, so it needs "
                         "a meta step every step (meta.every=1)")
+    if meta is not None and meta.lookahead_lr is not None and not weighting.has_memory:
+        raise UserError(f"meta.lookahead_lr={meta.lookahead_lr} with weighting={weighting!r}: its perturbation stands at 0, so "
+                        "there is nothing to look ahead to; use meta.lookahead_lr=null")
     if updated_weights not in ("new", "current"):
         raise UserError(f"meta.weights={updated_weights!r}; known are 'new' and 'current'")
     if accumulate < 1:

@@ -33,10 +33,10 @@ def linear_schedule(optimizer: torch.optim.Optimizer, total_steps: int, warmup: 
     """
     if not 0 <= warmup < 1:
         raise UserError(f"optimizer.warmup is {warmup}; the share of warm-up steps must lie in [0, 1)")
-    ramp = max(1, round(warmup * total_steps))
+    ramp = max(1, round(warmup * total_steps)) if warmup > 0 else 0
 
     def factor(step: int) -> float:
-        if step < ramp and warmup > 0:
+        if step < ramp:
             return (step + 1) / (ramp + 1)
         return max(0.0, (total_steps - step) / max(1, total_steps - ramp))
 

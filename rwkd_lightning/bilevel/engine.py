@@ -63,7 +63,7 @@ class DirectionalEngine(Engine):
     def influence(self, problem: Problem) -> Tensor:
         direction = meta_gradient(problem)
         outputs, tangents = self.push_forward(problem, direction)
-        _, influence = torch.func.jvp(lambda o: problem.terms(o), (outputs,), (tangents,))
+        influence: Tensor = torch.func.jvp(problem.terms, (outputs,), (tangents,))[1]
         return influence.detach()
 
     @abstractmethod

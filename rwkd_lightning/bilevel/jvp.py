@@ -15,8 +15,8 @@ class Jvp(DirectionalEngine):
     def push_forward(self, problem: Problem, direction: Parameters) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         theta = {n: p.detach() for n, p in problem.parameters.items()}
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            outputs, tangents = torch.func.jvp(lambda p: dict(problem.outputs(p)), (theta,), (dict(direction),))
-        return outputs, tangents
+            both = torch.func.jvp(lambda p: dict(problem.outputs(p)), (theta,), (dict(direction),))
+        return both[0], both[1]
 
     def __repr__(self) -> str:
         return "jvp"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from rwkd_lightning.bilevel import FeatureBank, RandomState
 from rwkd_lightning.bilevel.engine import Outputs, Parameters
@@ -13,7 +13,17 @@ from rwkd_lightning.meta.restriction import Batch, MetaStream, Restriction, View
 
 
 class Head(Restriction):
-    """v from the head's gradient on one held-out batch."""
+    """v from the head's gradient on one held-out batch.
+
+    Args:
+        centre: write the head as s = W(h − h̄) + c, with h̄ the mean feature of the held-out samples, and take θ = W alone.
+            Without it θ is W and the bias, and while features are still nearly the same for all samples u speaks of the
+            class prior alone: weights that follow u closely then keep the student at the majority class (measured).
+    """
+
+    def __init__(self, centre: bool = True) -> None:
+        super().__init__()
+        self.centre = centre
 
     def view(self, student: nn.Module, batch: Batch, outputs: Outputs, randomness: RandomState, stream: MetaStream,
              step: int) -> View:
@@ -21,12 +31,23 @@ class Head(Restriction):
         features = outputs["features"].detach()
         meta_features, meta_batch = self.held_out(student, stream, step, features.device)
 
+        weight = head.weight.detach()
+        bias = None if head.bias is None else head.bias.detach()
+        mean = meta_features.to(weight.dtype).mean(0) if self.centre else None
+        theta = {"weight": weight}
+        if mean is not None:
+            bias = F.linear(mean, weight, bias)
+        elif bias is not None:
+            theta["bias"] = bias
+
         def apply(parameters: Parameters, inputs: Tensor) -> Outputs:
             with torch.autocast(inputs.device.type, enabled=False):
-                return {"logits": functional_call(head, dict(parameters), (inputs.to(head.weight.dtype),))}
+                # not through the module: a hook on it would keep tensors of a forward-mode pass that has ended
+                inputs = inputs.to(weight.dtype)
+                inputs = inputs if mean is None else inputs - mean
+                return {"logits": F.linear(inputs, parameters["weight"], parameters.get("bias", bias))}
 
-        return View(dict(head.named_parameters()), lambda p: apply(p, features),
-                    lambda p: (apply(p, meta_features), meta_batch))
+        return View(theta, lambda p: apply(p, features), lambda p: (apply(p, meta_features), meta_batch))
 
     def held_out(self, student: nn.Module, stream: MetaStream, step: int, device: torch.device) -> tuple[Tensor, Batch]:
         """Features ``(m, H)`` of held-out samples and their targets."""
@@ -42,8 +63,8 @@ class HeadWithBank(Head):
     The first step fills the bank. Stale rows are at most M/m meta steps old.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, centre: bool = True) -> None:
+        super().__init__(centre)
         self.bank: FeatureBank | None = None
 
     def build(self, student: nn.Module, stream: MetaStream) -> None:

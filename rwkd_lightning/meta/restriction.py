@@ -67,12 +67,13 @@ class Restriction(nn.Module, ABC):
 @contextmanager
 def without_dropout(student: nn.Module) -> Iterator[None]:
     """Evaluation mode for the held-out samples: less noise in v, and fused attention on a CPU."""
-    was_training = student.training
+    modes = [(module, module.training) for module in student.modules()]
     student.eval()
     try:
         yield
     finally:
-        student.train(was_training)
+        for module, mode in modes:  # one by one: parts of a student may be held in evaluation mode
+            module.training = mode
 
 
 def to_device(batch: Batch, device: torch.device) -> dict[str, Tensor]:

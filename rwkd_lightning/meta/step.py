@@ -24,21 +24,26 @@ class MetaStep(nn.Module):
         stream: held-out batches by meta step.
         lookahead_lr: SGD step a of the lookahead; None: no lookahead (v at θ).
         every: a meta step every so many student steps.
+        start: share of the training before the first one; the weights are uniform until then. What a student that knows
+            nothing yet is told by the meta loss is the class prior, not the samples.
 
     Raises:
-        UserError: if lookahead_lr or every is out of range.
+        UserError: if lookahead_lr, every or start is out of range.
     """
 
     taken: Tensor
 
     def __init__(self, engine: Engine, theta: Restriction, loss_terms: Sequence[Term], stream: MetaStream,
-                 lookahead_lr: float | None = None, every: int = 1) -> None:
+                 lookahead_lr: float | None = None, every: int = 1, start: float = 0.0) -> None:
         super().__init__()
         if lookahead_lr is not None and not lookahead_lr > 0:
             raise UserError(f"meta.lookahead_lr is {lookahead_lr}; a lookahead needs a step above 0 (0.01 to 0.5), "
                             "or null for none")
         if every < 1:
             raise UserError(f"meta.every is {every}; it counts student steps per meta step and must be at least 1")
+        if not 0 <= start < 1:
+            raise UserError(f"meta.start is {start}; the share of the training without meta steps must lie in [0, 1)")
+        self.start = start
         self.engine = engine
         self.theta = theta
         self.loss_terms = nn.ModuleList(loss_terms)
@@ -51,9 +56,9 @@ class MetaStep(nn.Module):
         """Make room for what is kept between steps, before training."""
         self.theta.build(student, self.stream)
 
-    def due(self, step: int) -> bool:
-        """Whether student step ``step``, counted from 0, takes a meta step."""
-        return step % self.every == 0
+    def due(self, step: int, progress: float = 1.0) -> bool:
+        """Whether student step ``step``, counted from 0, takes a meta step; ``progress`` in [0, 1] of the training."""
+        return progress >= self.start and step % self.every == 0
 
     def influence(self, student: nn.Module, batch: Batch, outputs: Outputs, terms: Callable[[Outputs], Tensor],
                   weights: Tensor, randomness: RandomState) -> Tensor:

@@ -72,8 +72,8 @@ def probe_scores(columns: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for name, flag, others, term in (("teacher_corrupted", corrupted, ~flipped, "kd"),
                                      ("label_flipped", flipped, ~corrupted, "ce")):
-        suspicion = {"weight": columns.get(f"w_{term}"), "influence": columns.get(f"influence_{term}")}
-        suspicion = {n: -c for n, c in suspicion.items() if c is not None and float(c.std()) > 0}
+        trusted = {"weight": columns[f"w_{term}"], "influence": columns[f"influence_{term}"]} if f"w_{term}" in columns else {}
+        suspicion = {n: -c for n, c in trusted.items() if float(c.std()) > 0}
         suspicion |= {n: columns[n] for n in ("loss_teacher_ce", "loss_ce", "loss_kd") if n in columns}
         positives = flag[others]
         if bool(positives.any()) and not bool(positives.all()):

@@ -53,6 +53,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         return result
     start = time.perf_counter()
     weighting, terms, trainer_options = weighting_of(config), terms_of(config), trainer_of(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, folder / "config.yaml", resolve=True)
     data: TaskData = instantiate(config.task.load)
     if data.task.is_regression != config.task.regression:
         raise UserError(f"task={data.task.name}: task.regression is {config.task.regression}, but its data says otherwise")
@@ -169,7 +171,7 @@ def meta_of(config: DictConfig, loaders: DistillationDataModule) -> MetaStep:
         raise UserError(f"meta.loss={config.meta.loss!r} is not known; known are {', '.join(by_loss)}")
     terms = [term_of(config, name) for name in by_loss[config.meta.loss]]
     return MetaStep(create(config.meta.engine), create(config.meta.theta), terms, loaders.meta_stream,
-                    config.meta.lookahead_lr, config.meta.every)
+                    config.meta.lookahead_lr, config.meta.every, config.meta.start)
 
 
 def create(config: DictConfig) -> Any:

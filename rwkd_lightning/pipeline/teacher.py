@@ -100,4 +100,5 @@ def logits(config: DictConfig, teacher: Teacher, data: TaskData, store: Store, d
                     for s in splits}
         save_file(computed, folder / "logits.safetensors")
 
-    return load_file(store.get("logits", key, build) / "logits.safetensors")
+    loaded: dict[str, Tensor] = load_file(store.get("logits", key, build) / "logits.safetensors")
+    return loaded

@@ -92,4 +92,4 @@ def masked(weights: Tensor, valid: Tensor) -> Tensor:
     """
     kept = torch.where(valid, weights, 0.0)
     total = kept.sum(1, keepdim=True)
-    return torch.where(total > 0, kept * weights.sum(1, keepdim=True) / total.clamp_min(1e-12), 0.0)
+    return torch.where(total == 0, 0.0, kept / total.clamp_min(1e-30) * weights.sum(1, keepdim=True))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rwkd_lightning.bilevel import normalised, surrogate_loss
-from rwkd_lightning.bilevel.surrogate import finite
+from rwkd_lightning.bilevel import finite, normalised, surrogate_loss
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting, masked
 
@@ -43,7 +42,7 @@ class MetaLearned(Weighting):
         weights = masked(self(step), step.valid)
         loss = surrogate_loss(weights, normalised(finite(step.influence)))
         if self.entropy:
-            loss = loss + self.entropy * torch.special.xlogy(weights, weights).sum(1).mean()
+            loss = loss + self.entropy * (weights * weights.clamp_min(1e-12).log()).sum(1).mean()  # finite where a term is masked
         return loss
 
     def own_optimizer(self) -> torch.optim.Optimizer:

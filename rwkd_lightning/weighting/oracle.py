@@ -11,7 +11,6 @@ from rwkd_lightning.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
 from rwkd_lightning.weighting.columns import column
 
-
 FLAGS = ("label_flipped", "teacher_corrupted")
 
 

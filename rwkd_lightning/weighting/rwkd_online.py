@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from rwkd_lightning.errors import UserError
@@ -30,8 +31,8 @@ class PerturbationRWKD(Weighting):
         self.delta = delta
 
     def forward(self, step: Step) -> Tensor:
-        if step.influence is None:  # only asked for by a lookahead, where form B stands at ε = 0
-            return step.losses.new_zeros(step.losses.shape)
+        if step.influence is None:  # before the first meta step
+            return torch.full_like(step.losses, 1 / len(step.terms))
         clipped = step.influence.clamp_min(self.delta)
         return clipped / clipped.sum(1, keepdim=True)
 

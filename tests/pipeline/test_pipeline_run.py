@@ -52,7 +52,9 @@ def test_every_method_leaves_a_whole_run_behind(method: str, arguments: list[str
         assert 0 <= written[who]["test"]["accuracy"] <= 1
     assert written["cost"]["steps"] == 2 * 4  # 64 rows, batches of 16
     bilevel = method in ("rwkd", "rwkd_online", "global", "permuted")
-    assert written["cost"]["meta_steps"] == (8 if bilevel else 0)
+    assert written["cost"]["meta_steps"] == (6 if bilevel else 0)  # none in the first fifth
+
+    assert "${" not in (folder / "config.yaml").read_text()
 
     table = pyarrow.parquet.read_table(folder / "weights.parquet").to_pydict()
     names = {"idx", "split", "label", "label_flipped", "teacher_corrupted", "loss_teacher_ce"}
@@ -117,7 +119,7 @@ def test_best_checkpoint_is_recorded(arguments: list[str], tmp_path: Path) -> No
 ])
 def test_bad_values_are_named(override: str, said: str, arguments: list[str], tmp_path: Path) -> None:
     """Prevents: a traceback from the depths, or hours of work before the mistake shows."""
-    with pytest.raises(UserError, match=".*") as caught:
+    with pytest.raises(UserError) as caught:
         finished(arguments, tmp_path / "a", "weighting=kd", override)
     assert said in str(caught.value) and "\n" not in str(caught.value)
 

@@ -1,0 +1,53 @@
+"""The README's Python example runs as it is printed, and its commands name what exists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+class Student(nn.Module):
+    """Two layers on ten inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(10, 16), nn.Tanh(), nn.Linear(16, 3))
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"logits": self.layers(batch["x"])}
+
+
+def batch(seed: int, size: int = 16) -> dict[str, Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(size, 10, generator=draw)
+    labels = x[:, :3].argmax(1)
+    return {"x": x, "labels": labels, "teacher_logits": 4 * x[:, :3], "index": torch.arange(size)}
+
+
+def test_plain_loop_learns() -> None:
+    """Prevents: an example that no longer runs, or runs and trains nothing."""
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    torch.manual_seed(0)
+    student = Student()
+    test = batch(10_000, 500)
+    before = (student(test)["logits"].argmax(1) == test["labels"]).float().mean()
+    names["distil"](student, [batch(i) for i in range(400)], [batch(1000 + i) for i in range(400)])
+    after = (student(test)["logits"].argmax(1) == test["labels"]).float().mean()
+    assert after > before + 0.2 and after > 0.6
+
+
+def test_every_weighting_is_in_the_readme() -> None:
+    """Prevents: a method nobody can find."""
+    for file in (ROOT / "conf/weighting").glob("*.yaml"):
+        assert f"`{file.stem}`" in README
+        assert file.read_text().startswith("# "), f"{file.name} needs its description as first comment"
