@@ -183,6 +183,8 @@ class DistillationModule(lightning.LightningModule):
         steps = self.trainer.max_steps
         by_epochs = per_epoch * epochs if epochs is not None and epochs >= 0 else None
         bounds = [b for b in (by_epochs, steps if steps >= 0 else None) if b is not None]
+        if not bounds:
+            raise UserError("trainer.max_epochs=-1 with trainer.max_steps=-1: the schedule needs an end; set one of them")
         return min(bounds)
 
     @property

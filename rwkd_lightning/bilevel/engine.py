@@ -81,9 +81,12 @@ def lookahead_parameters(problem: Problem) -> dict[str, Tensor]:
     theta = leaves(problem.parameters)
     if problem.lookahead is None:
         return theta
-    losses = problem.terms(problem.outputs(theta))
-    objective = (problem.weights.detach() * losses).sum(1).mean()
-    gradients = torch.autograd.grad(objective, list(theta.values()), allow_unused=True)
+    known, at = problem.outputs_at, list(problem.parameters.values())
+    kept = known is not None and all(p.requires_grad for p in at) and any(o.requires_grad for o in known.values())
+    if not kept:  # else the graph of the training pass serves, and saves a forward pass
+        known, at = problem.outputs(theta), list(theta.values())
+    objective = (problem.weights.detach() * problem.terms(known)).sum(1).mean()
+    gradients = torch.autograd.grad(objective, at, allow_unused=True, retain_graph=kept)
     step = problem.lookahead
     moved = {n: p.detach() - step * g if g is not None else p.detach()
              for (n, p), g in zip(theta.items(), gradients, strict=True)}

@@ -21,7 +21,7 @@ class Head(Restriction):
             class prior alone: weights that follow u closely then keep the student at the majority class (measured).
     """
 
-    def __init__(self, centre: bool = True) -> None:
+    def __init__(self, centre: bool = False) -> None:
         super().__init__()
         self.centre = centre
 
@@ -63,7 +63,7 @@ class HeadWithBank(Head):
     The first step fills the bank. Stale rows are at most M/m meta steps old.
     """
 
-    def __init__(self, centre: bool = True) -> None:
+    def __init__(self, centre: bool = False) -> None:
         super().__init__(centre)
         self.bank: FeatureBank | None = None
 

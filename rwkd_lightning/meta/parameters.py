@@ -19,7 +19,8 @@ class All(Restriction):
     def view(self, student: nn.Module, batch: Batch, outputs: Outputs, randomness: RandomState, stream: MetaStream,
              step: int) -> View:
         fixed = {n: p.detach() for n, p in student.named_parameters()}
-        theta = {n: fixed.pop(n) for n in self.names(student)}
+        own = dict(student.named_parameters())
+        theta = {n: own[n] for n in self.names(student) if fixed.pop(n) is not None}  # not detached: see the lookahead
         meta_batch = to_device(stream[step], batch["index"].device)
         read = [n for n in outputs if n != "features"]
 

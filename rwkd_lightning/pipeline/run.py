@@ -52,6 +52,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         print(f"\n{table(result, str(folder))}\nalready finished; add force=true to run it again")
         return result
     start = time.perf_counter()
+    lightning.seed_everything(config.seed, workers=True, verbose=False)  # the meta-learner is initialised here
     weighting, terms, trainer_options = weighting_of(config), terms_of(config), trainer_of(config)
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, folder / "config.yaml", resolve=True)

@@ -51,10 +51,9 @@ def fingerprint(path: str) -> dict[str, str]:
 def fine_tuned(config: DictConfig, data: TaskData, store: Store, trainer_options: dict[str, Any]) -> Teacher:
     """The teacher for this task: from the cache, or fine-tuned on ``teacher_train`` with cross-entropy."""
     spec = config.pair.teacher
-    settings = {n: spec[n] for n in ("epochs", "lr", "batch_size", "seed", "warmup", "weight_decay")}
+    settings = {n: spec[n] for n in ("epochs", "lr", "batch_size", "seed", "warmup", "weight_decay", "precision")}
     key = {"task": data.task.name, "model": fingerprint(spec.path), "data": data.fingerprint("teacher_train"),
-           "max_length": config.data.max_length, "settings": settings,
-           "precision": str(trainer_options.get("precision", "32-true"))}
+           "max_length": config.data.max_length, "settings": settings}
     taken: list[float] = []
 
     def build(folder: Path) -> None:
@@ -70,7 +69,7 @@ def fine_tuned(config: DictConfig, data: TaskData, store: Store, trainer_options
             loaders.train_size, schedule=functools.partial(linear_schedule, warmup=spec.warmup))
         # resumable: the unfinished training lies under a name of its own until the teacher is whole
         part = store.path("teacher", key).with_suffix(".part")
-        options = {**trainer_options, "max_epochs": spec.epochs, "max_steps": -1}
+        options = {**trainer_options, "max_epochs": spec.epochs, "max_steps": -1, "precision": spec.precision}
         taken.append(fit(module, loaders.train_dataloader(), part, options, description="teacher").train_seconds)
         teacher.network.save_pretrained(folder)  # type: ignore[operator]
         tokenizer.save_pretrained(folder)

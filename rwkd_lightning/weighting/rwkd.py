@@ -47,7 +47,7 @@ class RWKD(MetaLearned):
     """
 
     def __init__(self, features: Features, terms: Sequence[str] = ("ce", "kd"), hidden: int = 32, lr: float = 3e-3,
-                 entropy: float = 1.0, evidence: float = 1.0) -> None:
+                 entropy: float = 1.0, evidence: float = 0.5) -> None:
         super().__init__(lr, entropy)
         if hidden < 1:
             raise UserError(f"weighting.hidden is {hidden}; the meta-network needs at least one hidden unit")

@@ -24,8 +24,8 @@ THETAS = {
     "last block": (LastBlock, LAST),
     "head": (lambda: Head(centre=False), HEAD),
     "bank": (lambda: HeadWithBank(centre=False), HEAD),
-    "centred head": (Head, HEAD),
-    "centred bank": (HeadWithBank, HEAD),
+    "centred head": (lambda: Head(centre=True), HEAD),
+    "centred bank": (lambda: HeadWithBank(centre=True), HEAD),
 }
 thetas = pytest.mark.parametrize("theta", THETAS)
 
@@ -230,17 +230,21 @@ def test_head_must_be_linear(data, stream):
         MetaStep(Jvp(), HeadWithBank(), [CrossEntropy()], stream(data(4, 0), 2)).build(student)
 
 
-@pytest.mark.parametrize("options", [{"lookahead_lr": 0.0}, {"lookahead_lr": -0.5}, {"every": 0}])
-def test_bad_values_are_named(options, stream, data):
-    """Prevents a lookahead backwards and a division by zero; the message names the value."""
-    with pytest.raises(UserError, match=str(next(iter(options.values())))):
-        MetaStep(Jvp(), All(), [CrossEntropy()], stream(data(4, 0), 2), **options)
+@pytest.mark.parametrize(
+    "name,value", [("lookahead_lr", 0.0), ("lookahead_lr", -0.5), ("every", 0), ("start", 1.0), ("start", -0.2)]
+)
+def test_bad_values_are_named(name, value, stream, data):
+    """Prevents a lookahead backwards and a division by zero; the message names key and value."""
+    with pytest.raises(UserError, match=rf"meta\.{name} is {value}"):
+        MetaStep(Jvp(), All(), [CrossEntropy()], stream(data(4, 0), 2), **{name: value})
 
 
 def test_due():
-    """Prevents meta steps at the wrong cadence: the first step takes one."""
+    """Prevents meta steps at the wrong cadence, or before their share of the training has passed."""
     meta = MetaStep(Jvp(), All(), [], None, every=3)
     assert [s for s in range(8) if meta.due(s)] == [0, 3, 6]
+    late = MetaStep(Jvp(), All(), [], None, every=3, start=0.5)
+    assert [s for s in range(10) if late.due(s, s / 10)] == [6, 9]
 
 
 def test_last_block_names(student):

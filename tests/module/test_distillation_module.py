@@ -251,6 +251,16 @@ def test_every(module, rows, fit, meta_step):
     assert int(net.meta.taken) == 2
 
 
+@pytest.mark.parametrize("name", ["rwkd", "rwkd_online", "global"])
+def test_start(module, rows, fit, meta_step, name):
+    """Prevents a φ that commits before the student knows anything, and weights of 0 until the first meta step."""
+    net, spy = module(METHODS[name](), meta=meta_step(start=0.5)), Spy()
+    fit(net, rows(32, 1), callbacks=[spy], max_epochs=2)
+    uniform = [bool((w == 0.5).all()) for w in spy.weights]
+    assert uniform == [True] * 4 + [False] * 4
+    assert int(net.meta.taken) == 4
+
+
 def test_hidden_label(module, rows, fit):
     """Prevents a row without a label from breaking the step or from weighing on cross-entropy."""
     data = rows(32, 1)

@@ -188,3 +188,31 @@ def test_command_line_mistakes_get_one_line(arguments_given: list[str], said: st
     assert done.returncode != 0
     assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(
+        arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents: a resumed run with other dropout masks, a fresh meta-learner, a restarted schedule or an empty bank."""
+    import pyarrow.parquet
+
+    from rwkd_lightning.module import DistillationModule
+
+    whole = finished(arguments, tmp_path / "whole", "data.teacher_noise=0.4")
+    original = DistillationModule.log_step
+
+    def failing(self: DistillationModule, *args: Any) -> None:
+        original(self, *args)
+        if self.meta is not None and self.global_step == 6:  # in the second epoch of the student
+            raise RuntimeError("power cut")
+
+    monkeypatch.setattr(DistillationModule, "log_step", failing)
+    with pytest.raises(RuntimeError, match="power cut"):
+        finished(arguments, tmp_path / "cut", "data.teacher_noise=0.4")
+    assert not (tmp_path / "cut/metrics.json").exists()
+    monkeypatch.setattr(DistillationModule, "log_step", original)
+    resumed = finished(arguments, tmp_path / "cut", "data.teacher_noise=0.4")
+    assert resumed["cost"]["steps"] == whole["cost"]["steps"] and resumed["student"] == whole["student"]
+    tables = [pyarrow.parquet.read_table(tmp_path / name / "weights.parquet") for name in ("whole", "cut")]
+    assert tables[0].equals(tables[1])
+    weights = [(tmp_path / name / "student/model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert weights[0] == weights[1]
