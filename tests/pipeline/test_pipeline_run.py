@@ -162,7 +162,7 @@ def test_altered_cache_is_refused(arguments: list[str], tmp_path: Path) -> None:
 
 
 def train(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ}
     environment.pop("HYDRA_FULL_ERROR", None)
     return subprocess.run([sys.executable, "train.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300,
                           env=environment)
