@@ -72,7 +72,7 @@ class DistillationModule(lightning.LightningModule):
         self.accumulate = accumulate
         self.metrics = dict(metrics or {})
         self._validation: list[tuple[Tensor, Tensor]] = []
-        self._random_state: Tensor | None = None
+        self._random_state: tuple[Tensor, Tensor | None] | None = None
         self._teacher = [teacher] if teacher is not None else []  # in a list: out of the checkpoint, of train() and of DDP
 
     @property
@@ -210,7 +210,10 @@ class DistillationModule(lightning.LightningModule):
         for teacher in self._teacher:
             teacher.requires_grad_(False).eval().to(self.device)
         if self._random_state is not None:  # resumed: go on with the dropout masks of the interrupted run
-            torch.set_rng_state(self._random_state.cpu())
+            cpu, cuda = self._random_state
+            torch.set_rng_state(cpu.cpu())
+            if cuda is not None and self.device.type == "cuda":
+                torch.cuda.set_rng_state(cuda.cpu(), self.device)
             self._random_state = None
 
     # Choosing a checkpoint
@@ -229,7 +232,8 @@ class DistillationModule(lightning.LightningModule):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["random_state"] = torch.get_rng_state()
+        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        checkpoint["random_state"] = (torch.get_rng_state(), cuda)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._random_state = checkpoint["random_state"]
