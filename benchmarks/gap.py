@@ -50,8 +50,11 @@ def main() -> None:
                     print(f"{f'  AUC {probe} by {score}':52s} mean {np.mean(found):.3f} min {min(found):.3f}")
     for name in [n for n in scores if n.startswith("rwkd")]:
         if {"global", "oracle"} <= scores.keys():
-            mean = {n: np.mean(list(scores[n].values())) for n in (name, "global", "oracle")}
-            print(f"gap closed by {name}: {(mean[name] - mean['global']) / (mean['oracle'] - mean['global']):.2f}")
+            common = sorted(set(scores[name]) & set(scores["global"]) & set(scores["oracle"]))
+            if common:
+                mean = {n: np.mean([scores[n][s] for s in common]) for n in (name, "global", "oracle")}
+                share = (mean[name] - mean["global"]) / (mean["oracle"] - mean["global"])
+                print(f"gap closed by {name}: {share:.2f} (seeds {common})")
 
 
 def setting(weighting: str, folder: Path) -> str:
