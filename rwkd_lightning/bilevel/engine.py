@@ -83,7 +83,7 @@ def lookahead_parameters(problem: Problem) -> dict[str, Tensor]:
         return theta
     known, at = problem.outputs_at, list(problem.parameters.values())
     kept = known is not None and all(p.requires_grad for p in at) and any(o.requires_grad for o in known.values())
-    if not kept:  # else the graph of the training pass serves, and saves a forward pass
+    if known is None or not kept:  # else the graph of the training pass serves, and saves a forward pass
         known, at = problem.outputs(theta), list(theta.values())
     objective = (problem.weights.detach() * problem.terms(known)).sum(1).mean()
     gradients = torch.autograd.grad(objective, at, allow_unused=True, retain_graph=kept)

@@ -108,8 +108,8 @@ def quiet() -> None:
     for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (".*does not have many workers.*", ".*Checkpoint directory .* exists.*",
-                    ".*The number of training batches.*", ".*GPU available but not used.*", ".*no `val_dataloader`.*", ".*LeafSpec.*",
-                    ".*LightningModule.*has .* modules? in eval mode.*"):
+                    ".*The number of training batches.*", ".*GPU available but not used.*", ".*no `val_dataloader`.*",
+                    ".*LeafSpec.*", ".*LightningModule.*has .* modules? in eval mode.*"):
         warnings.filterwarnings("ignore", message)
 
 
