@@ -17,15 +17,6 @@ from rwkd_lightning.bilevel.engine import Outputs, Parameters
 Batch = Mapping[str, Tensor]
 
 
-class Student(Protocol):
-    """What a restriction asks of a student besides calling it with a batch."""
-
-    head: nn.Linear | None
-
-    def block_names(self) -> list[str]:
-        """Names of the parameters from the last block on."""
-
-
 @dataclass
 class View:
     """The student as functions of θ: on the training batch, and on held-out samples with their targets."""

@@ -65,9 +65,11 @@ class MetaStep(nn.Module):
         """u ``(B, K)`` for a training batch whose training pass gave ``outputs`` from the state ``randomness``."""
         view = self.theta.view(student, batch, outputs, randomness, self.stream, int(self.taken))
 
+        terms_of_loss = [term for term in self.loss_terms if isinstance(term, Term)]
+
         def meta_loss(parameters: Parameters) -> Tensor:
             meta_outputs, meta_batch = view.meta_outputs(parameters)
-            return stack(list(self.loss_terms), meta_outputs, meta_batch).sum(1).mean()  # type: ignore[arg-type]
+            return stack(terms_of_loss, meta_outputs, meta_batch).sum(1).mean()
 
         known = {n: o for n, o in outputs.items() if n != "features"}
         problem = Problem(view.parameters, view.outputs, terms, meta_loss, weights, self.lookahead_lr, known)
