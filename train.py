@@ -32,6 +32,8 @@ def config_digest(*, _root_: DictConfig) -> str:
     """Short digest of all that a run's result depends on, for the name of its folder."""
     relevant = OmegaConf.masked_copy(_root_, [str(k) for k in _root_ if k not in IRRELEVANT])
     plain: Any = OmegaConf.to_container(relevant, resolve=True)
+    used = {*plain["terms"], *plain["task"]["terms"]}  # the meta loss takes the task's
+    plain["loss_terms"] = {name: term for name, term in plain["loss_terms"].items() if name in used}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
 
 

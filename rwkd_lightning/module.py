@@ -17,7 +17,7 @@ from rwkd_lightning.bilevel import RandomState
 from rwkd_lightning.distributed import all_reduce_mean
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.ledger import Ledger
-from rwkd_lightning.meta import MetaStep
+from rwkd_lightning.meta import MetaStep, Restriction
 from rwkd_lightning.terms import Term, stack
 from rwkd_lightning.weighting import Step, Weighting, masked
 
@@ -33,12 +33,12 @@ class DistillationModule(lightning.LightningModule):
         student: batch -> outputs by name, one row a sample.
         terms: the K loss terms.
         weighting: gives each of them its weight.
-        optimizer: student -> optimizer.
+        optimizer: module -> optimizer; the module is the student, with the terms beside it where they have parameters.
         schedule: (optimizer, total student steps) -> scheduler, stepped once a student step; None: constant rate.
         train_size: N training samples; ``batch["index"]`` runs over them.
         meta: the meta step, for methods that need one.
-        teacher: batch -> outputs; asked for ``logits`` where the batch carries no ``teacher_logits``. Frozen, never in
-            the checkpoint.
+        teacher: batch -> outputs; asked where the batch does not carry as ``teacher_<name>`` what the terms read of it
+            (``logits`` always). Frozen, never in the checkpoint.
         updated_weights: ``"new"``: the student uses the weights of the φ just updated; ``"current"``: of the one before.
         clip: largest norm of the student's gradient; None: no clipping.
         accumulate: batches per student step.
@@ -56,6 +56,7 @@ class DistillationModule(lightning.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         check(weighting, meta, updated_weights, clip, accumulate)
+        check_reach(terms, weighting, meta.theta if meta is not None else None, student)
         self.student = student
         self.terms = nn.ModuleList(terms)
         self.term_names = tuple(term.name for term in terms)
@@ -79,6 +80,17 @@ class DistillationModule(lightning.LightningModule):
     def teacher(self) -> nn.Module | None:
         """The frozen teacher; None where its logits come with the batches."""
         return self._teacher[0] if self._teacher else None
+
+    @property
+    def reads(self) -> set[str]:
+        """The outputs, of the student and of the teacher, that the terms and the weighting read."""
+        return {"logits"}.union(*(term.reads for term in self.loss_terms))
+
+    @property
+    def trained(self) -> nn.Module:
+        """What the student's optimizer trains: the student and, where they have some, the terms' own parameters."""
+        own = any(p.requires_grad for p in self.terms.parameters())
+        return nn.ModuleList([self.student, self.terms]) if own else self.student
 
     @property
     def loss_terms(self) -> list[Term]:
@@ -105,9 +117,11 @@ class DistillationModule(lightning.LightningModule):
 
     def observe_batch(self, outputs: Mapping[str, Tensor], batch: dict[str, Tensor]) -> Step:
         """What the weighting method may read about this batch."""
-        if self._teacher and "teacher_logits" not in batch:
+        if self._teacher and any(f"teacher_{name}" not in batch for name in self.reads):
             with torch.no_grad():
-                batch["teacher_logits"] = self._teacher[0](batch)["logits"]
+                given = self._teacher[0](batch)
+            for name in self.reads:
+                batch.setdefault(f"teacher_{name}", given[name])
         batch["progress"] = torch.tensor(self.progress, device=self.device)  # for terms that change with the training
         valid = torch.stack([term.valid(batch) for term in self.loss_terms], 1)
         losses = stack(self.loss_terms, outputs, batch)
@@ -151,7 +165,7 @@ class DistillationModule(lightning.LightningModule):
         optimizers = self.optimizers()
         optimizer: Any = optimizers[0] if isinstance(optimizers, list) else optimizers
         if self.clip is not None:
-            nn.utils.clip_grad_norm_(self.student.parameters(), self.clip)
+            nn.utils.clip_grad_norm_(self.trained.parameters(), self.clip)
         optimizer.step()
         optimizer.zero_grad()
         scheduler: Any = self.lr_schedulers()
@@ -194,7 +208,7 @@ class DistillationModule(lightning.LightningModule):
         return self.global_step / max(1, self.total_steps)
 
     def configure_optimizers(self) -> Any:
-        optimizers = [self.make_optimizer(self.student)]
+        optimizers = [self.make_optimizer(self.trained)]
         own = self.weighting.own_optimizer()
         if own is not None:
             optimizers.append(own)
@@ -238,6 +252,25 @@ class DistillationModule(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._random_state = checkpoint["random_state"]
+
+
+def check_reach(terms: Sequence[Term], weighting: Weighting, theta: Restriction | None, student: nn.Module) -> None:
+    """Refuse terms whose gradient the weighting method cannot see, so that it would weigh them by nothing.
+
+    Raises:
+        UserError: for a term of which no part depends on θ, or on the head for a method that reads gradients there.
+    """
+    for term in terms:
+        if weighting.needs_influence and theta is not None and not any(theta.reaches(student, n) for n in term.reads):
+            raise UserError(f"the term {term.name!r} reads the student's {' and '.join(term.reads)}, which do not depend on the "
+                            f"part of it that the meta step differentiates by (meta={theta!r}), so {weighting!r} cannot weigh "
+                            "it; use meta=all")
+        if weighting.needs_head and "logits" not in term.reads:
+            raise UserError(f"the term {term.name!r} does not depend on the student's last layer, where {weighting!r} balances "
+                            "gradients; use weighting=dwa or weighting=uncertainty")
+    if weighting.needs_head and not isinstance(getattr(student, "head", None), nn.Module):
+        raise UserError(f"{weighting!r} balances gradients on the student's last linear layer, and this student has none; use "
+                        "weighting=dwa or weighting=uncertainty")
 
 
 def check(weighting: Weighting, meta: MetaStep | None, updated_weights: str, clip: float | None, accumulate: int) -> None:

@@ -238,7 +238,7 @@ def test_large_sweeps_are_looked_at_option_by_option() -> None:
 @pytest.mark.parametrize(("overrides", "terms"), [
     (["weighting=wls"], ["ce", "soft_ce"]), (["weighting=wls", "task=mrpc"], ["ce", "soft_ce"]),
     (["weighting=wls", "terms=[ce,kd]"], ["ce", "kd"]), (["weighting=kd"], ["ce", "kd"]),
-    (["weighting=kd", "task=stsb"], ["squared_error", "squared_error_teacher"]),
+    (["weighting=kd", "task=stsb"], ["squared_error", "logit_mse"]),
 ])
 def test_terms_of_a_weighting(overrides: list[str], terms: list[str]) -> None:
     """Prevents: the task's terms in place of the method's own, the method's in place of those on the command line."""

@@ -28,7 +28,8 @@ from rwkd_lightning.store import Store
 class DistillationDataModule(lightning.LightningDataModule):
     """Loaders for one student or teacher: shuffled `train_split`, meta stream, and sequential passes for scoring.
 
-    `teacher_logits` maps splits to logits `(N, C)` in the order of the split. The probes `label_noise` and
+    `teacher_logits` maps splits to logits `(N, C)` in the order of the split, `teacher_states` names to other tensors of
+    the teacher `(N, ...)` for the rows of `train_split`. The probes `label_noise` and
     `teacher_noise` corrupt `train_split` only. Batches deal rows to processes themselves, so a distributed Trainer
     needs `use_distributed_sampler=False`. With a `store`, tokenized text is kept there and read from there. UserError
     for a setting out of range or logits of another shape.
@@ -47,6 +48,7 @@ class DistillationDataModule(lightning.LightningDataModule):
         label_noise: float = 0.0,
         teacher_noise: float = 0.0,
         teacher_logits: Mapping[str, Tensor] | None = None,
+        teacher_states: Mapping[str, Tensor] | None = None,
         train_split: str = "train",
         num_workers: int = 0,
         store: Store | None = None,
@@ -70,6 +72,7 @@ class DistillationDataModule(lightning.LightningDataModule):
         self.seed, self.label_noise, self.teacher_noise = seed, label_noise, teacher_noise
         self.train_split, self.num_workers, self.store = train_split, num_workers, store
         self.teacher_logits = {split: self._checked(split, x) for split, x in (teacher_logits or {}).items()}
+        self.teacher_states = dict(teacher_states or {})
         self.collator = Collator(tokenizer)
         self._encoded: dict[str, EncodedSplit] = {}
 
@@ -90,6 +93,7 @@ class DistillationDataModule(lightning.LightningDataModule):
                 extras["teacher_logits"] = self.teacher_logits[split]
             if split == self.train_split:
                 labels = self._corrupt(labels, extras)
+                extras |= self.teacher_states
             if self.store is None:
                 ids = encode(rows, self.tokenizer, self.task.text_columns, self.max_length, name=split)
             else:

@@ -72,19 +72,36 @@ def encode_kept(data: TaskData, split: str, tokenizer: Any, max_length: int, sto
 
 def tokenizer_digest(tokenizer: Any) -> str | None:
     """Digest of all that token ids depend on besides the text; None for a slow tokenizer, which does not tell it."""
-    if not getattr(tokenizer, "is_fast", False):
+    backend = _backend(tokenizer)
+    if backend is None:
         return None
-    try:
-        backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    except Exception:  # what the tokenizers library raises for a part written in Python
-        return None
-    for state in ("truncation", "padding"):  # left over from the last call
-        backend.pop(state, None)
     names = ("model_max_length", "truncation_side", "padding_side", "split_special_tokens")
     settings = {name: getattr(tokenizer, name, None) for name in names}
     settings["token_type_ids"] = "token_type_ids" in tokenizer.model_input_names
     libraries = {name: version(name).split(".")[:2] for name in ("tokenizers", "transformers")}
     return digest([type(tokenizer).__name__, backend, settings, libraries])
+
+
+def _backend(tokenizer: Any) -> dict[str, Any] | None:
+    """All that a fast tokenizer does with a text; None for a slow one."""
+    if not getattr(tokenizer, "is_fast", False):
+        return None
+    try:
+        backend: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    except Exception:  # what the tokenizers library raises for a part written in Python
+        return None
+    for state in ("truncation", "padding"):  # left over from the last call
+        backend.pop(state, None)
+    return backend
+
+
+def same_tokens(one: Any, other: Any) -> bool:
+    """Whether two fast tokenizers turn every text into the same ids; False where one does not tell (a slow one).
+
+    What else they give along, as token types, may differ: it is for the model to take or to leave.
+    """
+    state = _backend(one)
+    return state is not None and state == _backend(other)
 
 
 def _check_length(tokenizer: Any, text_columns: Sequence[str], max_length: int) -> None:

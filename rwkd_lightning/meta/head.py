@@ -25,6 +25,9 @@ class Head(Restriction):
         super().__init__()
         self.centre = centre
 
+    def reaches(self, student: nn.Module, output: str) -> bool:
+        return output == "logits"
+
     def view(self, student: nn.Module, batch: Batch, outputs: Outputs, randomness: RandomState, stream: MetaStream,
              step: int) -> View:
         head = linear_head(student)

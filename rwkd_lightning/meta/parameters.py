@@ -16,6 +16,9 @@ class All(Restriction):
     def names(self, student: nn.Module) -> list[str]:
         return [n for n, p in student.named_parameters() if p.requires_grad]
 
+    def reaches(self, student: nn.Module, output: str) -> bool:
+        return True
+
     def view(self, student: nn.Module, batch: Batch, outputs: Outputs, randomness: RandomState, stream: MetaStream,
              step: int) -> View:
         fixed = {n: p.detach() for n, p in student.named_parameters()}
@@ -45,6 +48,10 @@ class LastBlock(All):
     def names(self, student: nn.Module) -> list[str]:
         names: list[str] = student.block_names()  # type: ignore[operator]
         return names
+
+    def reaches(self, student: nn.Module, output: str) -> bool:
+        kept: dict[str, list[int]] = getattr(student, "kept_layers", {})
+        return output not in kept or max(kept[output]) + 1 == student.num_blocks
 
     def __repr__(self) -> str:
         return "last_block"

@@ -43,6 +43,10 @@ class Restriction(nn.Module, ABC):
         """Make room for what is kept between steps; called before training, so that a checkpoint finds its buffers."""
 
     @abstractmethod
+    def reaches(self, student: nn.Module, output: str) -> bool:
+        """Whether the student's output of this name depends on θ; a term that reads none that does has no influence."""
+
+    @abstractmethod
     def view(self, student: nn.Module, batch: Batch, outputs: Outputs, randomness: RandomState, stream: MetaStream,
              step: int) -> View:
         """Args:

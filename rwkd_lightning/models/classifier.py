@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from rwkd_lightning.models.taps import Tap, check_layers, value_projection
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -28,6 +30,9 @@ class Classifier(nn.Module):
         self.inputs = [name for name in INPUTS if name in taken]  # a tokenizer may give more than this model reads
         self._head_name = find_head(network)
         self._captured: Tensor | None = None
+        self._taps: dict[str, Tap] = {}
+        self.kept_layers: dict[str, list[int]] = {}
+        """Of each output beyond the logits, the blocks it comes from."""
         if self.head is not None:
             self.head.register_forward_pre_hook(self._capture)
 
@@ -41,14 +46,53 @@ class Classifier(nn.Module):
         self._captured = args[0]
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``logits`` ``(B, C)`` and, where the last layer is linear, its inputs as ``features`` ``(B, H)``."""
+        """``logits`` ``(B, C)``; their layer's inputs as ``features`` ``(B, H)`` where it is linear; and what ``keep`` names."""
         self._captured = None
         logits = self.network(**{n: batch[n] for n in self.inputs if n in batch}).logits
         outputs = {"logits": logits if self.order is None else logits[:, self.order]}
         if self._captured is not None:
             outputs["features"] = self._captured
             self._captured = None
+        outputs |= {name: tap.take(batch.get("attention_mask")) for name, tap in self._taps.items()}
         return outputs
+
+    def keep(self, name: str, layers: Sequence[int], pool: str = "tokens", values: bool = False) -> None:
+        """Give out hidden states of these blocks, or their attention's values, as the output ``name`` from now on.
+
+        ``(B, L, H)`` for L layers, or ``(B, L, T, H)`` with ``pool="tokens"``; see ``taps.Tap``.
+
+        Raises:
+            UserError: if a block does not exist or is run several times, or has no values of its own.
+        """
+        blocks = list(find_blocks(self.network)[1])
+        check_layers(layers, blocks, self.network)
+        self.drop(name)
+        tapped = [value_projection(blocks[i], self.network) if values else blocks[i] for i in layers]
+        self._taps[name] = Tap(tapped, pool, values)
+        self.kept_layers[name] = list(layers)
+
+    def drop(self, name: str) -> None:
+        """Undo ``keep``."""
+        tap = self._taps.pop(name, None)
+        self.kept_layers.pop(name, None)
+        if tap is not None:
+            tap.remove()
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """What ``keep`` was asked for, for the key of a cache."""
+        tap = self._taps[name]
+        return {"layers": self.kept_layers[name], "pool": tap.pool, "values": tap.values}
+
+    @property
+    def num_blocks(self) -> int:
+        """Transformer blocks."""
+        return len(find_blocks(self.network)[1])
+
+    @property
+    def width(self) -> int:
+        """H of the hidden states."""
+        config: Any = self.network.config
+        return int(config.hidden_size)
 
     def block_names(self) -> list[str]:
         """Names of the trainable parameters from the last transformer block on."""

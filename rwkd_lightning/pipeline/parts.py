@@ -43,16 +43,12 @@ def student_of(config: DictConfig, task: TaskSpec, teacher: str) -> tuple[Classi
     return student, tokenizer
 
 
-def check_student(config: DictConfig, task: TaskSpec) -> int:
-    """Load the student once before the teacher is trained: a mistake in it must not cost the teacher's hours.
-
-    Returns the bytes of its weights.
-    """
+def check_student(config: DictConfig, task: TaskSpec) -> tuple[Classifier, Any]:
+    """Load the student and its tokenizer before the teacher is trained: a mistake there must not cost the teacher's hours."""
     if config.pair.student.path == "teacher":
-        student = load_classifier(config.pair.teacher.path, task, config.pair.student.layers, new_head=True)
-    else:
-        student, _ = student_of(config, task, "")
-    return sum(p.numel() * p.element_size() for p in student.parameters())
+        path = config.pair.teacher.path
+        return load_classifier(path, task, config.pair.student.layers, new_head=True), load_tokenizer(path)
+    return student_of(config, task, "")
 
 
 def weighting_of(config: DictConfig) -> Weighting:

@@ -14,23 +14,26 @@ from rwkd_lightning.meta.restriction import to_device
 
 @torch.inference_mode()
 def predict(model: nn.Module, loader: Iterable[dict[str, Tensor]], size: int, device: torch.device,
-            description: str, precision: str = "32-true") -> Tensor:
-    """``(N, C)`` as float32: row i for the sample with ``index`` i, whatever order the loader has.
+            description: str, precision: str = "32-true", output: str = "logits",
+            dtype: torch.dtype = torch.float32) -> Tensor:
+    """One of the model's outputs, ``(N, C)`` for logits: row i for the sample with ``index`` i, whatever order the loader has.
 
     Args:
         precision: as the Trainer's; the bfloat16 kinds compute in mixed precision.
+        output: its name.
+        dtype: of the result.
     """
     model.eval().to(device)
-    logits: Tensor | None = None
+    table: Tensor | None = None
     for batch in tqdm(loader, desc=description, leave=False):
         with torch.autocast(device.type, torch.bfloat16, enabled=precision.startswith("bf16")):
-            out = model(to_device(batch, device))["logits"].float().cpu()
-        if logits is None:
-            logits = torch.full((size, out.shape[1]), float("nan"))
-        logits[batch["index"]] = out
-    if logits is None or bool(logits.isnan().any()):
-        raise RuntimeError(f"{description}: some samples got no finite logits")
-    return logits
+            out = model(to_device(batch, device))[output].to(dtype).cpu()
+        if table is None:
+            table = torch.full((size, *out.shape[1:]), float("nan"), dtype=dtype)
+        table[batch["index"]] = out
+    if table is None or bool(table.isnan().any()):
+        raise RuntimeError(f"{description}: some samples got no finite {output}")
+    return table
 
 
 @torch.inference_mode()

@@ -24,6 +24,7 @@ from rwkd_lightning.pipeline import teacher as stages
 from rwkd_lightning.pipeline.artefacts import probe_scores, write_json, write_student, write_weights
 from rwkd_lightning.pipeline.evaluate import evaluate, predict_hidden
 from rwkd_lightning.pipeline.fit import Fitted, fit
+from rwkd_lightning.pipeline.inner import check_inside, inside_of
 from rwkd_lightning.pipeline.parts import (
     check_student,
     check_terms,
@@ -72,21 +73,26 @@ def carry_out(config: DictConfig, folder: Path) -> dict[str, Any]:
     weighting.check(tuple(term.name for term in terms), data.task.is_regression)
     check_terms(terms, config, data.task)
     store = Store(Path(config.cache_dir).expanduser())
+    student, tokenizer = check_student(config, data.task)
+    check_inside(config, data.task, terms, weighting, student, tokenizer)
     # last and best checkpoint with two moments a weight, and the student itself
-    check_room(folder, 7 * check_student(config, data.task), "runs_dir")
+    check_room(folder, 7 * sum(p.numel() * p.element_size() for p in student.parameters()), "runs_dir")
     teacher = stages.teacher_of(config, data, store, trainer_options)
     device = torch.device("cuda" if trainer_options["accelerator"] in ("auto", "gpu") and torch.cuda.is_available() else "cpu")
     logits = stages.logits(config, teacher, data, store, device)
 
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     student, tokenizer = student_of(config, data.task, str(teacher.folder))
+    inside = inside_of(config, terms, student, teacher, data, store, device)
     loaders = DistillationDataModule(
-        data, tokenizer, max_length=config.data.max_length, batch_size=config.data.batch_size,
+        data, inside.tokenizer or tokenizer, max_length=config.data.max_length, batch_size=config.data.batch_size,
         eval_batch_size=config.data.eval_batch_size, meta_batch_size=config.meta.batch_size, seed=config.seed,
         label_noise=config.data.label_noise, teacher_noise=config.data.teacher_noise, teacher_logits=logits,
-        num_workers=config.data.num_workers, store=store)
+        teacher_states=inside.states, num_workers=config.data.num_workers, store=store)
     loaders.setup()
-    module, fitted = distil(config, folder, loaders, student, weighting, terms, trainer_options)
+    module, fitted = distil(config, folder, loaders, student, weighting, terms, inside.teacher, trainer_options)
+    for name in list(student.kept_layers):
+        student.drop(name)
     device = module.device if module.device.type == "cuda" else device
     result = evaluate(config, loaders, student, teacher, logits, fitted, module, device)
     predict_hidden(folder, loaders, student, device)
@@ -102,7 +108,7 @@ def carry_out(config: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def distil(config: DictConfig, folder: Path, loaders: DistillationDataModule, student: Classifier, weighting: Weighting,
-           terms: list[Term], trainer_options: dict[str, Any]) -> tuple[DistillationModule, Fitted]:
+           terms: list[Term], teacher: Classifier | None, trainer_options: dict[str, Any]) -> tuple[DistillationModule, Fitted]:
     """Stage 3: train the student."""
     extras = loaders.encoded("train").extras
     weighting.prepare({"labels": loaders.train_labels, **extras})
@@ -111,7 +117,7 @@ def distil(config: DictConfig, folder: Path, loaders: DistillationDataModule, st
         student, terms, weighting,
         functools.partial(adamw, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay),
         loaders.train_size, schedule=functools.partial(linear_schedule, warmup=config.optimizer.warmup), meta=meta,
-        updated_weights=config.meta.weights, clip=config.trainer.clip, accumulate=config.trainer.accumulate,
+        teacher=teacher, updated_weights=config.meta.weights, clip=config.trainer.clip, accumulate=config.trainer.accumulate,
         metrics=metrics(loaders.task))
     choose = config.trainer.select == "best"
     log.info("distilling with weighting=%s, %d rows, meta split of %d", weighting, loaders.train_size,

@@ -1,4 +1,4 @@
-"""Squared errors, for regression: to the label and to the teacher."""
+"""Squared error to the label, for regression."""
 
 from __future__ import annotations
 
@@ -17,13 +17,3 @@ class SquaredError(Term):
 
     def forward(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
         return (at_least_float32(outputs["logits"])[:, 0] - batch["labels"]) ** 2
-
-
-class TeacherSquaredError(Term):
-    """(s_i − t_i)² from ``logits`` and ``teacher_logits``, both ``(B, 1)``."""
-
-    name = "squared_error_teacher"
-    regression = True
-
-    def forward(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
-        return (at_least_float32(outputs["logits"])[:, 0] - at_least_float32(batch["teacher_logits"])[:, 0]) ** 2

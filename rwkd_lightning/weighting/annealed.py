@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from rwkd_lightning.weighting.base import Step, Weighting
-from rwkd_lightning.weighting.columns import column
+from rwkd_lightning.weighting.columns import column, only
 
 
 class TeacherAnnealing(Weighting):
@@ -26,8 +26,7 @@ class TeacherAnnealing(Weighting):
         return weights
 
     def check(self, terms: tuple[str, ...], regression: bool) -> None:
-        for role in ("label", "teacher"):
-            column(terms, role)
+        only(terms, ("label", "teacher"), "annealed")
 
     def __repr__(self) -> str:
         return "annealed"

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
-from rwkd_lightning.weighting.columns import column
+from rwkd_lightning.weighting.columns import column, only
 
 
 class AnnealingKD(Weighting):
@@ -31,8 +31,7 @@ class AnnealingKD(Weighting):
         self.stage_one = stage_one
 
     def check(self, terms: tuple[str, ...], regression: bool) -> None:
-        for role in ("label", "annealed"):
-            column(terms, role)
+        only(terms, ("label", "annealed"), "annealing_kd")
 
     def forward(self, step: Step) -> Tensor:
         weights = step.losses.new_zeros(step.losses.shape)

@@ -64,6 +64,9 @@ class Weighting(nn.Module, ABC):
     has_memory: bool = True
     """Whether the method can serve steps without a fresh influence (``meta.every > 1``)."""
 
+    needs_head: bool = False
+    """Whether the method reads each term's gradient on the student's last layer, so that every term must depend on it."""
+
     @abstractmethod
     def forward(self, step: Step) -> Tensor:
         """Weights ``(B, K)``, differentiable by the method's own parameters."""

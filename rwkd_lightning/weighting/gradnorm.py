@@ -32,6 +32,7 @@ class GradNorm(Weighting):
             has no last layer to read or a term does not depend on it.
     """
 
+    needs_head = True
     first: Tensor
 
     def __init__(self, terms: Sequence[str] = ("ce", "kd"), lr: float = 1e-2, asymmetry: float = 1.5) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from rwkd_lightning.errors import UserError
@@ -10,27 +11,33 @@ from rwkd_lightning.weighting.columns import column
 
 
 class FixedAlpha(Weighting):
-    """(1 − α) on the label term and α on the teacher term, for every sample.
+    """(1 − α) on the label term, α on the teacher term and β on every other, for every sample.
+
+    With ``terms=[ce,kd,hidden]`` that is the objective of Patient Knowledge Distillation (Sun et al. 2019, section 3.2).
 
     Args:
         alpha: weight of the teacher, in [0, 1].
+        beta: weight of the terms beyond these two, ≥ 0.
 
     Raises:
-        UserError: if alpha is outside [0, 1]; by ``check``, if the label or the teacher term is missing.
+        UserError: if alpha or beta is out of range; by ``check``, if the label or the teacher term is missing.
     """
 
-    def __init__(self, alpha: float = 0.5) -> None:
+    def __init__(self, alpha: float = 0.5, beta: float = 1.0) -> None:
         super().__init__()
         if not 0 <= alpha <= 1:
             raise UserError(f"weighting.alpha is {alpha}; the share of the teacher must lie in [0, 1]")
+        if not 0 <= beta < float("inf"):
+            raise UserError(f"weighting.beta is {beta}; the weight of further loss terms must be 0 or above")
         self.alpha = alpha
+        self.beta = beta
 
     def check(self, terms: tuple[str, ...], regression: bool) -> None:
         for role in ("label", "teacher"):
             column(terms, role)
 
     def forward(self, step: Step) -> Tensor:
-        weights = step.losses.new_zeros(step.losses.shape)
+        weights = torch.full_like(step.losses, self.beta)
         weights[:, column(step.terms, "label")] = 1 - self.alpha
         weights[:, column(step.terms, "teacher")] = self.alpha
         return weights

@@ -24,17 +24,18 @@ class LearningToReweight(Weighting):
 
     Args:
         alpha: weight of the teacher in the loss of a sample, in [0, 1].
+        beta: weight of further terms in it, ≥ 0.
 
     Raises:
-        UserError: if alpha is out of range; by ``check``, if the label or the teacher term is missing.
+        UserError: if alpha or beta is out of range; by ``check``, if the label or the teacher term is missing.
     """
 
     needs_influence = True
     has_memory = False
 
-    def __init__(self, alpha: float = 0.5) -> None:
+    def __init__(self, alpha: float = 0.5, beta: float = 1.0) -> None:
         super().__init__()
-        self.fixed = FixedAlpha(alpha)
+        self.fixed = FixedAlpha(alpha, beta)
 
     def check(self, terms: tuple[str, ...], regression: bool) -> None:
         self.fixed.check(terms, regression)

@@ -23,18 +23,19 @@ class MetaWeightNet(MetaLearned):
 
     Args:
         alpha: weight of the teacher in ℓ_i, in [0, 1].
+        beta: weight of further terms in it, ≥ 0.
         hidden: units of the network's hidden layer.
         lr: Adam's rate for φ; 1e-3 is the released code's (Adam does not see the scale of u, so it means the same here).
 
     Raises:
-        UserError: if alpha, hidden or lr is out of range; by ``check``, if the label or the teacher term is missing.
+        UserError: if alpha, beta, hidden or lr is out of range; by ``check``, if the label or the teacher term is missing.
     """
 
-    def __init__(self, alpha: float = 0.5, hidden: int = 100, lr: float = 1e-3) -> None:
+    def __init__(self, alpha: float = 0.5, beta: float = 1.0, hidden: int = 100, lr: float = 1e-3) -> None:
         super().__init__(lr)
         if hidden < 1:
             raise UserError(f"weighting.hidden is {hidden}; the meta-network needs at least one hidden unit")
-        self.fixed = FixedAlpha(alpha)
+        self.fixed = FixedAlpha(alpha, beta)
         last = nn.Linear(hidden, 1)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
-from rwkd_lightning.weighting.columns import column
+from rwkd_lightning.weighting.columns import column, only
 
 FLAGS = ("label_flipped", "teacher_corrupted")
 
@@ -18,12 +18,16 @@ class Oracle(Weighting):
     """Both sound: ½ and ½; one sound: 1 on it; none: 0. For probes with known truth only.
 
     Raises:
-        UserError: by ``prepare``, if nothing is corrupted (neither ``data.label_noise`` nor ``data.teacher_noise`` is set).
+        UserError: by ``prepare``, if nothing is corrupted (neither ``data.label_noise`` nor ``data.teacher_noise`` is set); by
+            ``check``, without a label or a teacher term, or with others beside them.
     """
 
     def prepare(self, training_set: Mapping[str, Tensor]) -> None:
         if not any(name in training_set and bool(training_set[name].any()) for name in FLAGS):
             raise UserError("weighting=oracle needs to know what is corrupted: set data.label_noise or data.teacher_noise")
+
+    def check(self, terms: tuple[str, ...], regression: bool) -> None:
+        only(terms, ("label", "teacher"), "oracle")
 
     def forward(self, step: Step) -> Tensor:
         flags = [step.batch[name] for name in FLAGS]

@@ -24,6 +24,7 @@ class Permuted(Weighting):
         self.inner = inner
         self.needs_influence = inner.needs_influence
         self.has_memory = inner.has_memory
+        self.needs_head = inner.needs_head
 
     def forward(self, step: Step) -> Tensor:
         weights: Tensor = self.inner(step)

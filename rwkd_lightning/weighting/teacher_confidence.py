@@ -8,7 +8,7 @@ from torch import Tensor
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.terms.base import at_least_float32
 from rwkd_lightning.weighting.base import Step, Weighting
-from rwkd_lightning.weighting.columns import column
+from rwkd_lightning.weighting.columns import column, only
 
 
 class TeacherConfidence(Weighting):
@@ -36,8 +36,7 @@ class TeacherConfidence(Weighting):
         if regression:
             raise UserError("weighting=teacher_confidence reads the teacher's class probabilities, and this task is a "
                             "regression; use weighting=kd or weighting=annealed")
-        for role in ("label", "teacher"):
-            column(terms, role)
+        only(terms, ("label", "teacher"), "teacher_confidence")
 
     def __repr__(self) -> str:
         return "teacher_confidence"

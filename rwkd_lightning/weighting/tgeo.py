@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.terms.base import at_least_float32
 from rwkd_lightning.weighting.base import Step
-from rwkd_lightning.weighting.columns import column
+from rwkd_lightning.weighting.columns import column, only
 from rwkd_lightning.weighting.meta_learned import MetaLearned
 
 
@@ -48,8 +48,7 @@ class TrilateralGeometry(MetaLearned):
     def check(self, terms: tuple[str, ...], regression: bool) -> None:
         if regression:
             raise UserError("weighting=tgeo reads class probabilities, and this task is a regression; use weighting=rwkd or mwn")
-        for role in ("label", "teacher"):
-            column(terms, role)
+        only(terms, ("label", "teacher"), "tgeo")
 
     def prepare(self, training_set: Mapping[str, Tensor]) -> None:
         """Make the network and T̄: ``(C + 1, C)``, a row per class and one for no class, last, where label −1 finds it."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.terms.base import at_least_float32
 from rwkd_lightning.weighting.base import Step, Weighting
-from rwkd_lightning.weighting.columns import column
+from rwkd_lightning.weighting.columns import column, only
 
 
 class WeightedSoftLabels(Weighting):
@@ -51,7 +51,7 @@ class WeightedSoftLabels(Weighting):
                             "use weighting=kd or weighting=annealed")
         if "ce" not in terms:
             raise UserError(f"terms={list(terms)} has no cross-entropy with the label; weighting=wls needs terms=[ce,soft_ce]")
-        column(terms, "teacher")
+        only(terms, ("label", "teacher"), "wls")
 
     def __repr__(self) -> str:
         return f"wls(alpha={self.alpha:g})"

@@ -17,7 +17,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from rwkd_lightning.bilevel import Problem, RandomState
 from rwkd_lightning.models import Classifier, load_classifier
-from rwkd_lightning.terms import CrossEntropy, DistillationKL, SquaredError, TeacherSquaredError, Term
+from rwkd_lightning.terms import CrossEntropy, DistillationKL, LogitMSE, SquaredError, Term
 
 K2: list[Term] = [CrossEntropy(), DistillationKL(2.0)]
 
@@ -34,7 +34,7 @@ class LogitDistance(Term):
 KINDS: dict[str, list[Term]] = {
     "K=2": K2,
     "K=3": [*K2, LogitDistance()],
-    "regression": [SquaredError(), TeacherSquaredError()],
+    "regression": [SquaredError(), LogitMSE()],
 }
 
 

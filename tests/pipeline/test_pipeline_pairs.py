@@ -113,7 +113,7 @@ def test_regression(weighting: str, arguments: list[str], glue: Path, tmp_path: 
     result = run_in(tmp_path / "a", *given, "task=stsb", f"data.path={glue}", f"weighting={weighting}", "meta.start=0")
     assert set(result["student"]["validation"]) == {"pearson", "spearman"} and result["metric"] == "pearson"
     columns = pyarrow.parquet.read_table(tmp_path / "a/weights.parquet").to_pydict()
-    assert {"w_squared_error", "w_squared_error_teacher", "loss_squared_error"} <= set(columns)
+    assert {"w_squared_error", "w_logit_mse", "loss_squared_error"} <= set(columns)
 
     from transformers import AutoModelForSequenceClassification
 
@@ -130,7 +130,7 @@ def test_regression(weighting: str, arguments: list[str], glue: Path, tmp_path: 
 def test_terms_of_the_other_kind_of_task(arguments: list[str], glue: Path, tmp_path: Path) -> None:
     """Prevents: cross-entropy over one output, which is 0 for every score, and a student that learns nothing."""
     given = [a for a in arguments if not a.startswith(("task.load", "data.path"))]
-    with pytest.raises(UserError, match=r"'ce' is for classes.*terms=\[squared_error,squared_error_teacher\]"):
+    with pytest.raises(UserError, match=r"'ce' is for classes.*terms=\[squared_error,logit_mse\]"):
         run_in(tmp_path / "a", *given, "task=stsb", f"data.path={glue}", "terms=[ce,kd]")
 
 

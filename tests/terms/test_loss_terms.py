@@ -8,10 +8,10 @@ from scipy.stats import entropy
 from sklearn.metrics import log_loss
 
 from rwkd_lightning.errors import UserError
-from rwkd_lightning.terms import CrossEntropy, DistillationKL, SoftCrossEntropy, SquaredError, TeacherSquaredError, stack
+from rwkd_lightning.terms import CrossEntropy, DistillationKL, LogitMSE, SoftCrossEntropy, SquaredError, stack
 
 CLASSIFICATION = [CrossEntropy(), DistillationKL(2.0)]
-REGRESSION = [SquaredError(), TeacherSquaredError()]
+REGRESSION = [SquaredError(), LogitMSE()]
 
 
 def rows(classes, n=6, dtype=torch.float64):

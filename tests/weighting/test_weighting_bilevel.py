@@ -288,9 +288,9 @@ def test_terms_that_make_no_sense_are_refused(build):
             method.check(terms, False)
     if build is tgeo:
         with pytest.raises(UserError, match="tgeo.*regression"):
-            method.check(("squared_error", "squared_error_teacher"), True)
+            method.check(("squared_error", "logit_mse"), True)
     elif build is not AnnealingKD:
-        method.check(("squared_error", "squared_error_teacher"), True)
+        method.check(("squared_error", "logit_mse"), True)
     else:
         method.check(("squared_error", "annealed_mse"), True)
 

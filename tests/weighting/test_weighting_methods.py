@@ -11,7 +11,7 @@ from scipy.stats import entropy
 from torch import nn
 
 from rwkd_lightning.errors import UserError
-from rwkd_lightning.terms import CrossEntropy, DistillationKL, SquaredError, TeacherSquaredError, stack
+from rwkd_lightning.terms import CrossEntropy, DistillationKL, LogitMSE, SquaredError, stack
 from rwkd_lightning.weighting import (
     RWKD,
     AnnealingKD,
@@ -38,7 +38,7 @@ from rwkd_lightning.weighting import (
 )
 from rwkd_lightning.weighting.features import standard_features
 
-THIRD = "squared_error_teacher"  # any third term serves
+THIRD = "logit_mse"  # any third term serves
 
 
 def make_step(rows=4, names=("ce", "kd"), classes=3, seed=0, **changes):
@@ -50,7 +50,7 @@ def make_step(rows=4, names=("ce", "kd"), classes=3, seed=0, **changes):
              "teacher_logits": 2 * torch.randn(rows, classes, generator=g, dtype=torch.float64),
              "label_flipped": torch.arange(rows) % 2 == 1,
              "teacher_corrupted": torch.arange(rows) % 4 >= 2}  # fmt: skip
-    terms = [CrossEntropy(), DistillationKL(2.0), TeacherSquaredError()][: len(names)]
+    terms = [CrossEntropy(), DistillationKL(2.0), LogitMSE()][: len(names)]
     losses = stack(terms, {"logits": logits}, batch)
     u = torch.randn(rows, len(names), generator=g, dtype=torch.float64)
     fields = {"losses": losses, "valid": torch.ones(losses.shape, dtype=torch.bool), "terms": names,
@@ -420,11 +420,11 @@ def test_regression_features():
 
 def test_rwkd_on_regression():
     """Prevents a network of the wrong width for a regression."""
-    method = RWKD(standard_features(True), ("squared_error", "squared_error_teacher"))
+    method = RWKD(standard_features(True), ("squared_error", "logit_mse"))
     batch = {"labels": torch.randn(5), "teacher_logits": torch.randn(5, 1), "index": torch.arange(5)}
     outputs = {"logits": torch.randn(5, 1)}
-    losses = stack([SquaredError(), TeacherSquaredError()], outputs, batch)
-    step = Step(losses, losses >= 0, ("squared_error", "squared_error_teacher"), outputs, batch)
+    losses = stack([SquaredError(), LogitMSE()], outputs, batch)
+    step = Step(losses, losses >= 0, ("squared_error", "logit_mse"), outputs, batch)
     assert torch.equal(method(step), torch.full((5, 2), 0.5))
 
 

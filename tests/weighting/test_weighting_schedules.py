@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.module import DistillationModule
 from rwkd_lightning.optim import adamw
-from rwkd_lightning.terms import CrossEntropy, DistillationKL, SoftCrossEntropy, TeacherSquaredError, stack
+from rwkd_lightning.terms import CrossEntropy, DistillationKL, LogitMSE, SoftCrossEntropy, stack
 from rwkd_lightning.weighting import (
     DynamicWeightAverage,
     GradNorm,
@@ -35,7 +35,7 @@ from tests.module.conftest import Rows, Student
 
 METHODS = {"annealed": TeacherAnnealing, "wls": WeightedSoftLabels, "uncertainty": Uncertainty, "dwa": DynamicWeightAverage,
            "gradnorm": GradNorm, "teacher_confidence": TeacherConfidence}  # fmt: skip
-TERMS = [CrossEntropy(), DistillationKL(2.0), TeacherSquaredError()]
+TERMS = [CrossEntropy(), DistillationKL(2.0), LogitMSE()]
 NAMES = tuple(term.name for term in TERMS)
 
 
@@ -395,9 +395,9 @@ def test_what_makes_sense_is_not_refused(name):
     """Prevents a refusal of binary tasks, of regressions that a method has no quarrel with, or of terms in another order."""
     method = METHODS[name]()
     method.check(("soft_ce", "ce"), False)
-    method.check(("ce", "kd", "squared_error_teacher"), False)
+    method.check(("ce", "kd", "logit_mse"), False)
     if name not in ("wls", "teacher_confidence"):
-        method.check(("squared_error", "squared_error_teacher"), True)
+        method.check(("squared_error", "logit_mse"), True)
 
 
 # In the loop

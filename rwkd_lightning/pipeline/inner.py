@@ -1,0 +1,116 @@
+"""Loss terms that look inside the models: what they read of the teacher, cached where it is one state a sample."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rwkd_lightning.data.encoding import same_tokens
+from rwkd_lightning.data.task import TaskData, TaskSpec
+from rwkd_lightning.errors import UserError
+from rwkd_lightning.meta import Restriction
+from rwkd_lightning.models import Classifier, fingerprint, load_classifier, load_tokenizer
+from rwkd_lightning.module import check_reach
+from rwkd_lightning.pipeline import teacher as stages
+from rwkd_lightning.pipeline.predict import predict
+from rwkd_lightning.store import Store
+from rwkd_lightning.terms import Term
+from rwkd_lightning.weighting import Weighting
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Inside:
+    """What the training reads of the teacher beyond its logits."""
+
+    states: dict[str, Tensor] = field(default_factory=dict)
+    """``teacher_<name>`` ``(N, L, H)`` of the training rows, for terms over one state a sample."""
+    teacher: Classifier | None = None
+    """Runs along, for terms over tokens."""
+    tokenizer: Any = None
+    """Its tokenizer, where it runs along: the same tokens as the student's, and all that either model reads of them."""
+
+
+def looking_inside(terms: Sequence[Term]) -> list[Term]:
+    """The terms that read more than logits."""
+    return [term for term in terms if set(term.reads) != {"logits"}]
+
+
+def check_inside(config: DictConfig, task: TaskSpec, terms: Sequence[Term], weighting: Weighting, student: Classifier,
+                 tokenizer: Any) -> None:
+    """Refuse terms that do not fit the pair or the meta step, before the teacher is trained.
+
+    Raises:
+        UserError: as the terms' ``connect``, ``same_tokens`` and ``module.check_reach`` raise.
+    """
+    inside = looking_inside(terms)
+    if inside:
+        path = config.pair.teacher.path
+        teacher = load_classifier(path, task, new_head=True)
+        theirs = load_tokenizer(path)
+        for term in inside:
+            term.connect(student, teacher)
+            if term.per_token and not same_tokens(tokenizer, theirs):
+                raise UserError(f"the term {term.name!r} compares student and teacher token by token, and the tokenizers of "
+                                f"{config.pair.student.path!r} and {path!r} differ; take a pair with one tokenizer, or the term "
+                                "hidden, which compares whole texts")
+            if getattr(term, "pool", None) == "cls":
+                for name, its in ((config.pair.student.path, tokenizer), (path, theirs)):
+                    if its.cls_token_id is None or its.padding_side == "left":
+                        raise UserError(f"the term {term.name!r} reads the state of the first token, and the tokenizer of "
+                                        f"{name!r} puts none there that stands for the text; use "
+                                        f"loss_terms.{term.name}.pool=mean")
+    theta: Restriction = instantiate(config.meta.theta)
+    check_reach(terms, weighting, theta, student)
+
+
+def inside_of(config: DictConfig, terms: Sequence[Term], student: Classifier, teacher: stages.Teacher, data: TaskData,
+              store: Store, device: torch.device) -> Inside:
+    """Connect student and teacher, and compute or find what the terms read of the teacher."""
+    result = Inside()
+    inside = looking_inside(terms)
+    if not inside:
+        return result
+    network = stages.load(teacher, data)
+    for term in inside:
+        term.connect(student, network)
+    for term in inside:
+        for name in term.reads:
+            if name in network.kept_layers and not term.per_token:
+                result.states[f"teacher_{name}"] = states(config, name, network, teacher, data, store, device)
+                network.drop(name)
+    if any(term.per_token for term in inside):
+        result.teacher = network
+        result.tokenizer = load_tokenizer(str(teacher.folder))
+    return result
+
+
+def states(config: DictConfig, name: str, network: Classifier, teacher: stages.Teacher, data: TaskData, store: Store,
+           device: torch.device) -> Tensor:
+    """The teacher's output ``name`` ``(N, L, H)`` of the training rows in float16: from the cache, or computed now."""
+    precision = config.pair.teacher.precision
+    key = {"teacher": fingerprint(teacher.folder), "max_length": config.data.max_length, "precision": precision,
+           "output": network.describe(name), "data": data.fingerprint("train")}
+
+    def build(folder: Path) -> None:
+        loader = stages.loaders_of(config, teacher, data, store).dataloader("train")
+        computed = predict(network, loader, len(data.splits["train"]), device, f"teacher {name}: train", precision, output=name,
+                           dtype=torch.float16)
+        if not bool(computed.isfinite().all()):
+            raise UserError(f"the teacher's {name} do not fit into float16, in which they are cached; its weights are broken, or "
+                            "its scale is beyond any model known here")
+        save_file({name: computed}, folder / "states.safetensors")
+
+    folder = store.get("states", key, build, about=f"{data.task.name}: {name} of {config.pair.teacher.path}")
+    kept: Tensor = load_file(folder / "states.safetensors")[name]
+    return kept
