@@ -120,7 +120,7 @@ class DistillationModule(lightning.LightningModule):
         if self._teacher and any(f"teacher_{name}" not in batch for name in self.reads):
             with torch.no_grad():
                 given = self._teacher[0](batch)
-            for name in self.reads:
+            for name in self.reads & given.keys():  # what it does not give the term that reads it will name
                 batch.setdefault(f"teacher_{name}", given[name])
         batch["progress"] = torch.tensor(self.progress, device=self.device)  # for terms that change with the training
         valid = torch.stack([term.valid(batch) for term in self.loss_terms], 1)
@@ -133,7 +133,9 @@ class DistillationModule(lightning.LightningModule):
     def weigh(self, step: Step, outputs: Mapping[str, Tensor], randomness: RandomState) -> Tensor:
         """Take the meta step if one is due, train the method's own parameters, and return the weights ``(B, K)``."""
         if self.weighting.needs_influence and self.meta is not None and self.meta.due(self.global_step, self.progress):
-            weights = masked(self.weighting(step).detach(), step.valid)
+            weights = torch.ones_like(step.losses)
+            if self.meta.lookahead_lr is not None:  # nothing else reads them
+                weights = masked(self.weighting(step).detach(), step.valid)
             step.influence = self.meta.influence(
                 self.student, step.batch, outputs, lambda o: stack(self.loss_terms, o, step.batch),
                 weights, randomness)

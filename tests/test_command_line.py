@@ -216,7 +216,7 @@ def test_keys_that_do_not_exist(arguments: list[str], said: str) -> None:
     (["force=no"], "force=no is not true or false; the default is false"),
     (["terms=ce"], "terms=ce is not a list; the default is [ce,kd]"),
     (["pair.student.path=[a,b]"], "pair.student.path=[a,b] is not a single value"),
-    (["meta.engine=jvp"], "meta.engine=jvp would replace all keys below it; set one of meta.engine._target_"),
+    (["meta.engine=jvp"], "meta.engine=jvp would replace all keys below it; to choose an option write meta/engine=jvp"),
     (["data={batch_size: x}"], "data.batch_size=x is not a whole number"),
     (["-m", "data.batch_size=16,x"], "data.batch_size=x is not a whole number"),
     (["-m", "seed=range(0,3)", "optimizer.lr=choice(1e-3,slow)"], "optimizer.lr=slow is not a number"),

@@ -200,6 +200,10 @@ def check_value(override: Override, composed: Composed, chosen: Sequence[Overrid
         if isinstance(default, dict) and isinstance(value, dict):
             values |= {f"{key}.{name}": inner for name, inner in value.items()}
         elif isinstance(default, dict) and value is not None and not interpolated(value):
+            group = key.replace(".", "/")
+            if (conf / group).is_dir():
+                raise UserError(f"{key}={shown(value)} would replace all keys below it; to choose an option write "
+                                f"{group}={shown(value)}")
             names = ", ".join(f"{key}.{name}" for name in default)
             raise UserError(f"{key}={shown(value)} would replace all keys below it; set one of {names}")
         elif key not in ANYTHING and (expected := objection(default, value)):

@@ -102,6 +102,9 @@ def create(config: DictConfig) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
+        if isinstance(error.__cause__, TypeError | ImportError | AttributeError):  # of one option, with the keys of another
+            raise UserError(f"{config._get_full_key('')}: {config.get('_target_')} cannot be made of these keys "
+                            f"({error.__cause__})") from error
         raise
 
 

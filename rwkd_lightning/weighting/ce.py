@@ -12,7 +12,13 @@ class LabelsOnly(Weighting):
     """Weight 1 on the label term (the first of CE or squared error to the label), 0 elsewhere.
 
     Rows without a label weigh nothing.
+
+    Raises:
+        UserError: by ``check``, if there is no label term.
     """
+
+    def check(self, terms: tuple[str, ...], regression: bool) -> None:
+        column(terms, "label")
 
     def forward(self, step: Step) -> Tensor:
         weights = step.losses.new_zeros(step.losses.shape)

@@ -13,7 +13,8 @@ from rwkd_lightning.weighting.base import Step, Weighting
 class Permuted(Weighting):
     """The weights of another method, shuffled within the batch: the same distribution, without the assignment.
 
-    The inner method learns exactly as it would alone; only what the student uses is shuffled.
+    The inner method learns exactly as it would alone; only what the student uses is shuffled. The order is a function of the
+    rows of the batch: the same whenever a step asks again, and no draw from the generator of the dropout masks.
 
     Args:
         inner: the method whose weights are shuffled.
@@ -28,7 +29,7 @@ class Permuted(Weighting):
 
     def forward(self, step: Step) -> Tensor:
         weights: Tensor = self.inner(step)
-        return weights[torch.randperm(len(weights), device=weights.device)]
+        return weights[shuffled(step.batch["index"]).to(weights.device)]
 
     def own_loss(self, step: Step) -> Tensor | None:
         return self.inner.own_loss(step)
@@ -47,3 +48,10 @@ class Permuted(Weighting):
 
     def __repr__(self) -> str:
         return f"permuted({self.inner!r})"
+
+
+def shuffled(index: Tensor) -> Tensor:
+    """A permutation ``(B,)`` set by the rows ``(B,)`` of the batch and their order."""
+    places = torch.arange(1, len(index) + 1)
+    seed = int((places * (index.cpu() + 1)).sum())
+    return torch.randperm(len(index), generator=torch.Generator().manual_seed(seed))

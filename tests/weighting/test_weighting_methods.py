@@ -122,8 +122,14 @@ def annealing(stage_one=0.75):
 
 def reweighted(step):
     """L2RW's weight of each sample."""
-    u = step.influence[:, :2].mean(1).clamp_min(0)
-    return u / u.mean()
+    fixed = fixed_shares(step)
+    u = (step.influence * fixed).sum(1).clamp_min(0)
+    return u / u.mean() * fixed.sum(1)
+
+
+def fixed_shares(step, alpha=0.5, beta=1.0):
+    """(1 − α, α, β, ...) for every sample."""
+    return torch.tensor([[1 - alpha, alpha, beta, beta][: len(step.terms)]] * len(step.losses), dtype=torch.float64)
 
 
 def label_probabilities(step):
@@ -173,7 +179,8 @@ TOTALS = {
     "uncertainty": lambda step: [[2, 2.5, 2.625][len(step.terms) - 1]] * len(step.losses),
     "dwa": lambda step: [len(step.terms)] * len(step.losses),
     "gradnorm": lambda step: [len(step.terms)] * len(step.losses),
-    "mwn": lambda step: [0.5] * len(step.losses),
+    "kd": lambda step: fixed_shares(step).sum(1),
+    "mwn": lambda step: 0.5 * fixed_shares(step).sum(1),
     "l2rw": reweighted,
 }
 U = torch.tensor([[1.0, 3.0], [-1.0, -2.0], [0.5, -4.0], [-2.0, 1e-3]], dtype=torch.float64)
@@ -218,10 +225,11 @@ def test_golden(name):
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=2e-5)
 
 
-@pytest.mark.parametrize("names,expected", [(("kd", "ce"), [0.3, 0.7]), (("squared_error", THIRD), [0.7, 0.3])])
+@pytest.mark.parametrize(("names", "expected"), [
+    (("kd", "ce"), [0.3, 0.7]), (("squared_error", THIRD), [0.7, 0.3]), (("hidden", "kd", "ce"), [3.0, 0.3, 0.7])])  # fmt: skip
 def test_terms_are_found_by_name(names, expected):
-    """Prevents α on the label where the terms come in another order."""
-    assert FixedAlpha(0.3)(make_step(names=names))[0].tolist() == pytest.approx(expected)
+    """Prevents α on the label where the terms come in another order, and a further term without weight."""
+    assert FixedAlpha(0.3, 3.0)(make_step(names=names))[0].tolist() == pytest.approx(expected)
 
 
 def test_missing_term_is_named():
@@ -325,10 +333,15 @@ def test_influence_that_is_not_finite_does_not_poison_phi():
 
 
 def test_permuted_shuffles_and_learns_as_the_inner_method():
-    """Prevents a control that deals no other weights, deals others than the inner method's, or learns differently."""
+    """Prevents a control that deals no other weights, deals others than the inner method's, learns differently, or changes the
+    dropout masks.
+    """
     inner = rwkd(seed=1)
     method, step = Permuted(inner), make_step(rows=32)
+    before = torch.get_rng_state()
     straight, dealt = inner(step).detach(), method(step).detach()
+    assert torch.equal(method(step), dealt)  # a lookahead asks too
+    assert torch.equal(before, torch.get_rng_state())
     assert not torch.allclose(straight, dealt)
     torch.testing.assert_close(straight.sort(0).values, dealt.sort(0).values)
     torch.testing.assert_close(method.own_loss(step), inner.own_loss(step))
