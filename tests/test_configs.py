@@ -58,3 +58,12 @@ def test_keys_of_another_class_are_told() -> None:
     message = r"meta.engine: rwkd_lightning.bilevel.Jvp cannot be made of these keys \(Jvp\(\) takes no arguments"
     with pytest.raises(UserError, match=message):
         create(composed.meta.engine)
+
+
+def test_every_term_is_documented() -> None:
+    """Prevents: a term, or an option of one, that nobody finds."""
+    lines = (CONF.parent / "docs/terms.md").read_text().splitlines()
+    rows = {line.split("`")[1]: line for line in lines if line.startswith("| `")}
+    assert sorted(rows) == sorted(config().loss_terms)
+    for name, term in config().loss_terms.items():
+        assert [key for key in term if key != "_target_" and f"`{key}`" not in rows[str(name)]] == []

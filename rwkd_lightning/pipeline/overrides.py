@@ -36,7 +36,7 @@ from rwkd_lightning.pipeline.keys import (
 
 ENOUGH = 200  # values of one sweep that are looked at
 COMBINATIONS = 8  # a composition takes 0.1 s; of larger sweeps, each group is varied on its own
-ANYTHING = ("trainer.devices",)  # a number, a text or a list for Lightning
+ANYTHING = ("trainer.devices", "loss_terms.hidden.layers")  # a text or a list
 
 
 class Composed(NamedTuple):
