@@ -64,6 +64,9 @@ class Weighting(nn.Module, ABC):
     has_memory: bool = True
     """Whether the method can serve steps without a fresh influence (``meta.every > 1``)."""
 
+    collapse_remedy: str | None = None
+    """What to change if the influence drives all samples to one and the same term; None: the method sets the shares itself."""
+
     @abstractmethod
     def forward(self, step: Step) -> Tensor:
         """Weights ``(B, K)``, differentiable by the method's own parameters."""

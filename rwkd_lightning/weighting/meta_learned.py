@@ -26,6 +26,7 @@ class MetaLearned(Weighting):
     """
 
     needs_influence = True
+    collapse_remedy: str | None = "lower weighting.lr or raise weighting.entropy"
 
     def __init__(self, lr: float, entropy: float = 0.0) -> None:
         super().__init__()

@@ -24,6 +24,8 @@ class Permuted(Weighting):
         self.inner = inner
         self.needs_influence = inner.needs_influence
         self.has_memory = inner.has_memory
+        remedy = inner.collapse_remedy
+        self.collapse_remedy = None if remedy is None else remedy.replace("weighting.", "weighting.inner.")
 
     def forward(self, step: Step) -> Tensor:
         weights: Tensor = self.inner(step)

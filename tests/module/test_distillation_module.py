@@ -229,6 +229,48 @@ def test_alarm_counts_consecutive_steps():
     assert CollapseAlarm(("ce",), patience=1)(torch.ones(4, 1)) is None
 
 
+@pytest.mark.parametrize(
+    "weighting,remedy",
+    [
+        (lambda: MetaWeightNet(0.995), None),
+        (lambda: LearningToReweight(0.995), None),
+        (lambda: Permuted(MetaWeightNet(0.995)), None),
+        (GlobalAlpha, "lower weighting.lr or raise weighting.entropy"),
+        (tgeo, "lower weighting.lr or raise weighting.entropy"),
+        (lambda: Permuted(RWKD(ClassificationFeatures())), "lower weighting.inner.lr or raise weighting.inner.entropy"),
+        (PerturbationRWKD, "use weighting=rwkd"),
+    ],
+)
+def test_alarm_speaks_of_what_the_method_has(module, weighting, remedy):
+    """Prevents an alarm over a fixed α, which nothing learned, and advice to set keys that the method does not have."""
+    alarm = module(weighting()).alarm
+    alarm.patience = 1
+    message = alarm(torch.tensor([[0.005, 0.995]] * 4))
+    assert (message is None) if remedy is None else ("collapsed" in message and remedy in message)
+
+
+def test_fixed_alpha_is_no_collapse(module, rows, fit, caplog):
+    """Prevents the same, in training."""
+    net = module(MetaWeightNet(0.995))
+    net.alarm.patience = 2
+    with caplog.at_level(logging.WARNING, "rwkd_lightning"):
+        fit(net, rows(32, 1))
+    assert float(net.ledger.weights[:, 0].max()) < 0.01 * float(net.ledger.weights[:, 1].min())
+    assert not [r for r in caplog.records if "weights have" in r.getMessage()]
+
+
+def test_alarm_where_rows_have_totals_of_their_own():
+    """Prevents an alarm over samples that are told apart by how much they weigh, and silence over weights that are all gone."""
+    def said(*rows):
+        return CollapseAlarm(("ce", "kd"), "REMEDY", patience=1)(torch.tensor(rows))
+
+    assert said([1.0, 0.0], [0.2, 0.0], [0.7, 0.0]) is None
+    assert said([1e-6, 0.0], [1e-6, 0.0], [0.5, 0.5]) is None
+    assert "collapsed: 100.0% of all weight has gone to 'ce'" in said([1.5, 0.0], [1.5, 0.0])
+    for gone in ([[0.0, 0.0]] * 3, [[4e-3, 4e-3]] * 3, [[0.0, 0.0]] * 200 + [[1.0, 0.5]]):
+        assert "vanished" in said(*gone) and said(*gone).endswith("; REMEDY")
+
+
 def test_new_or_current_weights(module, rows, fit):
     """Prevents weights of the wrong φ: `new` uses the φ just updated, `current` the one before; φ moves alike."""
     seen, phis = {}, {}
