@@ -106,6 +106,8 @@ def create(config: DictConfig) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
+        if isinstance(error.__cause__, ImportError | TypeError):  # a _target_ that is not there, or takes other arguments
+            raise UserError(" ".join(str(error).split())) from error
         raise
 
 

@@ -21,6 +21,8 @@ from rwkd_lightning.weighting import (
     RWKD,
     AnnealingKD,
     ClassificationFeatures,
+    EarlierInfluence,
+    EarlierWeights,
     FixedAlpha,
     GlobalAlpha,
     LabelsOnly,
@@ -29,8 +31,11 @@ from rwkd_lightning.weighting import (
     Oracle,
     Permuted,
     PerturbationRWKD,
+    Reject,
     Step,
+    Together,
     TrilateralGeometry,
+    Visits,
     masked,
 )
 from tests.module.conftest import Rows
@@ -68,10 +73,18 @@ def tgeo():
     return method
 
 
+def with_options():
+    """Reads all that the ledger has."""
+    terms = ("ce", "kd")
+    features = Together([ClassificationFeatures(), EarlierInfluence(terms), EarlierWeights(terms), Visits()])
+    return RWKD(features, gate=Reject(3.0), smoothing=0.5)
+
+
 METHODS = {
     "ce": LabelsOnly,
     "kd": FixedAlpha,
     "rwkd": lambda: RWKD(ClassificationFeatures()),
+    "rwkd with options": with_options,
     "rwkd_online": PerturbationRWKD,
     "global": GlobalAlpha,
     "permuted": lambda: Permuted(RWKD(ClassificationFeatures())),
@@ -188,7 +201,7 @@ def test_student_in_evaluation_mode_is_trained_with_dropout(module, student, row
     assert seen.count(True) == 4  # a pass a step; held-out rows are read without dropout
 
 
-@pytest.mark.parametrize("name", ["kd", "rwkd", "rwkd_online", "permuted", "tgeo"])
+@pytest.mark.parametrize("name", ["kd", "rwkd", "rwkd with options", "rwkd_online", "permuted", "tgeo"])
 def test_resumed_run_is_bit_identical(module, student, rows, fit, tmp_path, name):
     """Prevents a resumed run that forgets φ, Adam's moments, the bank, the ledger, the stream or the dropout masks."""
 

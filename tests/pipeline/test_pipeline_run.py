@@ -75,6 +75,26 @@ def test_every_method_leaves_a_whole_run_behind(method: str, arguments: list[str
         assert model(**tokenizer("good happy", return_tensors="pt")).logits.shape == (1, 3)
 
 
+def test_options_of_the_meta_learner_run(arguments: list[str], tmp_path: Path) -> None:
+    """Prevents: options that can be set and reach nothing, and a meta split whose noise spoils the teacher's logits."""
+    options = ["weighting=rwkd", "weighting.gate._target_=rwkd_lightning.weighting.gates.Reject", "weighting.gate.bound=3",
+               "weighting.smoothing=0.5", "meta_features=history", "data.meta_noise=0.4"]
+    result = finished(arguments, tmp_path / "a", *options)
+    assert result["cost"]["meta_steps"] == 6
+    plain = finished(arguments, tmp_path / "b", "weighting=rwkd")
+    assert plain["teacher"] == result["teacher"] and len(list((tmp_path / "cache/logits").glob("*/key.json"))) == 1
+    a, b = (weights_of(tmp_path / name) for name in "ab")
+    assert a.sum(0).min() > 0 and (a.sum(0) - 1).abs().max() > 1e-3 and torch.allclose(b.sum(0), torch.ones(64))
+
+
+def weights_of(folder: Path) -> torch.Tensor:
+    """``(K, N)``."""
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(folder / "weights.parquet").to_pydict()
+    return torch.tensor([table["w_ce"], table["w_kd"]])
+
+
 def test_second_run_reuses_teacher_and_logits_and_a_finished_one_trains_nothing(
         arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Prevents: hours of fine-tuning again for each weighting method, and results overwritten by a repeated command."""
