@@ -1,4 +1,4 @@
-"""Notices when a weighting method has stopped telling samples apart."""
+"""Notices when a weighting method has stopped telling samples apart, or has stopped weighting them at all."""
 
 from __future__ import annotations
 
@@ -6,30 +6,41 @@ from torch import Tensor
 
 
 class CollapseAlarm:
-    """Speaks once when all samples have given nearly all their weight to one term for a while.
+    """Speaks once when all samples have given nearly all their weight to one term for a while, or none to any term.
 
     Args:
         terms: names, for the message.
-        share: the mean share of one term above which the weights count as collapsed.
+        remedy: what to change then, for the message; None: the method sets the terms' shares itself, so there is no alarm.
+        share: the share of one term above which the weights count as collapsed; 1 − share is the mean weight of a sample, all
+            its terms together, below which they count as vanished.
         patience: consecutive steps.
     """
 
-    def __init__(self, terms: tuple[str, ...], share: float = 0.99, patience: int = 50) -> None:
+    def __init__(self, terms: tuple[str, ...], remedy: str | None = "look at weighting", share: float = 0.99,
+                 patience: int = 50) -> None:
         self.terms = terms
+        self.remedy = remedy
         self.share = share
         self.patience = patience
         self.count = 0
 
     def __call__(self, weights: Tensor) -> str | None:
         """Take the weights ``(B, K)`` of a step; return a message at the step on which patience runs out."""
-        shares = (weights / weights.sum(1, keepdim=True).clamp_min(1e-12)).mean(0)
+        found = None if self.remedy is None or weights.shape[1] < 2 else self.finding(weights)
+        self.count = self.count + 1 if found else 0
+        return f"{found}; {self.remedy}" if self.count == self.patience else None
+
+    def finding(self, weights: Tensor) -> str | None:
+        """What is wrong with the weights ``(B, K)`` of a step."""
+        totals = weights.sum(1)
+        mean = float(totals.mean())
+        if mean < 1 - self.share:
+            return (f"the weights have vanished: for {self.patience} steps a sample has had less than {1 - self.share:.0%} of a "
+                    f"weight, {mean:.2g} at last, so the student hardly learns")
+        # against the largest total: samples of which some weigh less than others are told apart, be it on one term alone
+        shares = weights.mean(0) / totals.max()
         largest, term = shares.max(0)
-        if weights.shape[1] < 2 or not bool(largest >= self.share):
-            self.count = 0
-            return None
-        self.count += 1
-        if self.count != self.patience:
+        if not bool(largest >= self.share):
             return None
         return (f"the weights have collapsed: {float(largest):.1%} of all weight has gone to {self.terms[int(term)]!r} for "
-                f"{self.patience} steps, so samples are no longer told apart; lower weighting.lr or raise "
-                "weighting.entropy")
+                f"{self.patience} steps, so samples are no longer told apart")

@@ -65,7 +65,7 @@ class DistillationModule(lightning.LightningModule):
         if meta is not None:
             meta.build(student)
         self.ledger = Ledger(train_size, self.term_names)
-        self.alarm = CollapseAlarm(self.term_names)
+        self.alarm = CollapseAlarm(self.term_names, weighting.collapse_remedy)
         self.make_optimizer = optimizer
         self.make_schedule = schedule
         self.updated_weights = updated_weights

@@ -64,13 +64,13 @@ def test_help_names_every_option_with_its_description() -> None:
     """Prevents: a task or a method that is there and that nobody can find; help of which a terminal cuts the ends."""
     lines = usage.text(CONF).splitlines()
     assert max(map(len, lines)) <= 120
-    for group in ("task", "pair", "weighting", "meta", "experiment"):
+    for group in ("task", "pair", "weighting", "meta", "meta_features", "experiment"):
         for file in (CONF / group).glob("*.yaml"):
             assert [line for line in lines if re.match(rf"  [ *] {file.stem}  +\w", line)], f"{group}={file.stem}"
     starred = {line.split()[1] for line in lines if line.startswith("  * ")}
     with initialize_config_dir(str(CONF), version_base="1.3"):
         choices = compose("config", return_hydra_config=True).hydra.runtime.choices
-    assert starred == {choices[group] for group in ("task", "pair", "weighting", "meta")}
+    assert starred == {choices[group] for group in ("task", "pair", "weighting", "meta", "meta_features")}
     assert "@package" not in "\n".join(lines)
 
 
@@ -124,6 +124,9 @@ def test_documented_commands_are_found() -> None:
     ["weighting=wls", "weighting.alpha=1"], ["-m", "weighting=kd,wls"], ["-m", "weighting=kd,wls", "weighting.alpha=0.5,1"],
     ["weighting=wls", "terms=[ce,kd]"], ["-m", "weighting=annealed,uncertainty,dwa,gradnorm,teacher_confidence,wls", "seed=0,1"],
     ["-m", "weighting=uncertainty,gradnorm", "weighting.lr=0.1,1"], ["weighting=dwa", "weighting.window=50"],
+    ["meta_features=own", "meta_features._target_=a.B"], ["meta_features._target_=a.B"], ["meta_features.temperature=1"],
+    ["-m", "meta_features=standard,influence,history", "weighting=rwkd,rwkd_plain"], ["data.meta_noise=0.2"],
+    ["weighting.gate._target_=rwkd_lightning.weighting.gates.Reject", "weighting.gate.bound=3", "weighting.smoothing=0.5"],
     ["-m", "weighting=kd", "weighting.alpha=0.1,0.5"], ["-m", "weighting=rwkd,global", "weighting.lr=1e-3,1e-2"],
     ["--multirun", "weighting=glob(*)", "seed=range(0,3)"], ["-m", "task=glob(m*)"], ["hydra.mode=MULTIRUN", "seed=1,2"],
     ["-m", "seed=choice(1,2)", "terms=[ce],[ce,kd]", "data.path=choice('a,b',c)"],

@@ -19,7 +19,7 @@ from rwkd_lightning.data.batching import (
     MetaStream,
 )
 from rwkd_lightning.data.encoding import encode, encode_kept
-from rwkd_lightning.data.probes import flip_labels, roll_teacher
+from rwkd_lightning.data.probes import flip_labels, flip_meta_labels, roll_teacher
 from rwkd_lightning.data.task import TaskData, column
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.store import Store
@@ -29,10 +29,11 @@ class DistillationDataModule(lightning.LightningDataModule):
     """Loaders for one student or teacher: shuffled `train_split`, meta stream, and sequential passes for scoring.
 
     `teacher_logits` maps splits to logits `(N, C)` in the order of the split, `teacher_states` names to other tensors of
-    the teacher `(N, ...)` for the rows of `train_split`. The probes `label_noise` and
-    `teacher_noise` corrupt `train_split` only. Batches deal rows to processes themselves, so a distributed Trainer
-    needs `use_distributed_sampler=False`. With a `store`, tokenized text is kept there and read from there. UserError
-    for a setting out of range or logits of another shape.
+    the teacher `(N, ...)` for the rows of `train_split`. The probes `label_noise` and `teacher_noise` corrupt
+    `train_split` only; `meta_noise` flips labels of the meta split, for the meta step and for the choice of a checkpoint.
+    Batches deal rows to processes themselves, so a distributed Trainer needs `use_distributed_sampler=False`. With a
+    `store`, tokenized text is kept there and read from there. UserError for a setting out of range or logits of another
+    shape.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class DistillationDataModule(lightning.LightningDataModule):
         seed: int = 0,
         label_noise: float = 0.0,
         teacher_noise: float = 0.0,
+        meta_noise: float = 0.0,
         teacher_logits: Mapping[str, Tensor] | None = None,
         teacher_states: Mapping[str, Tensor] | None = None,
         train_split: str = "train",
@@ -69,7 +71,7 @@ class DistillationDataModule(lightning.LightningDataModule):
             )
         self.data, self.task, self.tokenizer, self.max_length = data, data.task, tokenizer, max_length
         self.batch_size, self.eval_batch_size, self.meta_batch_size = batch_size, eval_batch_size, meta_batch_size
-        self.seed, self.label_noise, self.teacher_noise = seed, label_noise, teacher_noise
+        self.seed, self.label_noise, self.teacher_noise, self.meta_noise = seed, label_noise, teacher_noise, meta_noise
         self.train_split, self.num_workers, self.store = train_split, num_workers, store
         self.teacher_logits = {split: self._checked(split, x) for split, x in (teacher_logits or {}).items()}
         self.teacher_states = dict(teacher_states or {})
@@ -94,6 +96,8 @@ class DistillationDataModule(lightning.LightningDataModule):
             if split == self.train_split:
                 labels = self._corrupt(labels, extras)
                 extras |= self.teacher_states
+            elif split == "meta":
+                labels, _ = flip_meta_labels(labels, self.meta_noise, self.task.num_labels, self.seed)
             if self.store is None:
                 ids = encode(rows, self.tokenizer, self.task.text_columns, self.max_length, name=split)
             else:

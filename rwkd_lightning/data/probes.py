@@ -9,8 +9,8 @@ from torch import Tensor
 from rwkd_lightning.data.task import UNLABELLED
 from rwkd_lightning.errors import UserError
 
-# Without these the two probes would corrupt the same rows whenever they get the same seed.
-_LABEL_STREAM, _TEACHER_STREAM = 21, 22
+# Without these the probes would corrupt the same rows, or by the same draws, whenever they get the same seed.
+_LABEL_STREAM, _TEACHER_STREAM, _META_STREAM = 21, 22, 23
 
 
 def flip_labels(labels: Tensor, share: float, num_classes: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -19,16 +19,13 @@ def flip_labels(labels: Tensor, share: float, num_classes: int, seed: int) -> tu
     Unlabelled rows (-1) stay. UserError for a share outside [0, 1), and for regression where share > 0.
     """
     _check(share, num_classes, "data.label_noise")
-    rng = np.random.default_rng([seed, _LABEL_STREAM])
-    labelled = torch.nonzero(labels != UNLABELLED).flatten().cpu().numpy()
-    flags = torch.zeros(len(labels), dtype=torch.bool)
-    rows = torch.from_numpy(rng.permutation(labelled)[: round(share * len(labelled))])
-    result = labels.clone()
-    if len(rows):
-        steps = torch.from_numpy(rng.integers(1, num_classes, size=len(rows)))  # 1 to C - 1: never the same class
-        result[rows] = ((result[rows] + steps) % num_classes).to(result.dtype)
-        flags[rows] = True
-    return result, flags
+    return _flip(labels, share, num_classes, np.random.default_rng([seed, _LABEL_STREAM]))
+
+
+def flip_meta_labels(labels: Tensor, share: float, num_classes: int, seed: int) -> tuple[Tensor, Tensor]:
+    """As `flip_labels`, for the meta split: the same seed gives other draws."""
+    _check(share, num_classes, "data.meta_noise")
+    return _flip(labels, share, num_classes, np.random.default_rng([seed, _META_STREAM]))
 
 
 def roll_teacher(logits: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -42,6 +39,18 @@ def roll_teacher(logits: Tensor, share: float, seed: int) -> tuple[Tensor, Tenso
     result, flags = logits.clone(), torch.zeros(len(logits), dtype=torch.bool)
     result[rows] = result[rows].roll(1, dims=1)
     flags[rows] = True
+    return result, flags
+
+
+def _flip(labels: Tensor, share: float, num_classes: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    labelled = torch.nonzero(labels != UNLABELLED).flatten().cpu().numpy()
+    flags = torch.zeros(len(labels), dtype=torch.bool)
+    rows = torch.from_numpy(rng.permutation(labelled)[: round(share * len(labelled))])
+    result = labels.clone()
+    if len(rows):
+        steps = torch.from_numpy(rng.integers(1, num_classes, size=len(rows)))  # 1 to C - 1: never the same class
+        result[rows] = ((result[rows] + steps) % num_classes).to(result.dtype)
+        flags[rows] = True
     return result, flags
 
 

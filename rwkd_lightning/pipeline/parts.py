@@ -27,8 +27,8 @@ def data_of(config: DictConfig) -> TaskData:
     data: TaskData = create(config.task.load)
     if data.task.is_regression != config.task.regression:
         raise UserError(f"task={data.task.name}: task.regression is {config.task.regression}, but its data says otherwise")
-    if data.task.is_regression and (config.data.label_noise or config.data.teacher_noise):
-        raise UserError("data.label_noise and data.teacher_noise move labels and logits between classes; "
+    if data.task.is_regression and (config.data.label_noise or config.data.teacher_noise or config.data.meta_noise):
+        raise UserError("data.label_noise, data.teacher_noise and data.meta_noise move labels and logits between classes; "
                         f"task={data.task.name} is a regression")
     return data
 
@@ -103,8 +103,9 @@ def create(config: DictConfig) -> Any:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
         if isinstance(error.__cause__, TypeError | ImportError | AttributeError):  # of one option, with the keys of another
-            raise UserError(f"{config._get_full_key('')}: {config.get('_target_')} cannot be made of these keys "
-                            f"({error.__cause__})") from error
+            reason = " ".join(str(error.__cause__).split())
+            raise UserError(f"{config._get_full_key('')}: {config.get('_target_')} cannot be made of these keys ({reason})"
+                            ) from error
         raise
 
 

@@ -87,8 +87,8 @@ def carry_out(config: DictConfig, folder: Path) -> dict[str, Any]:
     loaders = DistillationDataModule(
         data, inside.tokenizer or tokenizer, max_length=config.data.max_length, batch_size=config.data.batch_size,
         eval_batch_size=config.data.eval_batch_size, meta_batch_size=config.meta.batch_size, seed=config.seed,
-        label_noise=config.data.label_noise, teacher_noise=config.data.teacher_noise, teacher_logits=logits,
-        teacher_states=inside.states, num_workers=config.data.num_workers, store=store)
+        label_noise=config.data.label_noise, teacher_noise=config.data.teacher_noise, meta_noise=config.data.meta_noise,
+        teacher_logits=logits, teacher_states=inside.states, num_workers=config.data.num_workers, store=store)
     loaders.setup()
     module, fitted = distil(config, folder, loaders, student, weighting, terms, inside.teacher, trainer_options)
     for name in list(student.kept_layers):

@@ -39,7 +39,8 @@ def text(conf: Path) -> str:
              "", "python train.py [OPTION] [KEY=VALUE ...]"]
     for group in ("task", "pair", "weighting"):
         lines += ["", f"{group}=   (* default)", *table(marked(options(conf, group), chosen.get(group)))]
-    lines += ["", "meta=   (* default)", *table(marked(brief(options(conf, "meta")), chosen.get("meta")))]
+    for group in ("meta", "meta_features"):
+        lines += ["", f"{group}=   (* default)", *table(marked(brief(options(conf, group)), chosen.get(group)))]
     lines += ["", "+experiment=   (none by default)", *table(marked(brief(options(conf, "experiment")), None))]
     lines += ["", "The keys used most", *table(KEYS)]
     lines += ["", "Examples", *table(EXAMPLES)]

@@ -6,6 +6,9 @@ from rwkd_lightning.weighting.base import History, Step, Weighting, masked
 from rwkd_lightning.weighting.ce import LabelsOnly
 from rwkd_lightning.weighting.dwa import DynamicWeightAverage
 from rwkd_lightning.weighting.features import ClassificationFeatures, RegressionFeatures
+from rwkd_lightning.weighting.features_past import EarlierInfluence, EarlierWeights, Visits
+from rwkd_lightning.weighting.features_together import Together
+from rwkd_lightning.weighting.gates import Gate, Reject, Sigmoid, Softmax
 from rwkd_lightning.weighting.global_alpha import GlobalAlpha
 from rwkd_lightning.weighting.gradnorm import GradNorm
 from rwkd_lightning.weighting.kd import FixedAlpha
@@ -20,7 +23,8 @@ from rwkd_lightning.weighting.tgeo import TrilateralGeometry
 from rwkd_lightning.weighting.uncertainty import Uncertainty
 from rwkd_lightning.weighting.wls import WeightedSoftLabels
 
-__all__ = ["RWKD", "AnnealingKD", "ClassificationFeatures", "DynamicWeightAverage", "FixedAlpha", "GlobalAlpha", "GradNorm",
-           "History", "LabelsOnly", "LearningToReweight", "MetaWeightNet", "Oracle", "Permuted", "PerturbationRWKD",
-           "RegressionFeatures", "Step", "TeacherAnnealing", "TeacherConfidence", "TrilateralGeometry", "Uncertainty",
+__all__ = ["RWKD", "AnnealingKD", "ClassificationFeatures", "DynamicWeightAverage", "EarlierInfluence", "EarlierWeights",
+           "FixedAlpha", "Gate", "GlobalAlpha", "GradNorm", "History", "LabelsOnly", "LearningToReweight", "MetaWeightNet",
+           "Oracle", "Permuted", "PerturbationRWKD", "RegressionFeatures", "Reject", "Sigmoid", "Softmax", "Step",
+           "TeacherAnnealing", "TeacherConfidence", "Together", "TrilateralGeometry", "Uncertainty", "Visits",
            "WeightedSoftLabels", "Weighting", "masked"]

@@ -67,6 +67,9 @@ class Weighting(nn.Module, ABC):
     needs_head: bool = False
     """Whether the method reads each term's gradient on the student's last layer, so that every term must depend on it."""
 
+    collapse_remedy: str | None = None
+    """What to change if the influence drives all samples to one and the same term; None: the method sets the shares itself."""
+
     @abstractmethod
     def forward(self, step: Step) -> Tensor:
         """Weights ``(B, K)``, differentiable by the method's own parameters."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from rwkd_lightning.bilevel import finite, normalised, surrogate_loss
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting, masked
+from rwkd_lightning.weighting.gates import p_log_p
 
 
 class MetaLearned(Weighting):
@@ -26,6 +27,7 @@ class MetaLearned(Weighting):
     """
 
     needs_influence = True
+    collapse_remedy: str | None = "lower weighting.lr or raise weighting.entropy"
 
     def __init__(self, lr: float, entropy: float = 0.0) -> None:
         super().__init__()
@@ -42,8 +44,12 @@ class MetaLearned(Weighting):
         weights = masked(self(step), step.valid)
         loss = surrogate_loss(weights, normalised(finite(step.influence)))
         if self.entropy:
-            loss = loss + self.entropy * (weights * weights.clamp_min(1e-12).log()).sum(1).mean()  # finite where a term is masked
+            loss = loss + self.entropy * self.negative_entropy(weights).mean()
         return loss
+
+    def negative_entropy(self, weights: Tensor) -> Tensor:
+        """−H of each row ``(B,)`` of masked weights ``(B, K)``, a distribution over the terms unless a method says otherwise."""
+        return p_log_p(weights).sum(1)
 
     def own_optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.lr)

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from rwkd_lightning.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
+from rwkd_lightning.weighting.features_past import EarlierWeights
 
 
 class Permuted(Weighting):
@@ -18,14 +20,26 @@ class Permuted(Weighting):
 
     Args:
         inner: the method whose weights are shuffled.
+
+    Raises:
+        UserError: if the inner method reads its own earlier weights: what is on record is what the student used, so they would
+            be another sample's, and the inner method would not learn as it does alone.
     """
 
     def __init__(self, inner: Weighting) -> None:
         super().__init__()
+        if getattr(inner, "smoothing", 0):
+            raise UserError(f"weighting.inner.smoothing={inner.smoothing} with weighting=permuted: the weights of a sample's "
+                            "last visit are another sample's here; use weighting.inner.smoothing=0")
+        if any(isinstance(module, EarlierWeights) for module in inner.modules()):
+            raise UserError("meta_features=history with weighting=permuted: the weights of a sample's last visit are another "
+                            "sample's here; use meta_features=standard or meta_features=influence")
         self.inner = inner
         self.needs_influence = inner.needs_influence
         self.has_memory = inner.has_memory
         self.needs_head = inner.needs_head
+        remedy = inner.collapse_remedy
+        self.collapse_remedy = None if remedy is None else remedy.replace("weighting.", "weighting.inner.")
 
     def forward(self, step: Step) -> Tensor:
         weights: Tensor = self.inner(step)

@@ -7,32 +7,31 @@ https://doi.org/10.18653/v1/2021.findings-emnlp.270
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rwkd_lightning.bilevel import finite, normalised
 from rwkd_lightning.errors import UserError
-from rwkd_lightning.weighting.base import Step
+from rwkd_lightning.terms.base import at_least_float32
+from rwkd_lightning.weighting.base import History, Step
+from rwkd_lightning.weighting.features_checked import Features, read, width_of
+from rwkd_lightning.weighting.gates import Gate, Softmax
 from rwkd_lightning.weighting.meta_learned import MetaLearned
 
 
-class Features(Protocol):
-    """What the network reads of a sample."""
-
-    width: int
-
-    def __call__(self, step: Step) -> Tensor:
-        """``(B, width)``, detached."""
-
-
 class RWKD(MetaLearned):
-    """w_i = softmax(g_φ(x_i) + e·ū_i) over the K terms.
+    """w_i = softmax(g_φ(x_i) + e·ū_i) over the K terms; another gate in place of softmax; smoothed over a sample's visits.
 
     x_i are detached features of the sample, and ū_ik is the mean over the visits of this sample so far of its normalised
     influence: the evidence itself, which the network only refines. The evidence is ours; the plain form of the paper is
-    ``evidence=0, entropy=0``. The network's last layer starts at zero.
+    ``evidence=0, entropy=0``. The network's last layer starts at zero. Logits of a gate beyond the K terms get no evidence.
+
+    With smoothing s, w_i = (1 − s)·gate + s·(the weights that the student used at the sample's last visit), so φ's gradient is
+    1 − s of what it was. That holds for samples that have had a meta step; a sample's weights from before its first one are
+    those of the network's start, and no opinion. The entropy is that of the smoothed weights, which leaves its optimum where it
+    was.
 
     Args:
         features: module with ``width`` and ``forward(step) -> (B, width)``.
@@ -41,33 +40,55 @@ class RWKD(MetaLearned):
         lr: Adam's rate for φ.
         entropy: τ of ``MetaLearned``; 0 is the plain form.
         evidence: e ≥ 0, weight of a sample's own influence; 0 is the plain form.
+        gate: from logits to weights; None: ``gates.Softmax``.
+        smoothing: s in [0, 1); 0: none.
 
     Raises:
-        UserError: if hidden, lr, entropy or evidence is out of range.
+        UserError: if hidden, lr, entropy, evidence or smoothing is out of range, or the features have no width; by ``forward``,
+            if the features give something else than they should.
     """
 
     def __init__(self, features: Features, terms: Sequence[str] = ("ce", "kd"), hidden: int = 32, lr: float = 3e-3,
-                 entropy: float = 1.0, evidence: float = 0.5) -> None:
+                 entropy: float = 1.0, evidence: float = 0.5, gate: Gate | None = None, smoothing: float = 0.0) -> None:
         super().__init__(lr, entropy)
         if hidden < 1:
             raise UserError(f"weighting.hidden is {hidden}; the meta-network needs at least one hidden unit")
         if not evidence >= 0:
             raise UserError(f"weighting.evidence is {evidence}; it must be 0 (the plain form) or above")
+        if not 0 <= smoothing < 1:
+            raise UserError(f"weighting.smoothing is {smoothing}; give a number from 0 (none) up to, but not including, 1")
         self.evidence = evidence
+        self.smoothing = smoothing
         self.features = features
-        last = nn.Linear(hidden, len(terms))
+        self.gate = Softmax() if gate is None else gate
+        last = nn.Linear(hidden, self.gate.width(len(terms)))
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        self.network = nn.Sequential(nn.Linear(features.width, hidden), nn.Tanh(), last)
+        self.network = nn.Sequential(nn.Linear(width_of(features), hidden), nn.Tanh(), last)
 
     def forward(self, step: Step) -> Tensor:
-        logits: Tensor = self.network(self.features(step))
+        features = read(self.features, step).to(next(self.network.parameters()).dtype)
+        logits: Tensor = self.network(features)
         if self.evidence:
-            logits = logits + self.evidence * mean_influence(step)
-        return logits.softmax(1)
+            evidence = self.evidence * mean_influence(step)
+            logits = logits + F.pad(evidence, (0, logits.shape[1] - evidence.shape[1]))
+        weights = self.gate.without_invalid(self.gate(at_least_float32(logits)), step.valid)
+        return smoothed(weights, step.history, self.smoothing) if self.smoothing else weights
+
+    def negative_entropy(self, weights: Tensor) -> Tensor:
+        return self.gate.negative_entropy(weights)
 
     def __repr__(self) -> str:
-        return f"rwkd(lr={self.lr:g}, entropy={self.entropy:g}, evidence={self.evidence:g})"
+        return (f"rwkd(lr={self.lr:g}, entropy={self.entropy:g}, evidence={self.evidence:g}, gate={self.gate!r}, "
+                f"smoothing={self.smoothing:g})")
+
+
+def smoothed(weights: Tensor, history: History | None, share: float) -> Tensor:
+    """(1 − share)·weights + share·(those of the last visit), ``(B, K)``; as they are for samples without an earlier meta step."""
+    if history is None:
+        return weights
+    mixed = (1 - share) * weights + share * history.weights.to(weights.dtype)
+    return torch.where(history.visits[:, None] > 0, mixed, weights)
 
 
 def mean_influence(step: Step) -> Tensor:

@@ -24,6 +24,7 @@ class PerturbationRWKD(Weighting):
 
     needs_influence = True
     has_memory = False
+    collapse_remedy = "use weighting=rwkd, whose entropy term holds against it"
 
     def __init__(self, delta: float = 1e-8) -> None:
         super().__init__()

@@ -49,6 +49,28 @@ def test_batches_carry_the_right_rows(make_data, tokenizer):
     assert torch.equal(meta["teacher_logits"], logits["meta"])
 
 
+def test_meta_noise_flips_the_meta_labels_alone(make_data, tokenizer):
+    """Prevents a clean meta split that is reported as unclean, and noise in the labels that are scored or trained on."""
+    data, logits = make_data(), {"train": torch.randn(45, 3), "meta": torch.randn(7, 3)}
+
+    def built(**settings):
+        return DistillationDataModule(data, tokenizer, batch_size=8, teacher_logits=logits, **settings)
+
+    plain, noisy = built(label_noise=0.2), built(label_noise=0.2, meta_noise=0.4)
+    meta, clean = next(noisy.meta_stream.all(7)), torch.tensor(data.splits["meta"]["label"])
+    assert (meta["labels"] != clean).sum() == 3 and meta["labels"].min() >= 0 and meta["labels"].max() < 3
+    assert torch.equal(meta["teacher_logits"], logits["meta"])
+    for batch in noisy.val_dataloader():  # the split that a checkpoint is chosen by is the same
+        assert torch.equal(batch["labels"], meta["labels"][batch["index"]])
+    assert torch.equal(next(plain.meta_stream.all(7))["labels"], clean)
+    assert torch.equal(noisy.train_labels, plain.train_labels)
+    assert torch.equal(noisy.encoded("validation").labels, plain.encoded("validation").labels)
+    with pytest.raises(UserError, match="data.meta_noise is 1.0"):
+        built(meta_noise=1.0).setup()
+    with pytest.raises(UserError, match="data.meta_noise=0.1 is refused for regression"):
+        DistillationDataModule(make_data(None), tokenizer, meta_noise=0.1).setup()
+
+
 def test_mistakes_are_named(make_data, tokenizer):
     """Prevents a run with settings that cannot mean what the user wanted."""
     data = make_data()

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rwkd_lightning.data.probes import flip_labels, roll_teacher
+from rwkd_lightning.data.probes import flip_labels, flip_meta_labels, roll_teacher
 from rwkd_lightning.errors import UserError
 
 
@@ -16,6 +16,17 @@ def test_flips_are_exact_and_never_the_same_class():
     assert steps[0] == 0 and (steps[1:] > 60).all()  # 90 expected each
     assert (flip_labels(labels, 0.3, 4, seed=1)[0] == flipped).all()
     assert (flip_labels(labels, 0.3, 4, seed=2)[0] != flipped).any()
+
+
+def test_meta_flips_are_draws_of_their_own():
+    """Prevents meta labels that are wrong on the same rows, or by the same steps, as the training labels of the same seed."""
+    labels = torch.zeros(2000, dtype=torch.long)
+    (train, train_flags), (meta, meta_flags) = flip_labels(labels, 0.5, 3, seed=7), flip_meta_labels(labels, 0.5, 3, seed=7)
+    assert meta_flags.sum() == 1000 and ((meta != labels) == meta_flags).all()
+    both = train_flags & meta_flags
+    assert 430 < both.sum() < 570  # 500 expected, standard deviation 11
+    assert 0.4 < (train == meta)[both].float().mean() < 0.6
+    assert (flip_meta_labels(labels, 0.5, 3, seed=7)[0] == meta).all()
 
 
 def test_roll_moves_each_row_by_one_class():
@@ -43,12 +54,15 @@ def test_share_out_of_range(share):
         flip_labels(torch.tensor([0, 1]), share, 2, 0)
     with pytest.raises(UserError, match="data.teacher_noise"):
         roll_teacher(torch.zeros(2, 2), share, 0)
+    with pytest.raises(UserError, match="data.meta_noise"):
+        flip_meta_labels(torch.tensor([0, 1]), share, 2, 0)
 
 
 def test_regression_is_refused():
     """Prevents that a probe does nothing to a regression task while the run is reported as corrupted."""
     scores = torch.tensor([0.5, 2.0])
     assert torch.equal(flip_labels(scores, 0, 1, 0)[0], scores)
-    for probe in (lambda: flip_labels(scores, 0.1, 1, 0), lambda: roll_teacher(torch.zeros(2, 1), 0.1, 0)):
+    for probe in (lambda: flip_labels(scores, 0.1, 1, 0), lambda: roll_teacher(torch.zeros(2, 1), 0.1, 0),
+                  lambda: flip_meta_labels(scores, 0.1, 1, 0)):
         with pytest.raises(UserError, match="regression"):
             probe()

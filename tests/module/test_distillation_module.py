@@ -21,6 +21,8 @@ from rwkd_lightning.weighting import (
     RWKD,
     AnnealingKD,
     ClassificationFeatures,
+    EarlierInfluence,
+    EarlierWeights,
     FixedAlpha,
     GlobalAlpha,
     LabelsOnly,
@@ -29,8 +31,11 @@ from rwkd_lightning.weighting import (
     Oracle,
     Permuted,
     PerturbationRWKD,
+    Reject,
     Step,
+    Together,
     TrilateralGeometry,
+    Visits,
     masked,
 )
 from tests.module.conftest import Rows
@@ -68,10 +73,18 @@ def tgeo():
     return method
 
 
+def with_options():
+    """Reads all that the ledger has."""
+    terms = ("ce", "kd")
+    features = Together([ClassificationFeatures(), EarlierInfluence(terms), EarlierWeights(terms), Visits()])
+    return RWKD(features, gate=Reject(3.0), smoothing=0.5)
+
+
 METHODS = {
     "ce": LabelsOnly,
     "kd": FixedAlpha,
     "rwkd": lambda: RWKD(ClassificationFeatures()),
+    "rwkd with options": with_options,
     "rwkd_online": PerturbationRWKD,
     "global": GlobalAlpha,
     "permuted": lambda: Permuted(RWKD(ClassificationFeatures())),
@@ -188,7 +201,7 @@ def test_student_in_evaluation_mode_is_trained_with_dropout(module, student, row
     assert seen.count(True) == 4  # a pass a step; held-out rows are read without dropout
 
 
-@pytest.mark.parametrize("name", ["kd", "rwkd", "rwkd_online", "permuted", "tgeo"])
+@pytest.mark.parametrize("name", ["kd", "rwkd", "rwkd with options", "rwkd_online", "permuted", "tgeo"])
 def test_resumed_run_is_bit_identical(module, student, rows, fit, tmp_path, name):
     """Prevents a resumed run that forgets φ, Adam's moments, the bank, the ledger, the stream or the dropout masks."""
 
@@ -227,6 +240,48 @@ def test_alarm_counts_consecutive_steps():
     bad, good = torch.tensor([[0.0, 2.0]] * 4), torch.tensor([[0.5, 0.5]] * 4)
     assert [alarm(w) is not None for w in (bad, bad, good, bad, bad, bad, bad)] == [False] * 5 + [True, False]
     assert CollapseAlarm(("ce",), patience=1)(torch.ones(4, 1)) is None
+
+
+@pytest.mark.parametrize(
+    "weighting,remedy",
+    [
+        (lambda: MetaWeightNet(0.995), None),
+        (lambda: LearningToReweight(0.995), None),
+        (lambda: Permuted(MetaWeightNet(0.995)), None),
+        (GlobalAlpha, "lower weighting.lr or raise weighting.entropy"),
+        (tgeo, "lower weighting.lr or raise weighting.entropy"),
+        (lambda: Permuted(RWKD(ClassificationFeatures())), "lower weighting.inner.lr or raise weighting.inner.entropy"),
+        (PerturbationRWKD, "use weighting=rwkd"),
+    ],
+)
+def test_alarm_speaks_of_what_the_method_has(module, weighting, remedy):
+    """Prevents an alarm over a fixed α, which nothing learned, and advice to set keys that the method does not have."""
+    alarm = module(weighting()).alarm
+    alarm.patience = 1
+    message = alarm(torch.tensor([[0.005, 0.995]] * 4))
+    assert (message is None) if remedy is None else ("collapsed" in message and remedy in message)
+
+
+def test_fixed_alpha_is_no_collapse(module, rows, fit, caplog):
+    """Prevents the same, in training."""
+    net = module(MetaWeightNet(0.995))
+    net.alarm.patience = 2
+    with caplog.at_level(logging.WARNING, "rwkd_lightning"):
+        fit(net, rows(32, 1))
+    assert float(net.ledger.weights[:, 0].max()) < 0.01 * float(net.ledger.weights[:, 1].min())
+    assert not [r for r in caplog.records if "weights have" in r.getMessage()]
+
+
+def test_alarm_where_rows_have_totals_of_their_own():
+    """Prevents an alarm over samples that are told apart by how much they weigh, and silence over weights that are all gone."""
+    def said(*rows):
+        return CollapseAlarm(("ce", "kd"), "REMEDY", patience=1)(torch.tensor(rows))
+
+    assert said([1.0, 0.0], [0.2, 0.0], [0.7, 0.0]) is None
+    assert said([1e-6, 0.0], [1e-6, 0.0], [0.5, 0.5]) is None
+    assert "collapsed: 100.0% of all weight has gone to 'ce'" in said([1.5, 0.0], [1.5, 0.0])
+    for gone in ([[0.0, 0.0]] * 3, [[4e-3, 4e-3]] * 3, [[0.0, 0.0]] * 200 + [[1.0, 0.5]]):
+        assert "vanished" in said(*gone) and said(*gone).endswith("; REMEDY")
 
 
 def test_new_or_current_weights(module, rows, fit):

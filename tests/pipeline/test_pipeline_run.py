@@ -14,6 +14,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from rwkd_lightning.data import datamodule, probes
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.pipeline.parts import weighting_of
 from rwkd_lightning.pipeline.run import run
@@ -73,6 +74,29 @@ def test_every_method_leaves_a_whole_run_behind(method: str, arguments: list[str
     assert model.config.num_hidden_layers == 1
     with torch.no_grad():
         assert model(**tokenizer("good happy", return_tensors="pt")).logits.shape == (1, 3)
+
+
+def test_options_of_the_meta_learner_run(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents: options that can be set and reach nothing, and a meta split whose noise spoils the teacher's logits."""
+    options = ["weighting=rwkd", "weighting.gate._target_=rwkd_lightning.weighting.gates.Reject", "weighting.gate.bound=3",
+               "weighting.smoothing=0.5", "meta_features=history", "data.meta_noise=0.4"]
+    shares, flip = [], probes.flip_meta_labels
+    monkeypatch.setattr(datamodule, "flip_meta_labels", lambda labels, share, *rest: (
+        shares.append((len(labels), share)), flip(labels, share, *rest))[1])
+    result = finished(arguments, tmp_path / "a", *options)
+    assert result["cost"]["meta_steps"] == 6 and set(shares) == {(24, 0.0), (24, 0.4)}  # the teacher's logits, the student
+    plain = finished(arguments, tmp_path / "b", "weighting=rwkd")
+    assert plain["teacher"] == result["teacher"] and len(list((tmp_path / "cache/logits").glob("*/key.json"))) == 1
+    a, b = (weights_of(tmp_path / name) for name in "ab")
+    assert a.sum(0).min() > 0 and (a.sum(0) - 1).abs().max() > 1e-3 and torch.allclose(b.sum(0), torch.ones(64))
+
+
+def weights_of(folder: Path) -> torch.Tensor:
+    """``(K, N)``."""
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(folder / "weights.parquet").to_pydict()
+    return torch.tensor([table["w_ce"], table["w_kd"]])
 
 
 def test_second_run_reuses_teacher_and_logits_and_a_finished_one_trains_nothing(

@@ -1,0 +1,69 @@
+"""What the meta-network reads of a sample, and the check of what somebody's own features give."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn, Protocol
+
+from torch import Tensor
+
+from rwkd_lightning.errors import UserError
+from rwkd_lightning.weighting.base import Step
+
+
+class Features(Protocol):
+    """What the network reads of a sample."""
+
+    width: int
+
+    def __call__(self, step: Step) -> Tensor:
+        """``(B, width)``, detached."""
+
+
+def width_of(features: Any) -> int:
+    """The number of columns that features give.
+
+    Raises:
+        UserError: if they do not say so.
+    """
+    width = getattr(features, "width", None)
+    if isinstance(width, bool) or not isinstance(width, int) or width < 1:
+        raise UserError(f"meta_features: {name(features)} has width={width!r}; it must be the number of columns that its "
+                        "forward(step) gives, 1 or more (meta_features=own meta_features._target_=my_package.MyFeatures)")
+    return width
+
+
+def read(features: Any, step: Step) -> Tensor:
+    """``features(step)``, ``(B, width)``.
+
+    Raises:
+        UserError: if that is of another shape, has a gradient, or is not finite in a row whose losses are.
+    """
+    values, expected = features(step), (len(step.losses), width_of(features))
+    found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+    if not isinstance(values, Tensor) or found != expected:
+        raise UserError(f"meta_features: {name(features)} gave {found}; forward(step) must give a tensor of shape {expected}, a "
+                        "row for each sample and its width in columns")
+    if values.requires_grad:
+        raise UserError(f"meta_features: {name(features)} gave values with a gradient, which would reach into what it reads; "
+                        "put @torch.no_grad() on its forward, or detach them")
+    # where the losses are not finite either it is the student, of which the training loop tells
+    bad = (~values.isfinite().all(1) & step.losses.isfinite().all(1)).nonzero()
+    if len(bad):
+        row = int(bad[0])
+        raise UserError(f"meta_features: {name(features)} gave {values[row].tolist()} for row {row} of a batch, whose losses are "
+                        "finite; keep logarithms and quotients away from 0")
+    return values
+
+
+def name(features: Any) -> str:
+    """The class."""
+    return type(features).__name__
+
+
+def not_given() -> NoReturn:
+    """Stands in ``conf/meta_features/own.yaml`` for the class that was not named.
+
+    Raises:
+        UserError: always.
+    """
+    raise UserError("meta_features=own needs your class: add meta_features._target_=my_package.MyFeatures")
