@@ -110,3 +110,24 @@ def test_rwkd_weighs_three_terms(module, rows, fit, meta_step):
     torch.testing.assert_close(total, torch.ones(32))
     assert float(columns["influence_hidden"].abs().min()) > 0
     assert float(columns["w_hidden"].std()) > 0
+
+
+@pytest.mark.parametrize("lookahead", [None, 0.05])
+def test_lookahead_takes_the_weights_in_use(module, rows, fit, meta_step, monkeypatch, lookahead):
+    """Prevents a lookahead along other weights than the method's."""
+    made = module(FixedShares(), meta=meta_step(theta=All(), lookahead_lr=lookahead), train_size=8)
+    seen = []
+    influence = made.meta.influence
+    monkeypatch.setattr(made.meta, "influence", lambda *a: seen.append(a[4]) or influence(*a))
+    fit(made, rows(8, 1))
+    expected = torch.tensor([[0.25, 0.75] if lookahead else [1.0, 1.0]]).expand(8, 2)
+    assert torch.equal(seen[0], expected)
+
+
+class FixedShares(FixedAlpha):
+    """Takes a meta step and does nothing with it."""
+
+    needs_influence = True
+
+    def __init__(self):
+        super().__init__(0.75)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 
 from rwkd_lightning.errors import UserError
+from rwkd_lightning.models import Classifier
 from rwkd_lightning.pipeline import teacher as stages
 from tests.pipeline.test_pipeline_pairs import roberta, run_in  # noqa: F401 (a fixture)
 
@@ -48,6 +50,8 @@ def test_hidden_states_between_widths(arguments: list[str], small: Path, tmp_pat
     def again(*_: Any) -> None:
         raise AssertionError("the teacher was asked again")
 
+    run_in(tmp_path / "c", *pair, "weighting=kd", "loss_terms.hidden.pool=mean", "trainer.max_epochs=1")
+    assert len(list((tmp_path / "cache/states").glob("*/states.safetensors"))) == 2  # other states, not those of before
     monkeypatch.setattr("rwkd_lightning.pipeline.inner.predict", again)
     run_in(tmp_path / "b", *pair, "weighting=rwkd", "meta=all")
     found = columns(tmp_path / "b")
@@ -65,17 +69,28 @@ def test_cached_states_are_the_teachers(arguments: list[str], tmp_path: Path, mo
            "optimizer.warmup=0")
     # dropout moves a student that is being trained off its own states, by far less than another row's are away
     assert float(columns(tmp_path / "a")["loss_hidden"].median()) < 0.5
-    assert not network[0].kept_layers
+    assert len(network) == 3 and not any(its.kept_layers for its in network)  # for logits, states and scores
 
 
-def test_value_relations_with_the_teacher_along(arguments: list[str], small: Path, tmp_path: Path) -> None:
-    """Prevents: a teacher that runs along on other tokens, and influences of 0."""
-    run_in(tmp_path / "a", *arguments, f"pair.student.path={small}", "pair.student.layers=null", "weighting=rwkd", "meta=all",
-           "terms=[ce,kd,hidden,value_relation]", "loss_terms.value_relation.heads=8")
+def test_value_relations_with_the_teacher_along(arguments: list[str], small: Path, backbone: Path, tmp_path: Path,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents: a teacher that runs along without the token types that it was fine-tuned on, and influences of 0."""
+    shutil.copytree(backbone, tmp_path / "types")
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    for folder, given in ((tmp_path / "types", names), (small, names[::2])):  # as BERT's beside DistilBERT's
+        AutoTokenizer.from_pretrained(folder, model_input_names=given).save_pretrained(folder)
+    read = []
+    forward = Classifier.forward
+    monkeypatch.setattr(Classifier, "forward", lambda self, batch: read.append((self, set(batch))) or forward(self, batch))
+    run_in(tmp_path / "a", *arguments, f"pair.teacher.path={tmp_path / 'types'}", f"pair.student.path={small}",
+           "pair.student.layers=null", "weighting=rwkd", "meta=all", "terms=[ce,kd,hidden,value_relation]",
+           "loss_terms.value_relation.heads=8")
     found = columns(tmp_path / "a")
     assert float(found["loss_value_relation"].min()) > 0
     assert float(found["influence_value_relation"].abs().max()) > 0
-    assert AutoTokenizer.from_pretrained(tmp_path / "a/student").name_or_path.endswith("student")
+    of_teacher = [names for model, names in read if model.kept_layers.get("values") and model.num_blocks == 2]
+    assert of_teacher and all("token_type_ids" in names for names in of_teacher)
+    assert "token_type_ids" not in AutoTokenizer.from_pretrained(tmp_path / "a/student").model_input_names
 
 
 def test_hidden_states_across_tokenizers(arguments: list[str], roberta: Path, tmp_path: Path) -> None:  # noqa: F811

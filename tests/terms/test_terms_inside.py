@@ -79,6 +79,9 @@ def test_hidden_under_autocast():
     term.connect(Model(2, 4), Model(6, 8))
     inputs = {"hidden": states(5, 1, 4).float()}, {"teacher_hidden": states(5, 1, 8, seed=1).half()}
     plain = term(*inputs)
+    exact = term.double()({"hidden": inputs[0]["hidden"].double()}, inputs[1])
+    torch.testing.assert_close(plain.double(), exact, rtol=1e-5, atol=1e-6)
+    term.float()
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(term(*inputs), plain)
 
