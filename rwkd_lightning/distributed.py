@@ -1,6 +1,9 @@
-"""Means over ranks for what `torch.autograd.grad` and per-batch statistics would otherwise keep local."""
+"""What several processes must share: `torch.autograd.grad` runs no DDP hook, and each of them sees its own rows only."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +15,11 @@ def world_size() -> int:
     return torch.distributed.get_world_size() if active else 1
 
 
+def rank() -> int:
+    """This process among them, from 0."""
+    return torch.distributed.get_rank() if world_size() > 1 else 0
+
+
 def all_reduce_mean(value: Tensor) -> Tensor:
     """The mean of ``value`` over all ranks, detached; ``value`` itself in a single process."""
     if world_size() == 1:
@@ -19,3 +27,38 @@ def all_reduce_mean(value: Tensor) -> Tensor:
     total = value.detach().clone()
     torch.distributed.all_reduce(total)
     return total / world_size()
+
+
+def all_reduce_means(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``all_reduce_mean`` of many tensors by name, in one message."""
+    if world_size() == 1:
+        return dict(values)
+    flat = all_reduce_mean(torch.cat([v.flatten() for v in values.values()]))
+    parts = torch.split(flat, [v.numel() for v in values.values()])
+    return {name: part.view_as(v) for (name, v), part in zip(values.items(), parts, strict=True)}
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows ``(B, ...)`` of all ranks one after the other, ``(world·B, ...)``, detached; each rank has B of them."""
+    if world_size() == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(world_size())]
+    torch.distributed.all_gather(parts, rows.detach().contiguous())
+    return torch.cat(parts)
+
+
+def gather_objects(value: object) -> list[Any]:
+    """One value of each rank, in the order of the ranks."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def share(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """This rank's rows of a batch that all ranks have: every ``world``-th; all rows where they cannot be dealt evenly."""
+    size = next(iter(batch.values())).shape[0]
+    if world_size() == 1 or size % world_size():
+        return dict(batch)
+    return {name: value[rank() :: world_size()] if value.ndim else value for name, value in batch.items()}

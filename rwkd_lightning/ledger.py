@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rwkd_lightning.bilevel import finite, normalised
+from rwkd_lightning.distributed import gather_rows
 from rwkd_lightning.weighting import History, Step
 
 
@@ -34,14 +35,26 @@ class Ledger(nn.Module):
         visits = self.visits[index]
         return History(visits, self.influence[index] / visits.clamp_min(1)[:, None], self.weights[index])
 
-    def record(self, step: Step, weights: Tensor) -> None:
-        """Keep the weights and losses of this visit and add its influence, in units of the batch's mean size."""
-        index = step.batch["index"]
-        self.weights[index] = weights.detach().float()
-        self.losses[index] = step.losses.detach().float()
+    def record(self, step: Step, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep the weights and losses of this visit and add its influence, in units of the batch's mean size.
+
+        Every rank keeps the rows of all of them: a sample's next visit may be to another one.
+
+        Returns:
+            losses and weights ``(world·B, K)`` of all ranks.
+        """
+        columns = [step.losses.detach(), weights.detach()]
         if step.influence is not None:
-            self.influence[index] += normalised(finite(step.influence)).float()
+            columns.append(normalised(finite(step.influence)))
+        index = gather_rows(step.batch["index"])
+        losses, used, *influence = gather_rows(torch.stack([c.to(self.weights.dtype) for c in columns])[None])\
+            .transpose(0, 1).flatten(1, 2).unbind(0)
+        self.weights[index] = used
+        self.losses[index] = losses
+        if influence:
+            self.influence[index] += influence[0]
             self.visits[index] += 1
+        return losses, used
 
     def columns(self) -> dict[str, Tensor]:
         """``w_<term>``, ``loss_<term>`` and ``influence_<term>``, each ``(N,)``."""

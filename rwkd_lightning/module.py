@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from rwkd_lightning.alarm import CollapseAlarm
 from rwkd_lightning.bilevel import RandomState
-from rwkd_lightning.distributed import all_reduce_mean
+from rwkd_lightning.distributed import all_reduce_mean, gather_objects, rank
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.ledger import Ledger
 from rwkd_lightning.meta import MetaStep, Restriction
@@ -75,6 +76,10 @@ class DistillationModule(lightning.LightningModule):
         self._validation: list[tuple[Tensor, Tensor]] = []
         self._random_state: tuple[Tensor, Tensor | None] | None = None
         self._teacher = [teacher] if teacher is not None else []  # in a list: out of the checkpoint, of train() and of DDP
+        # DDP must not wait for gradients that no backward of the student brings, nor copy rank 0's buffers over the others'
+        ours = {id(x) for part in (self.student, self.terms) for x in part.parameters()}
+        named = [*((n, p) for n, p in self.named_parameters() if id(p) not in ours), *self.named_buffers()]
+        self._ddp_params_and_buffers_to_ignore = [name for name, _ in named]
 
     @property
     def teacher(self) -> nn.Module | None:
@@ -108,12 +113,14 @@ class DistillationModule(lightning.LightningModule):
         if not torch.isfinite(loss):
             raise UserError(f"the loss is {float(loss.detach())} at step {self.global_step}, samples "
                             f"{batch.get('idx', batch['index']).tolist()}; lower optimizer.lr or look at these rows")
-        self.manual_backward(loss / self.accumulate)
-        if (batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch:
+        complete = (batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch
+        with contextlib.nullcontext() if complete else self.without_synchronisation():
+            self.manual_backward(loss / self.accumulate)
+        if complete:
             self.step_optimizers()
         self.weighting.observe(step)
-        self.ledger.record(step, weights)
-        self.log_step(loss.detach(), step, weights)
+        losses, used = self.ledger.record(step, weights)
+        self.log_step(losses, used)
 
     def observe_batch(self, outputs: Mapping[str, Tensor], batch: dict[str, Tensor]) -> Step:
         """What the weighting method may read about this batch."""
@@ -176,18 +183,29 @@ class DistillationModule(lightning.LightningModule):
         if self.updated_weights == "current":
             self.step_own_optimizer()
 
-    def log_step(self, loss: Tensor, step: Step, weights: Tensor) -> None:
-        """Log every term, and mean and spread over the samples of every weight; sound the alarm on a collapse."""
-        values = {"loss": loss}
+    def without_synchronisation(self) -> contextlib.AbstractContextManager[None]:
+        """Leave the gradients of a batch that is not the last one of a student step on each rank."""
+        strategy = self.trainer.strategy
+        no_sync = getattr(strategy.model, "no_sync", None)
+        return no_sync() if no_sync is not None else contextlib.nullcontext()
+
+    def log_step(self, losses: Tensor, weights: Tensor) -> None:
+        """Log every term, and mean and spread over the samples of every weight; sound the alarm on a collapse.
+
+        Args:
+            losses: ``(B, K)``, of all ranks.
+            weights: as these.
+        """
+        values = {"loss": (weights * losses).sum(1).mean()}
         for k, name in enumerate(self.term_names):
-            values[f"loss/{name}"] = step.losses[:, k].detach().mean()
+            values[f"loss/{name}"] = losses[:, k].mean()
             values[f"weight/{name}"] = weights[:, k].mean()
             values[f"weight_spread/{name}"] = weights[:, k].std(correction=0)
         self.log_dict({n: v.float() for n, v in values.items() if n != "loss"})
-        self.log("loss", loss.float(), prog_bar=True)
+        self.log("loss", values["loss"].float(), prog_bar=True)
         if self.weighting.needs_influence:
             message = self.alarm(weights)
-            if message:
+            if message and self.trainer.is_global_zero:
                 log.warning("step %d: %s", self.global_step, message)
 
     # Set-up
@@ -220,9 +238,6 @@ class DistillationModule(lightning.LightningModule):
         return optimizers, schedules
 
     def on_fit_start(self) -> None:
-        if self.trainer.world_size > 1:
-            raise UserError(f"{self.trainer.world_size} processes were asked for; training in several processes is not "
-                            "supported yet, use trainer.devices=1")
         self.student.train()  # `from_pretrained` gives it in evaluation mode, and Lightning leaves modes as they are
         for teacher in self._teacher:
             teacher.requires_grad_(False).eval().to(self.device)
@@ -232,6 +247,8 @@ class DistillationModule(lightning.LightningModule):
             if cuda is not None and self.device.type == "cuda":
                 torch.cuda.set_rng_state(cuda.cpu(), self.device)
             self._random_state = None
+        elif self.trainer.world_size > 1:  # all started from one seed: the same student, but not the same dropout masks
+            torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
 
     # Choosing a checkpoint
 
@@ -250,10 +267,11 @@ class DistillationModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
-        checkpoint["random_state"] = (torch.get_rng_state(), cuda)
+        checkpoint["random_states"] = gather_objects((torch.get_rng_state(), cuda))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._random_state = checkpoint["random_state"]
+        states = checkpoint["random_states"]
+        self._random_state = states[rank() % len(states)]
 
 
 def check_reach(terms: Sequence[Term], weighting: Weighting, theta: Restriction | None, student: nn.Module) -> None:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rwkd_lightning.distributed import all_reduce_means
+
 Parameters = Mapping[str, Tensor]
 Outputs = Mapping[str, Tensor]
 
@@ -77,7 +79,10 @@ def leaves(parameters: Parameters) -> dict[str, Tensor]:
 
 
 def lookahead_parameters(problem: Problem) -> dict[str, Tensor]:
-    """θ̂ = θ − a·∇_θ mean_i Σ_k w_ik l_ik(θ), or θ itself without a lookahead; leaves that require gradients."""
+    """θ̂ = θ − a·∇_θ mean_i Σ_k w_ik l_ik(θ), the mean over the samples of all ranks; θ itself without a lookahead.
+
+    Leaves that require gradients.
+    """
     theta = leaves(problem.parameters)
     if problem.lookahead is None:
         return theta
@@ -88,13 +93,14 @@ def lookahead_parameters(problem: Problem) -> dict[str, Tensor]:
     objective = (problem.weights.detach() * problem.terms(known)).sum(1).mean()
     gradients = torch.autograd.grad(objective, at, allow_unused=True, retain_graph=kept)
     step = problem.lookahead
-    moved = {n: p.detach() - step * g if g is not None else p.detach()
-             for (n, p), g in zip(theta.items(), gradients, strict=True)}
+    mean = all_reduce_means({n: g for n, g in zip(theta, gradients, strict=True) if g is not None})
+    moved = {n: p.detach() - step * mean[n] if n in mean else p.detach() for n, p in theta.items()}
     return {n: p.requires_grad_() for n, p in moved.items()}
 
 
 def meta_gradient(problem: Problem) -> dict[str, Tensor]:
-    """v = ∇_θ̂ L_meta(θ̂), by name."""
+    """v = ∇_θ̂ L_meta(θ̂), by name: the mean over all ranks, each with its share of the held-out samples."""
     theta = lookahead_parameters(problem)
     gradients = torch.autograd.grad(problem.meta_loss(theta), list(theta.values()), allow_unused=True)
-    return {n: g if g is not None else torch.zeros_like(p) for (n, p), g in zip(theta.items(), gradients, strict=True)}
+    direction = {n: g if g is not None else torch.zeros_like(p) for (n, p), g in zip(theta.items(), gradients, strict=True)}
+    return all_reduce_means(direction)

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rwkd_lightning.bilevel.engine import Engine, Problem, leaves
+from rwkd_lightning.distributed import world_size
+from rwkd_lightning.errors import UserError
 
 
 class Unrolled(Engine):
@@ -18,6 +20,9 @@ class Unrolled(Engine):
     """
 
     def influence(self, problem: Problem) -> Tensor:
+        if world_size() > 1:
+            raise UserError("meta/engine=unrolled differentiates through the student's step, which several processes take "
+                            "together; use meta/engine=jvp or meta/engine=finite_difference")
         theta = leaves(problem.parameters)
         weights = problem.weights.detach().requires_grad_()
         with sdpa_kernel(SDPBackend.MATH):

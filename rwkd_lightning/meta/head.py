@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from rwkd_lightning.bilevel import FeatureBank, RandomState
 from rwkd_lightning.bilevel.engine import Outputs, Parameters
+from rwkd_lightning.distributed import all_reduce_mean, gather_rows, share
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta.restriction import Batch, MetaStream, Restriction, View, to_device, without_dropout
 
@@ -36,7 +37,7 @@ class Head(Restriction):
 
         weight = head.weight.detach()
         bias = None if head.bias is None else head.bias.detach()
-        mean = meta_features.to(weight.dtype).mean(0) if self.centre else None
+        mean = all_reduce_mean(meta_features.to(weight.dtype).mean(0)) if self.centre else None
         theta = {"weight": weight}
         if mean is not None:
             bias = F.linear(mean, weight, bias)
@@ -54,7 +55,7 @@ class Head(Restriction):
 
     def held_out(self, student: nn.Module, stream: MetaStream, step: int, device: torch.device) -> tuple[Tensor, Batch]:
         """Features ``(m, H)`` of held-out samples and their targets."""
-        return forward_features(student, to_device(stream[step], device))
+        return forward_features(student, to_device(share(stream[step]), device))
 
     def __repr__(self) -> str:
         return "head"
@@ -86,7 +87,8 @@ class HeadWithBank(Head):
             for batch in stream.all(64):
                 self.bank.refresh(*forward_features(student, to_device(batch, device)))
         else:
-            self.bank.refresh(*forward_features(student, to_device(stream[step], device)))
+            features, batch = forward_features(student, to_device(share(stream[step]), device))
+            self.bank.refresh(gather_rows(features), {"index": gather_rows(batch["index"])})
         return self.bank.features, self.bank.targets
 
     def __repr__(self) -> str:

@@ -7,6 +7,7 @@ from torch.func import functional_call
 
 from rwkd_lightning.bilevel import RandomState
 from rwkd_lightning.bilevel.engine import Outputs, Parameters
+from rwkd_lightning.distributed import share
 from rwkd_lightning.meta.restriction import Batch, MetaStream, Restriction, View, to_device, without_dropout
 
 
@@ -24,7 +25,7 @@ class All(Restriction):
         fixed = {n: p.detach() for n, p in student.named_parameters()}
         own = dict(student.named_parameters())
         theta = {n: own[n] for n in self.names(student) if fixed.pop(n) is not None}  # not detached: see the lookahead
-        meta_batch = to_device(stream[step], batch["index"].device)
+        meta_batch = to_device(share(stream[step]), batch["index"].device)
         read = [n for n in outputs if n != "features"]
 
         def train_outputs(parameters: Parameters) -> Outputs:
