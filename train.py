@@ -46,6 +46,8 @@ def main(config: DictConfig) -> None:
     """Run, and tell a user's mistake in one line."""
     from rwkd_lightning.pipeline.run import run
 
+    if HydraConfig.get().mode == RunMode.MULTIRUN:  # a process that Lightning starts beside this one is to do this job alone
+        sys.argv[1:] = HydraConfig.get().overrides.task
     try:
         run(config, Path(HydraConfig.get().runtime.output_dir))
     except UserError as error:

@@ -261,7 +261,7 @@ class DistillationModule(lightning.LightningModule):
         logits, labels = (torch.cat(column) for column in zip(*self._validation, strict=True))
         self._validation.clear()
         for name, metric in self.metrics.items():
-            self.log(f"meta/{name}", metric(logits, labels), prog_bar=True)
+            self.log(f"meta/{name}", metric(logits, labels), prog_bar=True, sync_dist=True)  # each rank has scored all rows
 
     # Checkpoints
 

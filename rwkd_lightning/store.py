@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -44,10 +45,12 @@ class Store:
 
     Args:
         root: created when first written to.
+        builds: False: wait for another process to build what is missing, as the others of a distributed run do.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, builds: bool = True) -> None:
         self.root = root
+        self.builds = builds
 
     def path(self, kind: str, key: Mapping[str, Any]) -> Path:
         """Where the result for this key is, or would be."""
@@ -71,6 +74,8 @@ class Store:
         from filelock import FileLock
 
         final = self.path(kind, key)
+        while not self.builds and not self.has(kind, key):
+            time.sleep(0.2)  # if that process fails, its launcher ends this one
         with writing(self.root, "cache_dir", self._clear):
             if not self.has(kind, key):  # no lock to read, so that a cache on a read-only disk can be read
                 final.parent.mkdir(parents=True, exist_ok=True)

@@ -79,7 +79,9 @@ class DistillationDataModule(lightning.LightningDataModule):
         self._encoded: dict[str, EncodedSplit] = {}
 
     def setup(self, stage: str | None = None) -> None:
-        """Encode the training, meta and evaluation splits, once."""
+        """Encode the training, meta and evaluation splits, once; for a Trainer each when its loader is asked for."""
+        if stage is not None:
+            return
         for split in (self.train_split, "meta", *self.task.evaluation_splits):
             self.encoded(split)
 

@@ -15,12 +15,13 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
-from torch.utils.data import DataLoader
 
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.module import DistillationModule
+from rwkd_lightning.pipeline.launch import launching
 
 log = logging.getLogger(__name__)
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 
 
 @dataclass
@@ -33,15 +34,15 @@ class Fitted:
     checkpoint: str
 
 
-def fit(module: DistillationModule, train: DataLoader[Any], folder: Path, trainer_options: dict[str, Any],
-        validation: DataLoader[Any] | None = None, monitor: str | None = None, description: str = "train") -> Fitted:
+def fit(module: DistillationModule, data: lightning.LightningDataModule, folder: Path, trainer_options: dict[str, Any],
+        monitor: str | None = None, description: str = "train") -> Fitted:
     """Train, resuming from the last checkpoint under ``folder`` if an interrupted run left one.
 
     Args:
+        data: its train and, with ``monitor``, its validation batches.
         folder: gets ``checkpoints/`` and ``log/``.
         trainer_options: for ``lightning.Trainer``.
-        validation: batches on which to choose a checkpoint; None: the last epoch's student is kept.
-        monitor: metric to choose by, if ``validation`` is given (larger is better).
+        monitor: metric on the validation batches to choose a checkpoint by (larger is better); None: the last epoch's is kept.
         description: shown before the progress bar.
 
     Raises:
@@ -56,14 +57,15 @@ def fit(module: DistillationModule, train: DataLoader[Any], folder: Path, traine
     trainer = lightning.Trainer(
         **trainer_options, callbacks=callbacks, logger=CSVLogger(folder, name="log", version=""),
         enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
-        limit_val_batches=1.0 if validation is not None else 0)
+        limit_val_batches=1.0 if monitor is not None else 0)
     if last.is_file():
         log.info("resuming from %s", last)
     start = time.perf_counter()
     cuda = trainer.strategy.root_device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    trainer.fit(module, train, validation, ckpt_path=str(last) if last.is_file() else None)
+    with launching():
+        trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.is_file() else None)
     if trainer.interrupted:
         raise KeyboardInterrupt
     elapsed = time.perf_counter() - start
@@ -83,15 +85,10 @@ def refuse(options: dict[str, Any]) -> None:
         raise UserError(f"trainer.precision={precision}: the scaled gradients of fp16 would be clipped before they are "
                         "unscaled; use bf16-mixed or 32-true")
     strategy = str(options.get("strategy", "auto"))
-    if any(name in strategy for name in ("fsdp", "deepspeed")):
-        raise UserError(f"trainer.strategy={strategy}: two optimizers under manual optimization do not work there; use "
-                        "strategy=auto (a teacher too large for the device is used through its cached logits)")
-    devices, nodes = options.get("devices", 1), options.get("num_nodes", 1)
-    several = len(devices) > 1 if isinstance(devices, list | tuple) else str(devices) not in ("1", "auto")
-    several |= devices == "auto" and torch.cuda.device_count() > 1
-    if several or nodes != 1:  # before the processes are started: they would wait for each other at the cache
-        raise UserError(f"trainer.devices={devices}, num_nodes={nodes}: training in several processes is not supported yet; use "
-                        "trainer.devices=1")
+    if strategy not in STRATEGIES:
+        raise UserError(f"trainer.strategy={strategy}: the loop with its two optimizers, stepped by hand, runs only under "
+                        f"{', '.join(STRATEGIES)}; use trainer=ddp trainer.devices=2 (a teacher too large for the device is used "
+                        "through its cached logits)")
 
 
 class Bar(TQDMProgressBar):

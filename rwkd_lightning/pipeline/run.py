@@ -25,6 +25,7 @@ from rwkd_lightning.pipeline.artefacts import probe_scores, write_json, write_st
 from rwkd_lightning.pipeline.evaluate import evaluate, predict_hidden
 from rwkd_lightning.pipeline.fit import Fitted, fit
 from rwkd_lightning.pipeline.inner import check_inside, inside_of
+from rwkd_lightning.pipeline.launch import is_first
 from rwkd_lightning.pipeline.parts import (
     check_student,
     check_terms,
@@ -46,18 +47,23 @@ log = logging.getLogger(__name__)
 def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     """Do what the config asks for, in ``folder``; returns the metrics. A finished run only prints its table.
 
+    Of several processes the first one prepares, trains along, evaluates and writes; the others train along, and return nothing.
+
     Raises:
         UserError: for every mistake in the input, before training starts where that is possible.
     """
     finished = folder / "metrics.json"
-    if config.force:
+    if config.force and is_first():
         for leftover in ("metrics.json", "weights.parquet", "student", "predictions", "checkpoints", "log"):
             path = folder / leftover
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    if finished.is_file():
+    if finished.is_file() and not config.force:
         result: dict[str, Any] = json.loads(finished.read_text())
-        print(f"\n{table(result, str(folder))}\nalready finished; add force=true to run it again")
+        if is_first():
+            print(f"\n{table(result, str(folder))}\nalready finished; add force=true to run it again")
         return result
+    if not is_first():
+        logging.getLogger("rwkd_lightning").setLevel(logging.WARNING)  # the first process tells
     with writing(folder, "runs_dir"):
         return carry_out(config, folder)
 
@@ -68,11 +74,12 @@ def carry_out(config: DictConfig, folder: Path) -> dict[str, Any]:
     lightning.seed_everything(config.seed, workers=True, verbose=False)  # the meta-learner is initialised here
     weighting, terms, trainer_options = weighting_of(config), terms_of(config), trainer_of(config)
     folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    if is_first():
+        OmegaConf.save(config, folder / "config.yaml", resolve=True)
     data = data_of(config)
     weighting.check(tuple(term.name for term in terms), data.task.is_regression)
     check_terms(terms, config, data.task)
-    store = Store(Path(config.cache_dir).expanduser())
+    store = Store(Path(config.cache_dir).expanduser(), builds=is_first())
     student, tokenizer = check_student(config, data.task)
     check_inside(config, data.task, terms, weighting, student, tokenizer)
     # last and best checkpoint with two moments a weight, and the student itself
@@ -93,6 +100,8 @@ def carry_out(config: DictConfig, folder: Path) -> dict[str, Any]:
     module, fitted = distil(config, folder, loaders, student, weighting, terms, inside.teacher, trainer_options)
     for name in list(student.kept_layers):
         student.drop(name)
+    if not is_first():
+        return {}
     device = module.device if module.device.type == "cuda" else device
     result = evaluate(config, loaders, student, teacher, logits, fitted, module, device)
     predict_hidden(folder, loaders, student, device)
@@ -122,9 +131,8 @@ def distil(config: DictConfig, folder: Path, loaders: DistillationDataModule, st
     choose = config.trainer.select == "best"
     log.info("distilling with weighting=%s, %d rows, meta split of %d", weighting, loaders.train_size,
              len(loaders.data.splits["meta"]))
-    fitted = fit(module, loaders.train_dataloader(), folder, trainer_options,
-                 validation=loaders.val_dataloader() if choose else None,
-                 monitor=loaders.task.monitor if choose else None, description=f"student ({config.weighting_name})")
+    fitted = fit(module, loaders, folder, trainer_options, monitor=loaders.task.monitor if choose else None,
+                 description=f"student ({config.weighting_name})")
     return module, fitted
 
 

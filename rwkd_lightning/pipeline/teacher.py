@@ -23,6 +23,7 @@ from rwkd_lightning.models.source import size
 from rwkd_lightning.module import DistillationModule
 from rwkd_lightning.optim import adamw, linear_schedule
 from rwkd_lightning.pipeline.fit import fit
+from rwkd_lightning.pipeline.launch import alone
 from rwkd_lightning.pipeline.predict import predict
 from rwkd_lightning.store import Store
 from rwkd_lightning.terms import CrossEntropy, SquaredError
@@ -85,8 +86,8 @@ def fine_tuned(config: DictConfig, data: TaskData, store: Store, trainer_options
             loaders.train_size, schedule=functools.partial(linear_schedule, warmup=spec.warmup))
         # resumable: the unfinished training lies under a name of its own until the teacher is whole
         part = store.path("teacher", key).with_suffix(".part")
-        options = {**trainer_options, "max_epochs": spec.epochs, "max_steps": -1, "precision": spec.precision}
-        taken.append(fit(module, loaders.train_dataloader(), part, options, description="teacher").train_seconds)
+        options = {**alone(trainer_options), "max_epochs": spec.epochs, "max_steps": -1, "precision": spec.precision}
+        taken.append(fit(module, loaders, part, options, description="teacher").train_seconds)
         teacher.network.save_pretrained(folder)  # type: ignore[operator]
         tokenizer.save_pretrained(folder)
         shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,43 @@
+"""Several processes, as Lightning's own launcher, torchrun or SLURM start them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.utilities import rank_zero_only
+
+LAUNCHER = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "PL_GLOBAL_SEED")
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes, as the launcher's environment tells also before the group exists."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
+
+
+def alone(options: dict[str, Any]) -> dict[str, Any]:
+    """The same options for one process on one device, whatever launcher has started this one."""
+    single = {**options, "devices": 1, "num_nodes": 1, "strategy": "auto"}
+    if "WORLD_SIZE" in os.environ:  # else Lightning would ask that launcher, and refuse
+        single["plugins"] = [LightningEnvironment()]
+    return single
+
+
+@contextlib.contextmanager
+def launching() -> Iterator[None]:
+    """Leave no trace of the processes that a training has started, so that the next one of a sweep starts its own."""
+    before = {name: os.environ.get(name) for name in LAUNCHER}
+    try:
+        yield
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
