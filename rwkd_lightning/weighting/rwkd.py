@@ -17,18 +17,16 @@ from rwkd_lightning.errors import UserError
 from rwkd_lightning.terms.base import at_least_float32
 from rwkd_lightning.weighting.base import History, Step
 from rwkd_lightning.weighting.features_checked import Features, read, width_of
-from rwkd_lightning.weighting.gates import Gate, Sigmoid
+from rwkd_lightning.weighting.gates import Gate, Softmax
 from rwkd_lightning.weighting.meta_learned import MetaLearned
 
 
 class RWKD(MetaLearned):
-    """w_ik = (2/K)·σ(g_φ(x_i) + e·ū_i)_k over the K terms; another gate in place of σ; smoothed over a sample's visits.
+    """w_i = softmax(g_φ(x_i) + e·ū_i) over the K terms; another gate in place of softmax; smoothed over a sample's visits.
 
     x_i are detached features of the sample, and ū_ik is the mean over the visits of this sample so far of its normalised
-    influence: the evidence itself, which the network only refines. The evidence and the gate are ours: with it a sample all of
-    whose terms mislead can weigh little. The plain form of the paper, a convex combination, is ``gate=Softmax(), evidence=0,
-    entropy=0``. The network's last layer starts at zero, so all weights at 1/K. Logits of a gate beyond the K terms get no
-    evidence.
+    influence: the evidence itself, which the network only refines. The evidence is ours; the plain form of the paper is
+    ``evidence=0, entropy=0``. The network's last layer starts at zero. Logits of a gate beyond the K terms get no evidence.
 
     With smoothing s, w_i = (1 − s)·gate + s·(the weights that the student used at the sample's last visit), so φ's gradient is
     1 − s of what it was. That holds for samples that have had a meta step; a sample's weights from before its first one are
@@ -42,7 +40,7 @@ class RWKD(MetaLearned):
         lr: Adam's rate for φ.
         entropy: τ of ``MetaLearned``; 0 is the plain form.
         evidence: e ≥ 0, weight of a sample's own influence; 0 is the plain form.
-        gate: from logits to weights; None: ``gates.Sigmoid``.
+        gate: from logits to weights; None: ``gates.Softmax``.
         smoothing: s in [0, 1); 0: none.
 
     Raises:
@@ -62,7 +60,7 @@ class RWKD(MetaLearned):
         self.evidence = evidence
         self.smoothing = smoothing
         self.features = features
-        self.gate = Sigmoid() if gate is None else gate
+        self.gate = Softmax() if gate is None else gate
         last = nn.Linear(hidden, self.gate.width(len(terms)))
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)

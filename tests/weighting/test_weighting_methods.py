@@ -28,7 +28,6 @@ from rwkd_lightning.weighting import (
     Permuted,
     PerturbationRWKD,
     RegressionFeatures,
-    Softmax,
     Step,
     TeacherAnnealing,
     TeacherConfidence,
@@ -70,7 +69,7 @@ def rearranged(step, order):
 
 
 def rwkd(names=("ce", "kd"), seed=None, evidence=0.0, **options):
-    method = RWKD(ClassificationFeatures(), names, evidence=evidence, gate=Softmax(), **options).double()
+    method = RWKD(ClassificationFeatures(), names, evidence=evidence, **options).double()
     if seed is not None:  # away from the uniform start
         g = torch.Generator().manual_seed(seed)
         for p in method.parameters():
