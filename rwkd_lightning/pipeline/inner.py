@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -21,6 +20,7 @@ from rwkd_lightning.meta import Restriction
 from rwkd_lightning.models import Classifier, fingerprint, load_classifier, load_tokenizer
 from rwkd_lightning.module import check_reach
 from rwkd_lightning.pipeline import teacher as stages
+from rwkd_lightning.pipeline.parts import create
 from rwkd_lightning.pipeline.predict import predict
 from rwkd_lightning.store import Store
 from rwkd_lightning.terms import Term
@@ -70,7 +70,7 @@ def check_inside(config: DictConfig, task: TaskSpec, terms: Sequence[Term], weig
                         raise UserError(f"the term {term.name!r} reads the state of the first token, and the tokenizer of "
                                         f"{name!r} puts none there that stands for the text; use "
                                         f"loss_terms.{term.name}.pool=mean")
-    theta: Restriction = instantiate(config.meta.theta)
+    theta: Restriction = create(config.meta.theta)
     check_reach(terms, weighting, theta, student)
 
 
