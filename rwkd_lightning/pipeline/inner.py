@@ -13,12 +13,12 @@ from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rwkd_lightning.combinations import check_reach
 from rwkd_lightning.data.encoding import same_tokens
 from rwkd_lightning.data.task import TaskData, TaskSpec
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import Restriction
 from rwkd_lightning.models import Classifier, fingerprint, load_classifier, load_tokenizer
-from rwkd_lightning.module import check_reach
 from rwkd_lightning.pipeline import teacher as stages
 from rwkd_lightning.pipeline.parts import create
 from rwkd_lightning.pipeline.predict import predict
@@ -51,7 +51,7 @@ def check_inside(config: DictConfig, task: TaskSpec, terms: Sequence[Term], weig
     """Refuse terms that do not fit the pair or the meta step, before the teacher is trained.
 
     Raises:
-        UserError: as the terms' ``connect``, ``same_tokens`` and ``module.check_reach`` raise.
+        UserError: as the terms' ``connect``, ``same_tokens`` and ``combinations.check_reach`` raise.
     """
     inside = looking_inside(terms)
     if inside:
