@@ -37,7 +37,7 @@ def config_digest(*, _root_: DictConfig) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
 
 
-IRRELEVANT = ("hydra", "force", "cache_dir", "runs_dir", "weighting_name")
+IRRELEVANT = ("hydra", "force", "cache_dir", "runs_dir", "weighting_name", "checkpoint")
 OmegaConf.register_new_resolver("config_digest", config_digest)
 
 

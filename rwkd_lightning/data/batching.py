@@ -96,7 +96,7 @@ class BucketBatchSampler(Sampler[list[int]]):
     ) -> None:
         self.lengths, self.batch_size, self.seed = np.asarray(lengths), batch_size, seed
         self.pool_factor, self.num_replicas, self.rank = pool_factor, num_replicas, rank
-        self.epoch = 0
+        self.epoch = self.start = 0
 
     @property
     def sampler(self) -> BucketBatchSampler:
@@ -104,8 +104,13 @@ class BucketBatchSampler(Sampler[list[int]]):
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next pass; the only state there is."""
-        self.epoch = epoch
+        """Choose the order of the next pass, which is a whole one unless it is the pass that `go_to` chose."""
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+
+    def go_to(self, epoch: int, start: int) -> None:
+        """Choose the next pass, and begin it after so many batches; the length stays that of a whole pass."""
+        self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
         return -(-len(self.lengths) // (self.batch_size * self.num_replicas))
@@ -119,7 +124,7 @@ class BucketBatchSampler(Sampler[list[int]]):
             pool = order[start : start + size * self.pool_factor]
             pool = pool[np.argsort(self.lengths[pool], kind="stable")]
             batches += [pool[i : i + size] for i in range(0, len(pool), size)]
-        for number in rng.permutation(len(batches)):
+        for number in rng.permutation(len(batches))[self.start :]:
             batch = batches[number]
             whole = np.resize(batch, -(-len(batch) // self.num_replicas) * self.num_replicas)
             yield whole[self.rank :: self.num_replicas].tolist()

@@ -77,6 +77,7 @@ class DistillationDataModule(lightning.LightningDataModule):
         self.teacher_states = dict(teacher_states or {})
         self.collator = Collator(tokenizer)
         self._encoded: dict[str, EncodedSplit] = {}
+        self._begin = (0, 0)
 
     def setup(self, stage: str | None = None) -> None:
         """Encode the training, meta and evaluation splits, once; for a Trainer each when its loader is asked for."""
@@ -112,7 +113,19 @@ class DistillationDataModule(lightning.LightningDataModule):
         train = self.encoded(self.train_split)
         replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         sampler = BucketBatchSampler(train.lengths, self.batch_size, self.seed, num_replicas=replicas, rank=rank)
+        sampler.go_to(*self._begin)
         return self._loader(train, sampler)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch and the place in it of the next training batch: all there is to an exact resume."""
+        if self.trainer is None:
+            return {"begin": self._begin}
+        done, an_epoch = self.trainer.fit_loop.total_batch_idx + 1, int(self.trainer.num_training_batches)
+        return {"begin": divmod(done, an_epoch)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the next `train_dataloader` begin where a checkpoint was written."""
+        self._begin = tuple(state_dict["begin"])
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of the meta split, by which a checkpoint is chosen."""

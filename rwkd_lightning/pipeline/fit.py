@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 import resource
 import sys
-import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.module import DistillationModule
+from rwkd_lightning.pipeline.checkpoints import AtomicCheckpointIO, Checkpoints, newest, whole, written
 from rwkd_lightning.pipeline.launch import launching
+from rwkd_lightning.pipeline.log_file import LogFile
+from rwkd_lightning.pipeline.stopping import Stop
 
 log = logging.getLogger(__name__)
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
@@ -26,7 +28,7 @@ STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 
 @dataclass
 class Fitted:
-    """What a training took. Wall seconds, MiB."""
+    """What a training took, before an interruption included. Wall seconds, MiB (of this process)."""
 
     train_seconds: float
     steps: int
@@ -35,7 +37,8 @@ class Fitted:
 
 
 def fit(module: DistillationModule, data: lightning.LightningDataModule, folder: Path, trainer_options: dict[str, Any],
-        monitor: str | None = None, description: str = "train") -> Fitted:
+        monitor: str | None = None, description: str = "train", stop: Stop | None = None,
+        intervals: Mapping[str, Any] | None = None) -> Fitted:
     """Train, resuming from the last checkpoint under ``folder`` if an interrupted run left one.
 
     Args:
@@ -44,38 +47,38 @@ def fit(module: DistillationModule, data: lightning.LightningDataModule, folder:
         trainer_options: for ``lightning.Trainer``.
         monitor: metric on the validation batches to choose a checkpoint by (larger is better); None: the last epoch's is kept.
         description: shown before the progress bar.
+        stop: takes the signals that ask to stop; None: one of its own.
+        intervals: ``minutes`` and ``steps`` of `Checkpoints`.
 
     Raises:
         UserError: for precisions and strategies that the loop cannot run under.
     """
     refuse(trainer_options)
     quiet()
-    last = folder / "checkpoints" / "last.ckpt"
-    callbacks: list[Callback] = [Bar(description), ModelCheckpoint(
-        folder / "checkpoints", filename="best", monitor=f"meta/{monitor}" if monitor else None, mode="max",
-        save_last=True, save_top_k=1 if monitor else 0, save_on_train_epoch_end=monitor is None, enable_version_counter=False)]
+    kept = folder / "checkpoints"
+    checkpoints = Checkpoints(kept, stop or Stop(), monitor=f"meta/{monitor}" if monitor else None, **(intervals or {}))
+    every = int(trainer_options.get("log_every_n_steps", 50))
+    callbacks: list[Callback] = [Bar(description), LogFile(folder / "log" / "metrics.csv", every), checkpoints]
     trainer = lightning.Trainer(
-        **trainer_options, callbacks=callbacks, logger=CSVLogger(folder, name="log", version=""),
-        enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
+        **{**trainer_options, "plugins": [*trainer_options.get("plugins", []), AtomicCheckpointIO()]}, callbacks=callbacks,
+        logger=False, enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
         limit_val_batches=1.0 if monitor is not None else 0)
-    if last.is_file():
-        log.info("resuming from %s", last)
-    start = time.perf_counter()
+    last = newest(kept)
     cuda = trainer.strategy.root_device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     with launching():
-        trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.is_file() else None)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    elapsed = time.perf_counter() - start
+        trainer.fit(module, datamodule=data, ckpt_path=last)
     chosen = "last"
     if monitor is not None:
-        best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+        path = written(kept, "best")[-1]
+        if not whole(path):
+            raise UserError(f"checkpoint {path} was altered since it was written; delete {kept} to train again")
+        best = AtomicCheckpointIO().load_checkpoint(path)
         module.load_state_dict(best["state_dict"])
         chosen = f"best meta/{monitor}, step {best['global_step']}"
     peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident_peak_mib()
-    return Fitted(elapsed, trainer.global_step, peak, chosen)
+    return Fitted(checkpoints.seconds, trainer.global_step, peak, chosen)
 
 
 def refuse(options: dict[str, Any]) -> None:
@@ -112,6 +115,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (".*does not have many workers.*", ".*Checkpoint directory .* exists.*",
                     ".*The number of training batches.*", ".*GPU available but not used.*", ".*no `val_dataloader`.*",
+                    ".*your dataloader is not resumable.*",  # the data module is
                     ".*LeafSpec.*", ".*LightningModule.*has .* modules? in eval mode.*"):
         warnings.filterwarnings("ignore", message)
 

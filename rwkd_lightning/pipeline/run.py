@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from rwkd_lightning.data.datamodule import DistillationDataModule
 from rwkd_lightning.disk import check_room, writing
+from rwkd_lightning.errors import UserError
 from rwkd_lightning.metrics import metrics
 from rwkd_lightning.models import Classifier
 from rwkd_lightning.module import DistillationModule
@@ -37,6 +41,7 @@ from rwkd_lightning.pipeline.parts import (
     weighting_of,
 )
 from rwkd_lightning.pipeline.report import table
+from rwkd_lightning.pipeline.stopping import Stop
 from rwkd_lightning.store import Store
 from rwkd_lightning.terms import Term
 from rwkd_lightning.weighting import Weighting
@@ -53,10 +58,6 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         UserError: for every mistake in the input, before training starts where that is possible.
     """
     finished = folder / "metrics.json"
-    if config.force and is_first():
-        for leftover in ("metrics.json", "weights.parquet", "student", "predictions", "checkpoints", "log"):
-            path = folder / leftover
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     if finished.is_file() and not config.force:
         result: dict[str, Any] = json.loads(finished.read_text())
         if is_first():
@@ -64,12 +65,42 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         return result
     if not is_first():
         logging.getLogger("rwkd_lightning").setLevel(logging.WARNING)  # the first process tells
-    with writing(folder, "runs_dir"):
-        return carry_out(config, folder)
+    stop = Stop()
+    with stop.listening(), writing(folder, "runs_dir"), only_one(folder):
+        return carry_out(config, folder, stop)
 
 
-def carry_out(config: DictConfig, folder: Path) -> dict[str, Any]:
+@contextlib.contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Let no second command write into the same run's folder."""
+    if not is_first():  # part of the first one
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"another process is at work in {folder}; wait for it, or change a setting (seed=1) for a run of its "
+                        "own") from None
+    try:
+        for left in (*folder.glob(".student-*"), *folder.glob(".*.part")):
+            remove(left)  # a killed run's
+        yield
+    finally:
+        lock.release()
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def carry_out(config: DictConfig, folder: Path, stop: Stop) -> dict[str, Any]:
     """All stages, one after the other."""
+    if config.force and is_first():
+        for name in ("metrics.json", "weights.parquet", "student", "predictions", "checkpoints", "log"):
+            remove(folder / name)
     start = time.perf_counter()
     lightning.seed_everything(config.seed, workers=True, verbose=False)  # the meta-learner is initialised here
     weighting, terms, trainer_options = weighting_of(config), terms_of(config), trainer_of(config)
@@ -82,9 +113,9 @@ def carry_out(config: DictConfig, folder: Path) -> dict[str, Any]:
     store = Store(Path(config.cache_dir).expanduser(), builds=is_first())
     student, tokenizer = check_student(config, data.task)
     check_inside(config, data.task, terms, weighting, student, tokenizer)
-    # last and best checkpoint with two moments a weight, and the student itself
-    check_room(folder, 7 * sum(p.numel() * p.element_size() for p in student.parameters()), "runs_dir")
-    teacher = stages.teacher_of(config, data, store, trainer_options)
+    # three checkpoints with two moments a weight, the best student twice, and the student itself
+    check_room(folder, 12 * sum(p.numel() * p.element_size() for p in student.parameters()), "runs_dir")
+    teacher = stages.teacher_of(config, data, store, trainer_options, stop)
     device = torch.device("cuda" if trainer_options["accelerator"] in ("auto", "gpu") and torch.cuda.is_available() else "cpu")
     logits = stages.logits(config, teacher, data, store, device)
 
@@ -97,7 +128,7 @@ def carry_out(config: DictConfig, folder: Path) -> dict[str, Any]:
         label_noise=config.data.label_noise, teacher_noise=config.data.teacher_noise, meta_noise=config.data.meta_noise,
         teacher_logits=logits, teacher_states=inside.states, num_workers=config.data.num_workers, store=store)
     loaders.setup()
-    module, fitted = distil(config, folder, loaders, student, weighting, terms, inside.teacher, trainer_options)
+    module, fitted = distil(config, folder, loaders, student, weighting, terms, inside.teacher, trainer_options, stop)
     for name in list(student.kept_layers):
         student.drop(name)
     if not is_first():
@@ -117,7 +148,8 @@ def carry_out(config: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def distil(config: DictConfig, folder: Path, loaders: DistillationDataModule, student: Classifier, weighting: Weighting,
-           terms: list[Term], teacher: Classifier | None, trainer_options: dict[str, Any]) -> tuple[DistillationModule, Fitted]:
+           terms: list[Term], teacher: Classifier | None, trainer_options: dict[str, Any],
+           stop: Stop) -> tuple[DistillationModule, Fitted]:
     """Stage 3: train the student."""
     extras = loaders.encoded("train").extras
     weighting.prepare({"labels": loaders.train_labels, **extras})
@@ -132,7 +164,5 @@ def distil(config: DictConfig, folder: Path, loaders: DistillationDataModule, st
     log.info("distilling with weighting=%s, %d rows, meta split of %d", weighting, loaders.train_size,
              len(loaders.data.splits["meta"]))
     fitted = fit(module, loaders, folder, trainer_options, monitor=loaders.task.monitor if choose else None,
-                 description=f"student ({config.weighting_name})")
+                 description=f"student ({config.weighting_name})", stop=stop, intervals=config.checkpoint)
     return module, fitted
-
-

@@ -25,6 +25,7 @@ from rwkd_lightning.optim import adamw, linear_schedule
 from rwkd_lightning.pipeline.fit import fit
 from rwkd_lightning.pipeline.launch import alone
 from rwkd_lightning.pipeline.predict import predict
+from rwkd_lightning.pipeline.stopping import Stop
 from rwkd_lightning.store import Store
 from rwkd_lightning.terms import CrossEntropy, SquaredError
 from rwkd_lightning.weighting import LabelsOnly
@@ -43,7 +44,7 @@ class Teacher:
     """What its outputs mean, where the user says so."""
 
 
-def teacher_of(config: DictConfig, data: TaskData, store: Store, trainer_options: dict[str, Any]) -> Teacher:
+def teacher_of(config: DictConfig, data: TaskData, store: Store, trainer_options: dict[str, Any], stop: Stop) -> Teacher:
     """The teacher: fine-tuned on this task, or with ``pair.teacher.epochs=0`` the given model as it is."""
     spec = config.pair.teacher
     if spec.epochs < 0:
@@ -52,7 +53,7 @@ def teacher_of(config: DictConfig, data: TaskData, store: Store, trainer_options
         if spec.labels is not None:
             raise UserError(f"pair.teacher.labels={list(spec.labels)} says what the outputs of a finished teacher mean; this one "
                             "is fine-tuned first (or set pair.teacher.epochs=0)")
-        return fine_tuned(config, data, store, trainer_options)
+        return fine_tuned(config, data, store, trainer_options, stop)
     if spec.new_head:
         raise UserError("pair.teacher.new_head=true puts an untrained head on the teacher, and pair.teacher.epochs=0 leaves it "
                         "so; set pair.teacher.epochs=3")
@@ -61,7 +62,7 @@ def teacher_of(config: DictConfig, data: TaskData, store: Store, trainer_options
     return teacher
 
 
-def fine_tuned(config: DictConfig, data: TaskData, store: Store, trainer_options: dict[str, Any]) -> Teacher:
+def fine_tuned(config: DictConfig, data: TaskData, store: Store, trainer_options: dict[str, Any], stop: Stop) -> Teacher:
     """The teacher for this task: from the cache, or fine-tuned on ``teacher_train`` with cross-entropy."""
     spec = config.pair.teacher
     settings = {n: spec[n] for n in ("epochs", "lr", "batch_size", "seed", "warmup", "weight_decay", "precision", "new_head")}
@@ -69,7 +70,7 @@ def fine_tuned(config: DictConfig, data: TaskData, store: Store, trainer_options
     key = {"task": data.task.name, "model": fingerprint(source),
            "data": data.fingerprint("teacher_train"), "max_length": config.data.max_length, "settings": settings}
     if not store.has("teacher", key):
-        store.check_writable(5 * size(source))  # the teacher, its checkpoint with two moments a weight, and change
+        store.check_writable(10 * size(source))  # the teacher, and three checkpoints with two moments a weight
     taken: list[float] = []
 
     def build(folder: Path) -> None:
@@ -87,7 +88,8 @@ def fine_tuned(config: DictConfig, data: TaskData, store: Store, trainer_options
         # resumable: the unfinished training lies under a name of its own until the teacher is whole
         part = store.path("teacher", key).with_suffix(".part")
         options = {**alone(trainer_options), "max_epochs": spec.epochs, "max_steps": -1, "precision": spec.precision}
-        taken.append(fit(module, loaders, part, options, description="teacher").train_seconds)
+        taken.append(fit(module, loaders, part, options, description="teacher", stop=stop,
+                         intervals=config.checkpoint).train_seconds)
         teacher.network.save_pretrained(folder)  # type: ignore[operator]
         tokenizer.save_pretrained(folder)
         shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,67 @@
+"""Being told to stop: SIGTERM of a scheduler, Ctrl-C of a person."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, NoReturn
+
+from rwkd_lightning.pipeline.launch import is_first
+
+log = logging.getLogger(__name__)
+EXIT = {signal.SIGTERM: 75, signal.SIGINT: 130}  # 75: EX_TEMPFAIL of sysexits.h, "try again later"
+
+
+class Stop:
+    """Ends the process with an exit code that says so: between two stages at once, in a training after a checkpoint.
+
+    Attributes:
+        when_told: True: a signal is only noted, for whoever asks `told`; False: it ends the process.
+    """
+
+    def __init__(self) -> None:
+        self.when_told = False
+        self.signal: int | None = None
+
+    @property
+    def told(self) -> bool:
+        """Whether a signal has asked to stop."""
+        return self.signal is not None
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Signal handler; the second signal ends the process at once."""
+        again, self.signal = self.told, number
+        if again or not self.when_told:
+            self.now()
+        log.warning("%s: stopping after this step and its checkpoint (once more: at once)", signal.Signals(number).name)
+
+    def now(self) -> NoReturn:
+        """End the process; the same command goes on from the last checkpoint."""
+        number = signal.Signals(self.signal if self.signal is not None else signal.SIGTERM)  # or another process was told
+        log.warning("stopped by %s; repeat the command to go on from the last checkpoint", number.name)
+        # the others of a distributed run leave without a word: Lightning kills the first process where one of them fails
+        raise SystemExit(EXIT[number] if is_first() else 0)
+
+    def take(self) -> None:
+        """Take both signals, in place of whoever has them now."""
+        if threading.current_thread() is threading.main_thread():
+            for number in EXIT:
+                signal.signal(number, self.handle)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take both signals, in the main thread of a process; handlers of before come back."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in EXIT}
+        self.take()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,45 @@
+"""A few kills at random moments; ``python -m tests.pipeline.kills`` does more of them, through ``train.py``."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.pipeline.kills import campaign
+from tests.pipeline.test_pipeline_run import config
+
+PROCESSES = multiprocessing.get_context("forkserver")  # its imports are done once
+PROCESSES.set_forkserver_preload(["rwkd_lightning.pipeline.run", "tests.pipeline.test_pipeline_run"])
+
+
+class Forked:
+    """A run in a process of its own."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.process = PROCESSES.Process(target=work, args=(list(arguments),))
+        self.process.start()
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def kill(self) -> None:
+        self.process.kill()
+
+
+def work(arguments: list[str]) -> None:
+    """What the process does."""
+    from rwkd_lightning.pipeline.run import run
+
+    os.environ["TQDM_DISABLE"] = "1"
+    (root,) = (Path(a.removeprefix("runs_dir=")) for a in arguments if a.startswith("runs_dir="))
+    run(config(arguments), root / "tweets" / "rwkd")
+
+
+def test_killed_runs_end_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    """Prevents: a file half written at the moment of the kill that is taken for a whole one, steps lost or done twice."""
+    seed = random.randrange(1000)
+    hit, wrong = campaign(Forked, tmp_path, kills=8, seed=seed)
+    assert sum(hit.values()) == 8 and not wrong, (seed, hit, wrong)
