@@ -269,7 +269,9 @@ class DistillationModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
         checkpoint["random_states"] = gather_objects((torch.get_rng_state(), cuda))
+        checkpoint["alarm_count"] = self.alarm.count
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         states = checkpoint["random_states"]
         self._random_state = states[rank() % len(states)]
+        self.alarm.count = checkpoint["alarm_count"]

@@ -109,6 +109,8 @@ class Checkpoints(Checkpoint):
             for path in (*written(self.folder, "step"), *written(self.folder, "best")):
                 if int(path.name.split("-")[1]) > trainer.global_step:  # a torn one would push out the one before it
                     path.unlink()
+            for path in self.folder.glob("*.part"):  # of a killed process
+                path.unlink()
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
         if trainer.is_last_batch or trainer.global_step == trainer.max_steps:

@@ -27,6 +27,7 @@ from rwkd_lightning.optim import adamw, linear_schedule
 from rwkd_lightning.pipeline import teacher as stages
 from rwkd_lightning.pipeline.artefacts import probe_scores, write_json, write_student, write_weights
 from rwkd_lightning.pipeline.evaluate import evaluate, predict_hidden
+from rwkd_lightning.pipeline.faults import memory_told
 from rwkd_lightning.pipeline.fit import Fitted, fit
 from rwkd_lightning.pipeline.inner import check_inside, inside_of
 from rwkd_lightning.pipeline.launch import is_first
@@ -66,7 +67,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     if not is_first():
         logging.getLogger("rwkd_lightning").setLevel(logging.WARNING)  # the first process tells
     stop = Stop()
-    with stop.listening(), writing(folder, "runs_dir"), only_one(folder):
+    with stop.listening(), memory_told(), writing(folder, "runs_dir"), only_one(folder):
         return carry_out(config, folder, stop)
 
 

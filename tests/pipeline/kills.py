@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import random
 import subprocess
@@ -43,11 +44,18 @@ def command(arguments: Sequence[str]) -> Running:
                             stderr=subprocess.DEVNULL)
 
 
-def stage(folder: Path) -> str:
-    """What a run was at, by the files that it has left."""
+def writing(folder: Path, since: float) -> bool:
+    """Whether a checkpoint that was begun after this time is not whole yet."""
+    with contextlib.suppress(FileNotFoundError):
+        return any(path.stat().st_mtime >= since for path in folder.rglob("checkpoints/*.part"))
+    return False
+
+
+def stage(folder: Path, since: float) -> str:
+    """What a run that was started at this time was at, by the files that it has left."""
     teacher = [*folder.glob("cache/teacher/*/key.json")]
     runs = [*folder.glob("runs/*/*/.lock")]
-    if next(folder.rglob("*.part"), None) is not None and [*folder.rglob("checkpoints/*.part")]:
+    if writing(folder, since):
         return "a checkpoint being written"
     if not teacher:
         return "the teacher" if [*folder.glob("cache/teacher/*.part/checkpoints")] else "before the teacher"
@@ -76,18 +84,17 @@ def kill_until_done(start: Start, arguments: Sequence[str], folder: Path, second
     """
     hit: list[str] = []
     while True:
-        process, at = start(arguments), time.perf_counter() + draw.uniform(0, seconds)
-        writing = draw.random() < 1 / 3
+        since, process = time.time(), start(arguments)
+        at, in_writing = since + draw.uniform(0, seconds), draw.random() < 1 / 3
 
-        def due(at: float = at, writing: bool = writing) -> bool:
-            now = time.perf_counter()
-            return now > at + seconds or (now > at and (not writing or any(folder.rglob("checkpoints/*.part"))))
+        def due(since: float = since, at: float = at, in_writing: bool = in_writing) -> bool:
+            return time.time() > at + (seconds if in_writing and not writing(folder, since) else 0)
 
         status = wait(process, due) if len(hit) < kills else wait(process)
         if status is None:
             process.kill()
             wait(process)
-            hit.append(stage(folder))
+            hit.append(stage(folder, since))
         elif status != 0:
             raise RuntimeError(f"after {len(hit)} kills ({hit}) the run in {folder} ended with status {status}")
         else:
@@ -97,8 +104,8 @@ def kill_until_done(start: Start, arguments: Sequence[str], folder: Path, second
 def differences(whole: Path, killed: Path) -> list[str]:
     """The results that are not the same to the byte (weights: to the bit), of the teacher and of the run."""
     wrong = []
-    for pattern in ("cache/teacher/*/model.safetensors", "cache/logits/*/logits.safetensors", "runs/*/*/student/model.safetensors",
-                    "runs/*/*/log/metrics.csv", "runs/*/*/weights.parquet"):
+    for pattern in ("cache/teacher/*/model.safetensors", "cache/logits/*/logits.safetensors", "runs/*/*/log/metrics.csv",
+                    "runs/*/*/student/model.safetensors", "runs/*/*/weights.parquet"):
         (one,), (other,) = whole.glob(pattern), killed.glob(pattern)
         same = (pyarrow.parquet.read_table(one).equals(pyarrow.parquet.read_table(other)) if pattern.endswith("parquet")
                 else one.read_bytes() == other.read_bytes())

@@ -1,0 +1,147 @@
+"""Signals, torn checkpoints, two commands at once, full disks, workers that die: nothing is lost, and it is said."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rwkd_lightning.data.batching import EncodedSplit
+from rwkd_lightning.errors import UserError
+from rwkd_lightning.pipeline.checkpoints import written
+from rwkd_lightning.pipeline.stopping import Stop
+from tests.pipeline.test_pipeline_run import ROOT, finished
+from tests.pipeline.test_resume import check_same, last, power_cut
+
+__all__ = ["last"]  # the fixture
+LONG = ["trainer.max_epochs=400", "checkpoint.steps=1"]
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("spoil", [flip_a_byte, halve])
+def test_a_torn_checkpoint_is_seen_and_the_one_before_used(
+        spoil: Any, arguments: list[str], tmp_path: Path, last: dict[str, dict[str, Any]],
+        caplog: pytest.LogCaptureFixture) -> None:
+    """Prevents: parameters with a flipped bit that train on in silence, or a run that no longer starts."""
+    arguments = [*arguments, "trainer.log_every_n_steps=1"]
+    finished(arguments, tmp_path / "whole")
+    for name, torn in (("one", 1), ("all", 2)):
+        with power_cut(6, True):
+            finished(arguments, tmp_path / name, "checkpoint.steps=1")
+        paths = written(tmp_path / name / "checkpoints", "step")
+        assert [path.name[:14] for path in paths] == ["step-000000005", "step-000000006"]
+        for path in paths[-torn:]:
+            spoil(path)
+        caplog.clear()
+        finished(arguments, tmp_path / name)
+        assert [f"{path} is torn or was altered" in caplog.text for path in paths] == [torn == 2, True]
+        assert ("starting from the beginning" in caplog.text) == (torn == 2)
+        check_same(tmp_path / "whole", tmp_path / name, last)
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
+    return subprocess.Popen([sys.executable, "train.py", *arguments], cwd=ROOT, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def until(found: Any, process: subprocess.Popen[str]) -> None:
+    """Wait for a file that a process writes."""
+    while not next(iter(found()), None):
+        assert process.poll() is None, process.communicate()[0][-3000:]
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_leaves_a_checkpoint_and_an_exit_code(number: int, code: int, arguments: list[str], tmp_path: Path) -> None:
+    """Prevents: minutes of training lost to a scheduler, an exit status of 0, a sweep that goes on with its next job."""
+    command = [*arguments, "trainer.max_epochs=400", "trainer.log_every_n_steps=1"]
+    process = start("-m", "weighting=kd,ce", *command)
+    until(lambda: [*(tmp_path / "runs").rglob("checkpoints/step-*")], process)
+    process.send_signal(number)
+    told, _ = process.communicate(timeout=120)
+    assert process.returncode == code and "Traceback" not in told, told[-3000:]
+    assert f"{signal.Signals(number).name}: stopping after this step" in told and "repeat the command" in told
+    (folder,) = [path.parent for path in (tmp_path / "runs").rglob("checkpoints")]  # of the first job alone
+    before = max(int(path.name.split("-")[1]) for path in (folder / "checkpoints").glob("step-*.ckpt"))
+    rows = (folder / "log/metrics.csv").read_text().splitlines()
+    assert int(rows[-1].split(",")[0]) == before < 1600 and not (folder / "metrics.json").exists()
+    process = start("weighting=kd", *command)
+    until(lambda: [p for p in (folder / "checkpoints").glob("step-*.ckpt") if int(p.name.split("-")[1]) > before], process)
+    process.kill()
+    assert f"resuming from {folder}/checkpoints/step-{before:09d}" in process.communicate()[0]
+
+
+def test_between_two_stages_a_signal_ends_the_process_at_once() -> None:
+    """Prevents: a command that cannot be stopped while it loads models or computes logits."""
+    stop = Stop()
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught, stop.listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+    assert caught.value.code == 75 and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_two_commands_for_one_run_and_for_one_teacher(arguments: list[str], tmp_path: Path) -> None:
+    """Prevents: two processes that write one run's checkpoints, or train the same teacher twice."""
+    long = start("weighting=kd", *arguments, *LONG)
+    other = start("weighting=ce", *arguments)  # the same teacher and cache, at the same time
+    until(lambda: [*(tmp_path / "runs").rglob("checkpoints/step-*")], long)
+    again = start("weighting=kd", *arguments, *LONG)
+    told, _ = again.communicate(timeout=120)
+    assert again.returncode == 1 and "another process is at work in" in told and "Traceback" not in told
+    told, _ = other.communicate(timeout=300)
+    assert other.returncode == 0 and "results in" in told, told[-3000:]
+    assert long.poll() is None
+    long.terminate()
+    of_long, _ = long.communicate(timeout=120)
+    assert long.returncode == 75
+    assert (told + of_long).count("fine-tuning the teacher") == 1
+    for kind in ("teacher", "logits"):
+        assert len([*(tmp_path / "cache" / kind).glob("*/key.json")]) == 1
+
+
+@pytest.mark.parametrize(("death", "said"), [
+    (lambda: os.kill(os.getpid(), signal.SIGKILL), "a data worker was killed (signal: Killed)"),
+    (lambda: bytearray(1 << 60), "the memory of a data worker was exhausted"),
+])
+def test_a_data_worker_that_runs_out_of_memory(death: Any, said: str, arguments: list[str], tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents: a traceback of three processes, or a training that waits for ever for its dead worker."""
+    parent, real = os.getpid(), EncodedSplit.__getitem__
+
+    def dying(self: EncodedSplit, index: int) -> dict[str, Any]:
+        if os.getpid() != parent and len(self) == 64:  # the training rows
+            death()
+        return real(self, index)
+
+    finished(arguments, tmp_path / "a", "weighting=kd")
+    monkeypatch.setattr(EncodedSplit, "__getitem__", dying)
+    with pytest.raises(UserError) as caught:
+        finished(arguments, tmp_path / "b", "weighting=ce", "data.num_workers=1")
+    assert said in str(caught.value) and "data.num_workers=0" in str(caught.value)
+
+
+def test_memory_of_the_training(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents: an allocator's traceback where a setting would help."""
+    from rwkd_lightning.models import Classifier
+
+    finished(arguments, tmp_path / "a", "weighting=kd")
+    monkeypatch.setattr(Classifier, "forward", lambda *_: __import__("torch").empty(1 << 60))
+    with pytest.raises(UserError, match=r"trainer\.accumulate=4"):
+        finished(arguments, tmp_path / "b", "weighting=ce")
