@@ -38,8 +38,8 @@ def works() -> bool:
 
 @pytest.mark.skipif(not works(), reason="needs a kernel that lets a user mount a tmpfs")
 @pytest.mark.parametrize(("setting", "when"), [
-    ("cache_dir", "teacher/*.part/checkpoints/step-*"), ("cache_dir", "teacher/*/key.json"),
-    ("runs_dir", "*/*/checkpoints/step-*"), ("runs_dir", "*/*/checkpoints/step-000000008-*"),
+    ("cache_dir", "teacher/*.part/checkpoints/step-*.ckpt"), ("cache_dir", "teacher/*/key.json"),
+    ("runs_dir", "*/*/checkpoints/step-*.ckpt"), ("runs_dir", "*/*/checkpoints/step-000000008-*"),
 ], ids=["teacher's checkpoint", "logits", "checkpoint", "export"])
 def test_a_disk_that_fills_up(setting: str, when: str, arguments: list[str], tmp_path: Path) -> None:
     """Prevents: a traceback out of a writer's depths, half a file that is taken for a whole one, a run that must begin anew."""

@@ -72,7 +72,7 @@ def test_a_signal_leaves_a_checkpoint_and_an_exit_code(number: int, code: int, a
     """Prevents: minutes of training lost to a scheduler, an exit status of 0, a sweep that goes on with its next job."""
     command = [*arguments, "trainer.max_epochs=400", "trainer.log_every_n_steps=1"]
     process = start("-m", "weighting=kd,ce", *command)
-    until(lambda: [*(tmp_path / "runs").rglob("checkpoints/step-*")], process)
+    until(lambda: [*(tmp_path / "runs").rglob("checkpoints/step-*.ckpt")], process)
     process.send_signal(number)
     told, _ = process.communicate(timeout=120)
     assert process.returncode == code and "Traceback" not in told, told[-3000:]
@@ -101,7 +101,7 @@ def test_two_commands_for_one_run_and_for_one_teacher(arguments: list[str], tmp_
     """Prevents: two processes that write one run's checkpoints, or train the same teacher twice."""
     long = start("weighting=kd", *arguments, *LONG)
     other = start("weighting=ce", *arguments)  # the same teacher and cache, at the same time
-    until(lambda: [*(tmp_path / "runs").rglob("checkpoints/step-*")], long)
+    until(lambda: [*(tmp_path / "runs").rglob("checkpoints/step-*.ckpt")], long)
     again = start("weighting=kd", *arguments, *LONG)
     told, _ = again.communicate(timeout=120)
     assert again.returncode == 1 and "another process is at work in" in told and "Traceback" not in told
