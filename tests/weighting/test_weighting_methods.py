@@ -328,7 +328,6 @@ def test_influence_that_is_not_finite_does_not_pass_for_none(bad):
     step = make_step(influence=U.clone())
     step.influence[1, 0] = bad
     assert not bool(rwkd(seed=1).own_loss(step).isfinite())
-    assert not bool(rwkd(seed=1)(step).isfinite().all())
     assert not bool(PerturbationRWKD()(step)[1].isfinite().all())
 
 
