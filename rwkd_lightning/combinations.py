@@ -11,6 +11,8 @@ from rwkd_lightning.meta import MetaStep, Restriction
 from rwkd_lightning.terms import Term
 from rwkd_lightning.weighting import Weighting
 
+PRECISIONS = ("32-true", "32", "64-true", "64", "bf16-mixed", "bf16")  # the short forms are Lightning's too
+
 
 def check_reach(terms: Sequence[Term], weighting: Weighting, theta: Restriction | None, student: nn.Module) -> None:
     """Refuse terms whose gradient the weighting method cannot see, so that it would weigh them by nothing.
@@ -43,10 +45,38 @@ def check_loop(weighting: Weighting, meta: MetaStep | None, updated_weights: str
                         "there is nothing to look ahead to; use meta.lookahead_lr=null")
     if updated_weights not in ("new", "current"):
         raise UserError(f"meta.weights={updated_weights!r}; known are 'new' and 'current'")
-    if accumulate < 1:
-        raise UserError(f"trainer.accumulate={accumulate}; it counts batches per student step and must be at least 1")
-    if accumulate > 1 and updated_weights == "new" and any(p.requires_grad for p in weighting.parameters()):
-        raise UserError(f"trainer.accumulate={accumulate} with meta.weights=new: the weights of the new φ are known only "
-                        "after the last of the accumulated batches; use meta.weights=current")
+    check_accumulate(accumulate)
+    if accumulate > 1 and meta is not None and meta.theta.needs_pass:
+        raise UserError(f"trainer.accumulate={accumulate} with meta={meta.theta!r}: its meta step runs the student on all rows "
+                        "of a step at once, which takes the memory that accumulation is to save; use meta=bank or meta=head")
+    if accumulate > 1 and weighting.needs_head:
+        raise UserError(f"trainer.accumulate={accumulate} with weighting={weighting!r}: it reads the gradients of all rows of a "
+                        "step before the first part's backward; use weighting=dwa or weighting=uncertainty")
     if clip is not None and not clip > 0:
         raise UserError(f"trainer.clip={clip}; it must be above 0, or null for no clipping")
+
+
+def check_accumulate(accumulate: int) -> None:
+    """Refuse a number of parts below 1."""
+    if accumulate < 1:
+        raise UserError(f"trainer.accumulate={accumulate}; it counts the parts of a student step, of data.batch_size rows each, "
+                        "and must be at least 1")
+
+
+def check_precision(precision: str) -> None:
+    """Refuse arithmetic that the loop is not right in.
+
+    Raises:
+        UserError: naming what is.
+    """
+    if precision in PRECISIONS:
+        return
+    reason = "is not known here"
+    if precision.startswith("16") or "float16" in precision:
+        reason = "has gradients scaled for fp16, which would be clipped before they are unscaled"
+    elif precision.startswith("bf16-true"):
+        reason = ("keeps the parameters themselves in bf16, where most of an update of 1e-4 is rounded away, and with them the "
+                  "meta-learner and the record of the samples")
+    elif precision.startswith("transformer-engine"):
+        reason = "replaces the linear layers by fp8 ones, which the meta step was never run with"
+    raise UserError(f"trainer.precision={precision} {reason}; use bf16-mixed or 32-true")

@@ -47,6 +47,16 @@ def gather_rows(rows: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def gather_together(*tensors: Tensor) -> list[Tensor]:
+    """``gather_rows`` of several tensors ``(B, ...)`` of whatever types, in one message."""
+    if world_size() == 1:
+        return list(tensors)
+    flat = [t.detach().flatten(1) if t.ndim > 1 else t.detach()[:, None] for t in tensors]
+    packed = gather_rows(torch.cat([t.contiguous().view(torch.uint8) for t in flat], 1))
+    parts = torch.split(packed, [t.shape[1] * t.element_size() for t in flat], 1)
+    return [part.contiguous().view(t.dtype).view(-1, *t.shape[1:]) for part, t in zip(parts, tensors, strict=True)]
+
+
 def gather_objects(value: object) -> list[Any]:
     """One value of each rank, in the order of the ranks."""
     if world_size() == 1:

@@ -1,4 +1,11 @@
-"""The one exception for mistakes that the user can mend."""
+"""The exceptions for what the user can mend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class UserError(Exception):
@@ -6,3 +13,24 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with status 1.
     """
+
+
+class NotFinite(UserError):
+    """A training step met a number that is NaN or infinite, and stopped before it reached the student's parameters.
+
+    Of several processes all raise it, at the same step, each with its own rows.
+
+    Attributes:
+        step: student steps done before this one.
+        epoch: counted from 0.
+        what: ``loss``, ``influence``, ``meta loss``, ``gradient of the weighting``, ``weight`` or ``gradient``.
+        batch: this process's rows, on the CPU, with what the teacher said of them.
+        losses: ``(B, K)``, on the CPU.
+        weights: as the losses; NaN where the step stopped before it had any.
+    """
+
+    def __init__(self, message: str, step: int, epoch: int, what: str, batch: dict[str, Tensor], losses: Tensor,
+                 weights: Tensor) -> None:
+        super().__init__(message)
+        self.step, self.epoch, self.what = step, epoch, what
+        self.batch, self.losses, self.weights = batch, losses, weights

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
-from rwkd_lightning.bilevel import finite, normalised
-from rwkd_lightning.distributed import gather_rows
+from rwkd_lightning.bilevel import in_units_of
+from rwkd_lightning.distributed import gather_together
 from rwkd_lightning.weighting import History, Step
+
+
+@dataclass
+class Visit:
+    """What a step found out about its rows, those of all ranks: ``index`` ``(R,)``, ``losses`` and ``influence`` ``(R, K)``."""
+
+    index: Tensor
+    losses: Tensor
+    influence: Tensor | None
+
+    @classmethod
+    def of(cls, step: Step) -> Visit:
+        """Gather it; every rank gets the same."""
+        found = [step.losses.detach()] if step.influence is None else [step.losses.detach(), step.influence]
+        index, losses, *influence = gather_together(step.batch["index"], *found)
+        return cls(index, losses, influence[0] if influence else None)
 
 
 class Ledger(nn.Module):
@@ -35,25 +53,25 @@ class Ledger(nn.Module):
         visits = self.visits[index]
         return History(visits, self.influence[index] / visits.clamp_min(1)[:, None], self.weights[index])
 
-    def record(self, step: Step, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep the weights and losses of this visit and add its influence, in units of the batch's mean size.
+    def record(self, visit: Visit, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep the losses and weights of this visit and add its influence, in units of the batch's mean size.
 
         Every rank keeps the rows of all of them: a sample's next visit may be to another one.
 
+        Args:
+            visit: of all ranks.
+            weights: of all ranks, ``(world·B, K)``.
+
         Returns:
-            losses and weights ``(world·B, K)`` of all ranks.
+            losses and weights ``(world·B, K)`` as kept.
         """
-        columns = [step.losses.detach(), weights.detach()]
-        if step.influence is not None:
-            columns.append(normalised(finite(step.influence)))
-        index = gather_rows(step.batch["index"])
-        losses, used, *influence = gather_rows(torch.stack([c.to(self.weights.dtype) for c in columns])[None])\
-            .transpose(0, 1).flatten(1, 2).unbind(0)
-        self.weights[index] = used
-        self.losses[index] = losses
-        if influence:
-            self.influence[index] += influence[0]
-            self.visits[index] += 1
+        losses, used = visit.losses.to(self.losses.dtype), weights.to(self.weights.dtype)
+        self.weights[visit.index] = used
+        self.losses[visit.index] = losses
+        if visit.influence is not None:
+            mean = visit.influence.abs().mean()
+            self.influence[visit.index] += in_units_of(mean, visit.influence).to(self.influence.dtype)
+            self.visits[visit.index] += 1
         return losses, used
 
     def columns(self) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,12 +16,14 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from rwkd_lightning.alarm import CollapseAlarm
 from rwkd_lightning.bilevel import RandomState
-from rwkd_lightning.combinations import check_loop, check_reach
+from rwkd_lightning.combinations import check_loop, check_precision, check_reach
 from rwkd_lightning.distributed import all_reduce_mean, gather_objects, rank
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.ledger import Ledger
 from rwkd_lightning.meta import MetaStep
+from rwkd_lightning.passes import OnePass, TwoPasses, joined, split
 from rwkd_lightning.terms import Term, stack
+from rwkd_lightning.watch import Watch
 from rwkd_lightning.weighting import Step, Weighting, masked
 
 log = logging.getLogger(__name__)
@@ -43,7 +46,7 @@ class DistillationModule(lightning.LightningModule):
             (``logits`` always). Frozen, never in the checkpoint.
         updated_weights: ``"new"``: the student uses the weights of the φ just updated; ``"current"``: of the one before.
         clip: largest norm of the student's gradient; None: no clipping.
-        accumulate: batches per student step.
+        accumulate: parts in which a batch goes through the student, for memory; the step is that of the whole batch.
         metrics: torchmetrics by name, updated with ``logits`` and ``labels`` on the validation batches.
 
     Raises:
@@ -106,89 +109,115 @@ class DistillationModule(lightning.LightningModule):
     # Training
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        randomness = RandomState.capture(self.device)
-        outputs = self.student(batch)
-        step = self.observe_batch(outputs, batch)
-        weights = self.weigh(step, outputs, randomness)
-        loss = (weights * step.losses).sum(1).mean()
-        if not torch.isfinite(loss):
-            raise UserError(f"the loss is {float(loss.detach())} at step {self.global_step}, samples "
-                            f"{batch.get('idx', batch['index']).tolist()}; lower optimizer.lr or look at these rows")
-        complete = (batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch
-        with contextlib.nullcontext() if complete else self.without_synchronisation():
-            self.manual_backward(loss / self.accumulate)
-        if complete:
-            self.step_optimizers()
-        self.weighting.observe(step)
-        losses, used = self.ledger.record(step, weights)
-        self.log_step(losses, used)
+        batch["progress"] = torch.tensor(self.progress, device=self.device)  # for terms that change with the training
+        parts = split(batch, self.accumulate)
+        method = self.weighting  # a subclass of one that needs no batch may learn from it all the same
+        learns = method.needs_influence or any(p.requires_grad for p in method.parameters())
+        if len(parts) == 1 or method.needs_batch or learns:
+            self.learn_by_batch(batch, parts)
+        else:
+            self.learn_by_sample(batch, parts)
 
-    def observe_batch(self, outputs: Mapping[str, Tensor], batch: dict[str, Tensor]) -> Step:
-        """What the weighting method may read about this batch."""
+    def learn_by_batch(self, batch: dict[str, Tensor], parts: list[dict[str, Tensor]]) -> None:
+        """One student step with weights that are known when all rows have been through the student."""
+        how = self.run, self.backward_of, self.device
+        passes = OnePass(batch, *how) if len(parts) == 1 else TwoPasses(batch, parts, *how)
+        step = self.step_of(batch, passes.outputs, passes.losses)
+        if self.weighting.needs_influence and self.meta is not None and self.meta.due(self.global_step, self.progress):
+            step.influence = self.influence(self.meta, step, passes.outputs, passes.randomness)
+        watch = self.watch(step)
+        weights = self.weigh(step, watch)
+        used = watch.weights_of_all(weights)
+        passes.descend(weights)
+        self.finish(step, watch, used)
+
+    def learn_by_sample(self, batch: dict[str, Tensor], parts: list[dict[str, Tensor]]) -> None:
+        """One student step with weights that a part knows of its rows by itself, so that one pass over each does."""
+        outputs, losses, weights = [], [], []
+        for part in parts:
+            given, loss = self.run(part)
+            step = self.step_of(part, given, loss)
+            weights.append(masked(self.weighting(step).detach(), step.valid))
+            self.backward_of((weights[-1] * loss).sum() / len(batch["index"]), part is parts[-1])
+            outputs.append(step.outputs)
+            losses.append(loss.detach())
+        batch.update(joined(parts, parts))
+        step = self.step_of(batch, joined(outputs, parts), torch.cat(losses))
+        watch = self.watch(step)
+        self.finish(step, watch, watch.weights_of_all(torch.cat(weights)))
+
+    def run(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """The student's outputs and losses ``(B, K)``; the teacher too is asked where the batch lacks what the terms read."""
+        outputs = self.student(batch)
         if self._teacher and any(f"teacher_{name}" not in batch for name in self.reads):
             with torch.no_grad():
                 given = self._teacher[0](batch)
             for name in self.reads & given.keys():  # what it does not give the term that reads it will name
                 batch.setdefault(f"teacher_{name}", given[name])
-        batch["progress"] = torch.tensor(self.progress, device=self.device)  # for terms that change with the training
+        return outputs, stack(self.loss_terms, outputs, batch)
+
+    def step_of(self, batch: dict[str, Tensor], outputs: Mapping[str, Tensor], losses: Tensor) -> Step:
+        """What the weighting method may read about these rows."""
         valid = torch.stack([term.valid(batch) for term in self.loss_terms], 1)
-        losses = stack(self.loss_terms, outputs, batch)
         head = getattr(self.student, "head", None)
         shared = tuple(head.parameters()) if isinstance(head, nn.Module) else ()
         return Step(losses, valid, self.term_names, {n: o.detach() for n, o in outputs.items()}, batch, self.progress,
                     history=self.ledger.history(batch["index"]), shared_parameters=shared)
 
-    def weigh(self, step: Step, outputs: Mapping[str, Tensor], randomness: RandomState) -> Tensor:
-        """Take the meta step if one is due, train the method's own parameters, and return the weights ``(B, K)``."""
-        if self.weighting.needs_influence and self.meta is not None and self.meta.due(self.global_step, self.progress):
-            weights = torch.ones_like(step.losses)
-            if self.meta.lookahead_lr is not None:  # nothing else reads them
-                weights = masked(self.weighting(step).detach(), step.valid)
-            step.influence = self.meta.influence(
-                self.student, step.batch, outputs, lambda o: stack(self.loss_terms, o, step.batch),
-                weights, randomness)
+    def influence(self, meta: MetaStep, step: Step, outputs: Mapping[str, Tensor], randomness: RandomState) -> Tensor:
+        """Take the meta step: u ``(B, K)``."""
+        weights = torch.ones_like(step.losses)
+        if meta.lookahead_lr is not None:  # nothing else reads them
+            weights = masked(self.weighting(step).detach(), step.valid)
+        return meta.influence(self.student, step.batch, outputs, lambda o: stack(self.loss_terms, o, step.batch), weights,
+                              randomness)
+
+    def watch(self, step: Step) -> Watch:
+        """What all ranks found out about their rows; all of it is finite."""
+        return Watch(step, self.meta, self.global_step, self.current_epoch)
+
+    def weigh(self, step: Step, watch: Watch) -> Tensor:
+        """Train the method's own parameters, and return the weights ``(B, K)``."""
         current = masked(self.weighting(step).detach(), step.valid) if self.updated_weights == "current" else None
         own = self.weighting.own_loss(step)
         if own is not None:
-            self.accumulate_own_gradient(own / self.accumulate)
-            if self.updated_weights == "new":
-                self.step_own_optimizer()
+            self.step_weighting(own, watch)
         return current if current is not None else masked(self.weighting(step).detach(), step.valid)
 
-    def accumulate_own_gradient(self, loss: Tensor) -> None:
-        """Add the gradient of the method's own parameters, averaged over ranks: ``autograd.grad`` runs no DDP hook."""
+    def step_weighting(self, loss: Tensor, watch: Watch) -> None:
+        """One step of the method's own parameters along the gradient of all ranks: ``autograd.grad`` runs no DDP hook.
+
+        Past Lightning's wrapper, so that ``max_steps`` counts student steps alone.
+        """
         parameters = [p for p in self.weighting.parameters() if p.requires_grad]
         for p, g in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
-            if g is not None:
-                mean = all_reduce_mean(g)
-                p.grad = mean if p.grad is None else p.grad + mean
-
-    def step_own_optimizer(self) -> None:
-        """Step the method's optimizer past Lightning's wrapper, so that ``max_steps`` counts student steps alone."""
+            p.grad = None if g is None else all_reduce_mean(g)
+        norm = nn.utils.clip_grad_norm_(parameters, math.inf)
+        watch.number("gradient of the weighting", norm, "lower weighting.lr, or look at what meta_features gives")
         optimizers = self.trainer.optimizers
         if len(optimizers) > 1:
             optimizers[1].step()
             optimizers[1].zero_grad()
 
-    def step_optimizers(self) -> None:
-        """One student step, with clipping and schedule; and the method's, where the weights in use are the current ones."""
+    def backward_of(self, loss: Tensor, last: bool) -> None:
+        """Add a loss's gradient to the student's; the last one's brings in those of the other ranks."""
+        no_sync = getattr(self.trainer.strategy.model, "no_sync", None)
+        with contextlib.nullcontext() if last or no_sync is None else no_sync():
+            self.manual_backward(loss)
+
+    def finish(self, step: Step, watch: Watch, weights: Tensor) -> None:
+        """One student step, with clipping and schedule, and what is kept of it; the weights ``(world·B, K)`` are of all ranks."""
+        norm = nn.utils.clip_grad_norm_(self.trained.parameters(), math.inf if self.clip is None else self.clip)
+        watch.number("gradient", norm, "lower optimizer.lr, look at the loss terms, or use trainer.precision=32-true")
         optimizers = self.optimizers()
         optimizer: Any = optimizers[0] if isinstance(optimizers, list) else optimizers
-        if self.clip is not None:
-            nn.utils.clip_grad_norm_(self.trained.parameters(), self.clip)
         optimizer.step()
         optimizer.zero_grad()
         scheduler: Any = self.lr_schedulers()
         if scheduler is not None:
             scheduler.step()
-        if self.updated_weights == "current":
-            self.step_own_optimizer()
-
-    def without_synchronisation(self) -> contextlib.AbstractContextManager[None]:
-        """Leave the gradients of a batch that is not the last one of a student step on each rank."""
-        strategy = self.trainer.strategy
-        no_sync = getattr(strategy.model, "no_sync", None)
-        return no_sync() if no_sync is not None else contextlib.nullcontext()
+        self.weighting.observe(step)
+        self.log_step(*self.ledger.record(watch.visit, weights))
 
     def log_step(self, losses: Tensor, weights: Tensor) -> None:
         """Log every term, and mean and spread over the samples of every weight; sound the alarm on a collapse.
@@ -197,13 +226,10 @@ class DistillationModule(lightning.LightningModule):
             losses: ``(B, K)``, of all ranks.
             weights: as these.
         """
-        values = {"loss": (weights * losses).sum(1).mean()}
-        for k, name in enumerate(self.term_names):
-            values[f"loss/{name}"] = losses[:, k].mean()
-            values[f"weight/{name}"] = weights[:, k].mean()
-            values[f"weight_spread/{name}"] = weights[:, k].std(correction=0)
-        self.log_dict({n: v.float() for n, v in values.items() if n != "loss"})
-        self.log("loss", values["loss"].float(), prog_bar=True)
+        for name, loss, weight in zip(self.term_names, losses.T, weights.T, strict=True):
+            of_term = {"loss": loss.mean(), "weight": weight.mean(), "weight_spread": weight.std(correction=0)}
+            self.log_dict({f"{kind}/{name}": value.float() for kind, value in of_term.items()})
+        self.log("loss", (weights * losses).sum(1).mean().float(), prog_bar=True)
         if self.weighting.needs_influence:
             message = self.alarm(weights)
             if message and self.trainer.is_global_zero:
@@ -214,10 +240,9 @@ class DistillationModule(lightning.LightningModule):
     @property
     def total_steps(self) -> int:
         """Student steps of the whole run."""
-        per_epoch = -(-int(self.trainer.num_training_batches) // self.accumulate)
         epochs = self.trainer.max_epochs
         steps = self.trainer.max_steps
-        by_epochs = per_epoch * epochs if epochs is not None and epochs >= 0 else None
+        by_epochs = int(self.trainer.num_training_batches) * epochs if epochs is not None and epochs >= 0 else None
         bounds = [b for b in (by_epochs, steps if steps >= 0 else None) if b is not None]
         if not bounds:
             raise UserError("trainer.max_epochs=-1 with trainer.max_steps=-1: the schedule needs an end; set one of them")
@@ -239,6 +264,7 @@ class DistillationModule(lightning.LightningModule):
         return optimizers, schedules
 
     def on_fit_start(self) -> None:
+        check_precision(str(self.trainer.precision))
         self.student.train()  # `from_pretrained` gives it in evaluation mode, and Lightning leaves modes as they are
         for teacher in self._teacher:
             teacher.requires_grad_(False).eval().to(self.device)

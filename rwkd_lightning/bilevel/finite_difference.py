@@ -38,7 +38,7 @@ class FiniteDifference(DirectionalEngine):
         known = None if autocast or problem.outputs_at is None else detached(problem.outputs_at)
         with torch.autocast(device, enabled=False):
             here = detached(problem.outputs(problem.parameters)) if known is None else known
-            if not norm > 0:  # a stationary point of the meta loss: no direction, no influence
+            if norm == 0:  # a stationary point of the meta loss: no direction, no influence
                 return here, {n: torch.zeros_like(o) for n, o in here.items()}
             epsilon = self.radius / norm
             ahead = problem.outputs(moved(problem.parameters, direction, epsilon))

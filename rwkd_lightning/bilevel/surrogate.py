@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from rwkd_lightning.distributed import all_reduce_mean
@@ -19,14 +18,15 @@ def surrogate_loss(weights: Tensor, influence: Tensor, step: float = 1.0) -> Ten
     return -step * (influence.detach() * weights).sum(1).mean()
 
 
-def normalised(influence: Tensor, epsilon: float = 1e-30) -> Tensor:
+def normalised(influence: Tensor) -> Tensor:
     """u divided by its mean absolute value, over all ranks.
 
-    a and 1/n only scale the gradient by φ; unscaled, at a = 2e-5, it sinks below Adam's ε.
+    a and 1/n only scale the gradient by φ; unscaled, at a = 2e-5, it sinks below Adam's ε. One entry that is not finite makes all
+    of them NaN, on every rank: it is no evidence, and left out it would go unnoticed.
     """
-    return influence / all_reduce_mean(influence.abs().mean()).clamp_min(epsilon)
+    return in_units_of(all_reduce_mean(influence.abs().mean()), influence)
 
 
-def finite(influence: Tensor) -> Tensor:
-    """u without entries that are not finite, which would poison the meta-learner for good."""
-    return torch.where(torch.isfinite(influence), influence, 0.0)
+def in_units_of(size: Tensor, influence: Tensor, epsilon: float = 1e-30) -> Tensor:
+    """u divided by a mean absolute value; 0 where that is 0."""
+    return influence / size.clamp_min(epsilon)

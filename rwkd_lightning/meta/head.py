@@ -22,6 +22,8 @@ class Head(Restriction):
             class prior alone: weights that follow u closely then keep the student at the majority class (measured).
     """
 
+    needs_pass = False
+
     def __init__(self, centre: bool = False) -> None:
         super().__init__()
         self.centre = centre

@@ -50,6 +50,8 @@ class MetaStep(nn.Module):
         self.stream = stream
         self.lookahead_lr = lookahead_lr
         self.every = every
+        self.held_out_loss: Tensor | None = None
+        """The meta loss of the last meta step, on this rank's held-out samples."""
         self.register_buffer("taken", torch.zeros((), dtype=torch.long))
 
     def build(self, student: nn.Module) -> None:
@@ -69,7 +71,9 @@ class MetaStep(nn.Module):
 
         def meta_loss(parameters: Parameters) -> Tensor:
             meta_outputs, meta_batch = view.meta_outputs(parameters)
-            return stack(terms_of_loss, meta_outputs, meta_batch).sum(1).mean()
+            loss = stack(terms_of_loss, meta_outputs, meta_batch).sum(1).mean()
+            self.held_out_loss = loss.detach()
+            return loss
 
         known = {n: o for n, o in outputs.items() if n != "features"}
         problem = Problem(view.parameters, view.outputs, terms, meta_loss, weights, self.lookahead_lr, known)

@@ -8,6 +8,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from rwkd_lightning.combinations import check_accumulate
 from rwkd_lightning.data.datamodule import DistillationDataModule
 from rwkd_lightning.data.task import TaskData, TaskSpec
 from rwkd_lightning.errors import UserError
@@ -114,6 +115,7 @@ def trainer_of(config: DictConfig) -> dict[str, Any]:
     options: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
     for ours in ("clip", "accumulate", "select"):
         options.pop(ours)
+    check_accumulate(config.trainer.accumulate)
     if config.trainer.select not in ("last", "best"):
         raise UserError(f"trainer.select={config.trainer.select!r}; known are 'last' (the last epoch's student) and 'best' "
                         "(on the meta split)")

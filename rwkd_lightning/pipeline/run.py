@@ -124,7 +124,8 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop) -> dict[str, Any]:
     student, tokenizer = student_of(config, data.task, str(teacher.folder))
     inside = inside_of(config, terms, student, teacher, data, store, device)
     loaders = DistillationDataModule(
-        data, inside.tokenizer or tokenizer, max_length=config.data.max_length, batch_size=config.data.batch_size,
+        data, inside.tokenizer or tokenizer, max_length=config.data.max_length,
+        batch_size=config.data.batch_size * config.trainer.accumulate,  # of a student step; the module cuts it into parts again
         eval_batch_size=config.data.eval_batch_size, meta_batch_size=config.meta.batch_size, seed=config.seed,
         label_noise=config.data.label_noise, teacher_noise=config.data.teacher_noise, meta_noise=config.data.meta_noise,
         teacher_logits=logits, teacher_states=inside.states, num_workers=config.data.num_workers, store=store)

@@ -19,6 +19,8 @@ class TeacherAnnealing(Weighting):
         UserError: by ``check``, if there is no label or no teacher term.
     """
 
+    needs_batch = False
+
     def forward(self, step: Step) -> Tensor:
         weights = step.losses.new_zeros(step.losses.shape)
         weights[:, column(step.terms, "label")] = step.progress

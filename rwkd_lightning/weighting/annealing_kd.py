@@ -24,6 +24,8 @@ class AnnealingKD(Weighting):
         UserError: if stage_one is out of range; by ``check``, if one of the two terms is missing.
     """
 
+    needs_batch = False
+
     def __init__(self, stage_one: float = 0.75) -> None:
         super().__init__()
         if not 0 < stage_one <= 1:

@@ -67,6 +67,10 @@ class Weighting(nn.Module, ABC):
     needs_head: bool = False
     """Whether the method reads each term's gradient on the student's last layer, so that every term must depend on it."""
 
+    needs_batch: bool = True
+    """Whether a sample's weights depend on the other samples of its batch, or on what is learned from them in the same step.
+    Where they do not, a batch in parts (``accumulate``) goes through once and not twice."""
+
     collapse_remedy: str | None = None
     """What to change if the influence drives all samples to one and the same term; None: the method sets the shares itself."""
 

@@ -17,6 +17,8 @@ class LabelsOnly(Weighting):
         UserError: by ``check``, if there is no label term.
     """
 
+    needs_batch = False
+
     def check(self, terms: tuple[str, ...], regression: bool) -> None:
         column(terms, "label")
 

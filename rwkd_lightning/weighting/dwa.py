@@ -28,6 +28,7 @@ class DynamicWeightAverage(Weighting):
         UserError: if window or temperature is out of range; by ``check``, for fewer than two terms.
     """
 
+    needs_batch = False
     sums: Tensor
     counts: Tensor
     batches: Tensor

@@ -23,6 +23,8 @@ class FixedAlpha(Weighting):
         UserError: if alpha or beta is out of range; by ``check``, if the label or the teacher term is missing.
     """
 
+    needs_batch = False
+
     def __init__(self, alpha: float = 0.5, beta: float = 1.0) -> None:
         super().__init__()
         if not 0 <= alpha <= 1:

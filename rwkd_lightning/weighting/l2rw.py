@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rwkd_lightning.bilevel import finite
 from rwkd_lightning.distributed import all_reduce_mean
 from rwkd_lightning.weighting.base import Step, Weighting, masked
 from rwkd_lightning.weighting.kd import FixedAlpha
@@ -44,9 +43,9 @@ class LearningToReweight(Weighting):
         fixed = masked(self.fixed(step), step.valid)
         if step.influence is None:
             return fixed
-        clipped = (fixed * finite(step.influence)).sum(1).clamp_min(0)
+        clipped = (fixed * step.influence).sum(1).clamp_min(0)
         mean = all_reduce_mean(clipped.mean())
-        return torch.where(mean > 0, clipped / mean, 0.0)[:, None] * fixed
+        return torch.where(mean == 0, 0.0, clipped / mean)[:, None] * fixed
 
     def __repr__(self) -> str:
         return f"l2rw(alpha={self.fixed.alpha:g})"

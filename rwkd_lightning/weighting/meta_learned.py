@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rwkd_lightning.bilevel import finite, normalised, surrogate_loss
+from rwkd_lightning.bilevel import normalised, surrogate_loss
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting, masked
 from rwkd_lightning.weighting.gates import p_log_p
@@ -42,7 +42,7 @@ class MetaLearned(Weighting):
         if step.influence is None:
             return None
         weights = masked(self(step), step.valid)
-        loss = surrogate_loss(weights, normalised(finite(step.influence)))
+        loss = surrogate_loss(weights, normalised(step.influence))
         if self.entropy:
             loss = loss + self.entropy * self.negative_entropy(weights).mean()
         return loss

@@ -22,6 +22,8 @@ class Oracle(Weighting):
             ``check``, without a label or a teacher term, or with others beside them.
     """
 
+    needs_batch = False
+
     def prepare(self, training_set: Mapping[str, Tensor]) -> None:
         if not any(name in training_set and bool(training_set[name].any()) for name in FLAGS):
             raise UserError("weighting=oracle needs to know what is corrupted: set data.label_noise or data.teacher_noise")

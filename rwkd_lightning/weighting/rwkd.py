@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rwkd_lightning.bilevel import finite, normalised
+from rwkd_lightning.bilevel import normalised
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.terms.base import at_least_float32
 from rwkd_lightning.weighting.base import History, Step
@@ -96,7 +96,7 @@ def mean_influence(step: Step) -> Tensor:
     history = step.history
     if step.influence is None:
         return torch.zeros_like(step.losses) if history is None else history.influence.to(step.losses.dtype)
-    now = normalised(finite(step.influence))
+    now = normalised(step.influence)
     if history is None:
         return now
     visits = history.visits[:, None]

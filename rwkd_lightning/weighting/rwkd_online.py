@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rwkd_lightning.bilevel import finite
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
 
@@ -35,7 +34,7 @@ class PerturbationRWKD(Weighting):
     def forward(self, step: Step) -> Tensor:
         if step.influence is None:  # before the first meta step
             return torch.full_like(step.losses, 1 / len(step.terms))
-        clipped = finite(step.influence).clamp_min(self.delta)
+        clipped = step.influence.clamp_min(self.delta)
         return clipped / clipped.sum(1, keepdim=True)
 
     def __repr__(self) -> str:

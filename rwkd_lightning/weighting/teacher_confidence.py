@@ -21,6 +21,8 @@ class TeacherConfidence(Weighting):
         UserError: by ``check``, for a regression, or if there is no label or no teacher term.
     """
 
+    needs_batch = False
+
     def forward(self, step: Step) -> Tensor:
         probabilities = at_least_float32(step.batch["teacher_logits"].detach()).softmax(1)
         labels = step.batch["labels"]

@@ -28,6 +28,8 @@ class WeightedSoftLabels(Weighting):
         UserError: if alpha is negative or infinite; by ``check``, for a regression, or without cross-entropy or teacher term.
     """
 
+    needs_batch = False
+
     def __init__(self, alpha: float = 2.5) -> None:
         super().__init__()
         if not 0 <= alpha < float("inf"):

@@ -67,8 +67,8 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], MetaStep] | None, dict[st
     "rwkd, all": (lambda: RWKD(ClassificationFeatures()), meta(All, FiniteDifference(1e-4, central=True)), {}),
     "rwkd, centred head": (lambda: RWKD(ClassificationFeatures()), meta(functools.partial(Head, True)), {}),
     "rwkd, lookahead": (lambda: RWKD(ClassificationFeatures()), meta(All, lookahead_lr=0.5), {}),
-    "rwkd, accumulated": (lambda: RWKD(ClassificationFeatures()), meta(HeadWithBank), {"accumulate": 2,
-                                                                                      "updated_weights": "current"}),
+    "rwkd, accumulated": (lambda: RWKD(ClassificationFeatures()), meta(HeadWithBank), {"accumulate": 3}),
+    "dwa, accumulated": (lambda: DynamicWeightAverage(window=2), None, {"accumulate": 3}),
     "rwkd, hidden": (lambda: RWKD(ClassificationFeatures(), ["ce", "kd", "hidden"]), meta(All), {}),
     "rwkd_online": (PerturbationRWKD, meta(All), {}),
     "mwn": (MetaWeightNet, meta(HeadWithBank), {}),
@@ -93,8 +93,7 @@ def run(case: str, precision: str, world: int, rank: int) -> dict[str, Tensor]:
     module = DistillationModule(student, terms, weighting(), lambda m: torch.optim.SGD(m.parameters(), lr=0.5, momentum=0.9),
                                 ROWS, meta=meta_step() if meta_step else None, schedule=linear_schedule, **options)
     before = [p.detach().clone().double() for p in module.trained.parameters()]
-    per_process = BATCH // world // options.get("accumulate", 1)
-    sampler = BucketBatchSampler([1] * ROWS, per_process, 0, num_replicas=world, rank=rank)
+    sampler = BucketBatchSampler([1] * ROWS, BATCH // world, 0, num_replicas=world, rank=rank)
     strategy: Any = DDPStrategy(process_group_backend="gloo") if world > 1 else "auto"
     trainer = lightning.Trainer(
         max_steps=STEPS, max_epochs=100, precision=precision, accelerator="cpu", devices=world, strategy=strategy, logger=False,

@@ -156,7 +156,8 @@ def test_bad_values_are_named(override: str, said: str, arguments: list[str], tm
 @pytest.mark.parametrize(("overrides", "said"), [
     (["weighting=rwkd_online", "meta.every=2"], "meta.every=1"),
     (["weighting=l2rw", "meta.every=2"], "meta.every=1"),
-    (["weighting=rwkd", "trainer.accumulate=2"], "meta.weights=current"),
+    (["weighting=rwkd", "meta=all", "trainer.accumulate=2"], "use meta=bank"),
+    (["weighting=kd", "trainer.accumulate=0"], "trainer.accumulate=0"),
     (["weighting=oracle"], "data.label_noise"),
     (["weighting=rwkd", "meta.loss=hardest"], "hard, soft, mix"),
     (["weighting=rwkd", "meta.lookahead_lr=-1"], "meta.lookahead_lr is -1"),

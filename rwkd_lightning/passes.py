@@ -1,0 +1,116 @@
+"""How a batch goes through the student: at once, or in parts that give what one pass over all of it would give.
+
+Weights that depend on the whole batch (a meta step, statistics) must be known before the first part's backward. So a batch in
+parts goes through twice: without a gradient for the weights, then with one, under the dropout masks of the first time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from rwkd_lightning.bilevel import RandomState
+from rwkd_lightning.errors import UserError
+
+Batch = dict[str, Tensor]
+Outputs = dict[str, Tensor]
+Run = Callable[[Batch], tuple[Outputs, Tensor]]
+"""Rows to the student's outputs and its losses ``(rows, K)``; it may add to the batch what the teacher says of them."""
+Backward = Callable[[Tensor, bool], None]
+"""Of a loss; whether it is the last one before the student's step."""
+
+
+class OnePass:
+    """The whole batch at once: the graph of the pass serves the backward.
+
+    Args:
+        batch: B rows.
+        run: see ``Run``.
+        backward: see ``Backward``.
+        device: whose generator draws the dropout masks.
+    """
+
+    def __init__(self, batch: Batch, run: Run, backward: Backward, device: torch.device) -> None:
+        self.backward = backward
+        self.randomness = RandomState.capture(device)
+        self.outputs, self.losses = run(batch)
+
+    def descend(self, weights: Tensor) -> None:
+        """The gradient of mean_i Σ_k w_ik·l_ik, for weights ``(B, K)``."""
+        self.backward((weights * self.losses).sum(1).mean(), True)
+
+
+class TwoPasses:
+    """A batch in parts, of which only one at a time has a graph. The generators end where the first pass leaves them.
+
+    Args:
+        batch: B rows; gets what ``run`` adds to its parts.
+        parts: the same, as ``split`` gives them.
+        run, backward, device: as for ``OnePass``.
+    """
+
+    def __init__(self, batch: Batch, parts: Sequence[Batch], run: Run, backward: Backward, device: torch.device) -> None:
+        self.parts, self.run, self.backward = parts, run, backward
+        self.states: list[RandomState] = []
+        passed = []
+        with torch.no_grad():
+            for part in parts:
+                self.states.append(RandomState.capture(device))
+                passed.append(run(part))
+        batch.update(joined(parts, parts))
+        self.randomness = self.states[0]
+        self.outputs = joined([outputs for outputs, _ in passed], parts)
+        self.losses = torch.cat([losses for _, losses in passed])
+
+    def descend(self, weights: Tensor) -> None:
+        """As ``OnePass.descend``, part by part."""
+        shares = torch.split(weights, [rows(part) for part in self.parts])
+        for place, (part, state, share) in enumerate(zip(self.parts, self.states, shares, strict=True)):
+            with state.replay():
+                _, losses = self.run(part)
+            self.backward((share * losses).sum() / len(weights), place == len(self.parts) - 1)
+
+
+def split(batch: Batch, parts: int) -> list[Batch]:
+    """The rows in their order, in so many parts whose sizes differ by one at most; fewer where there are fewer rows.
+
+    Raises:
+        UserError: for a tensor that has another number of rows than the batch, and so cannot be cut.
+    """
+    count = rows(batch)
+    if parts == 1 or count == 1:
+        return [batch]
+    sized = {name: value for name, value in batch.items() if isinstance(value, Tensor) and value.ndim}
+    for name, value in sized.items():
+        if len(value) != count:
+            raise UserError(f"trainer.accumulate={parts}: batch[{name!r}] has {len(value)} rows and the batch {count}, so it "
+                            "cannot be cut; give it a row a sample, or use trainer.accumulate=1")
+    number = min(parts, count)
+    sizes = [count // number + (place < count % number) for place in range(number)]
+    cut = {name: torch.split(value, sizes) for name, value in sized.items()}
+    return [{name: cut[name][place] if name in cut else value for name, value in batch.items()} for place in range(number)]
+
+
+def joined(found: Sequence[Mapping[str, Tensor]], parts: Sequence[Batch]) -> dict[str, Tensor]:
+    """What was found of each part, as one, by name; what has no rows is the same in all of them.
+
+    Raises:
+        UserError: for a tensor that has another number of rows than its part.
+    """
+    whole: dict[str, Tensor] = {}
+    for name, value in found[0].items():
+        if not isinstance(value, Tensor) or not value.ndim:
+            whole[name] = value
+        elif len(value) != rows(parts[0]):
+            raise UserError(f"trainer.accumulate={len(parts)}: {name!r} has {len(value)} rows for a part of {rows(parts[0])}, so "
+                            "it cannot be put together; give it a row a sample, or use trainer.accumulate=1")
+        else:
+            whole[name] = torch.cat([one[name] for one in found])
+    return whole
+
+
+def rows(batch: Mapping[str, Tensor]) -> int:
+    """B."""
+    return len(batch["index"])
