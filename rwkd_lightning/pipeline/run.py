@@ -37,6 +37,7 @@ from rwkd_lightning.pipeline.parts import (
     weighting_of,
 )
 from rwkd_lightning.pipeline.report import table
+from rwkd_lightning.pipeline.slurm import restarted
 from rwkd_lightning.store import Store
 from rwkd_lightning.terms import Term
 from rwkd_lightning.weighting import Weighting
@@ -53,11 +54,12 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         UserError: for every mistake in the input, before training starts where that is possible.
     """
     finished = folder / "metrics.json"
-    if config.force and is_first():
+    force = config.force and not restarted()  # a job that goes on must not throw away what it has
+    if force and is_first():
         for leftover in ("metrics.json", "weights.parquet", "student", "predictions", "checkpoints", "log"):
             path = folder / leftover
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    if finished.is_file() and not config.force:
+    if finished.is_file() and not force:
         result: dict[str, Any] = json.loads(finished.read_text())
         if is_first():
             print(f"\n{table(result, str(folder))}\nalready finished; add force=true to run it again")
