@@ -41,7 +41,8 @@ def check(arguments: Sequence[str], conf: Path) -> None:
     if importlib.util.find_spec("submitit") is None:
         raise UserError("hydra/launcher=slurm needs Hydra's launcher for SLURM: pip install hydra-submitit-launcher")
     if given.get("trainer.devices") and given["trainer.devices"].is_sweep_override():
-        raise UserError(f"{given['trainer.devices'].input_line}: the jobs of one command get the same resources; one command each")
+        raise UserError(f"{given['trainer.devices'].input_line}: the jobs of one command get the same resources; one command "
+                        "each")
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
         try:
             single = [override.input_line or "" for override in overrides if not override.is_sweep_override()]
@@ -51,8 +52,8 @@ def check(arguments: Sequence[str], conf: Path) -> None:
             return
         check_resources(trainer, resources)
     if not parsed.cfg and not (shutil.which("srun") and shutil.which("sbatch")):
-        raise UserError("hydra/launcher=slurm: there is no sbatch and srun here; submit on a machine of the cluster, or try the jobs "
-                        "on this one with hydra/launcher=submitit_local trainer=default")
+        raise UserError("hydra/launcher=slurm: there is no sbatch and srun here; submit on a machine of the cluster, or try the "
+                        "jobs on this one with hydra/launcher=submitit_local trainer=default")
 
 
 def check_resources(trainer: Any, resources: Any) -> None:

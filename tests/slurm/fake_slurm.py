@@ -1,11 +1,12 @@
 """A cluster of one machine: ``sbatch``, ``srun``, ``sacct`` and ``scontrol requeue`` as far as submitit uses them.
 
-The name under which this file is called says which one it is. What they know of each other lies in the folder FAKE_SLURM: what was
-submitted, ``ID.state`` and ``ID.tasks`` (process ids) of each job, ``ID.requeue`` where it is to run again.
+What they know of each other lies in the folder FAKE_SLURM: what was submitted, ``ID.state`` and ``ID.tasks`` (process ids) of each
+job, ``ID.requeue`` where it is to run again.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shlex
@@ -46,7 +47,8 @@ def controller(jobs: list[str]) -> None:
                 environment |= {"SLURM_ARRAY_JOB_ID": str(FIRST_JOB), "SLURM_ARRAY_TASK_ID": str(i)}
             (state() / f"{job}.state").write_text("RUNNING")
             with (state() / f"{job}.out").open("a") as output:
-                done = subprocess.run(["bash", state() / "submitted.sh"], env=environment, stdout=output, stderr=output, check=False)
+                done = subprocess.run(["bash", state() / "submitted.sh"], env=environment, stdout=output, stderr=output,
+                                      check=False)
             if not (state() / f"{job}.requeue").exists():
                 break
             (state() / f"{job}.requeue").unlink()
@@ -63,7 +65,7 @@ def srun(arguments: list[str]) -> None:
     tasks, job = [], os.environ["JOB"]
     for rank in range(int(os.environ["SLURM_NTASKS"])):
         names = {"%j": os.environ["SLURM_JOB_ID"], "%A": str(FIRST_JOB), "%a": job.rpartition("_")[2], "%t": str(rank)}
-        output, error = (re.sub("%.", lambda found: names[found[0]], file) for file in files.values())
+        output, error = (functools.reduce(lambda file, item: file.replace(*item), names.items(), file) for file in files.values())
         environment = {**os.environ, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0",
                        "SLURM_STEP_NUM_TASKS": os.environ["SLURM_NTASKS"]}
         Path(output).parent.mkdir(parents=True, exist_ok=True)
