@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline import overrides
+from rwkd_lightning.pipeline import overrides, slurm
 
 
 def config_digest(*, _root_: DictConfig) -> str:
@@ -49,7 +49,8 @@ def main(config: DictConfig) -> None:
     if HydraConfig.get().mode == RunMode.MULTIRUN:  # a process that Lightning starts beside this one is to do this job alone
         sys.argv[1:] = HydraConfig.get().overrides.task
     try:
-        run(config, Path(HydraConfig.get().runtime.output_dir))
+        with slurm.together():
+            run(config, Path(HydraConfig.get().runtime.output_dir))
     except UserError as error:
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             sys.exit(str(error))
@@ -61,6 +62,7 @@ def main(config: DictConfig) -> None:
 if __name__ == "__main__":
     try:
         overrides.check(sys.argv[1:], CONF)
+        slurm.check(sys.argv[1:], CONF)
     except UserError as error:
         sys.exit(str(error))
     main()

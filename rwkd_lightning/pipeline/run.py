@@ -42,6 +42,7 @@ from rwkd_lightning.pipeline.parts import (
     weighting_of,
 )
 from rwkd_lightning.pipeline.report import table
+from rwkd_lightning.pipeline.slurm import restarted
 from rwkd_lightning.pipeline.stopping import Stop
 from rwkd_lightning.store import Store
 from rwkd_lightning.terms import Term
@@ -59,7 +60,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         UserError: for every mistake in the input, before training starts where that is possible.
     """
     finished = folder / "metrics.json"
-    if finished.is_file() and not config.force:
+    force = config.force and not restarted()  # a job that goes on must not throw away what it has
+    if finished.is_file() and not force:
         result: dict[str, Any] = json.loads(finished.read_text())
         if is_first():
             print(f"\n{table(result, str(folder))}\nalready finished; add force=true to run it again")
@@ -68,7 +70,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         logging.getLogger("rwkd_lightning").setLevel(logging.WARNING)  # the first process tells
     stop = Stop()
     with stop.listening(), memory_told(), writing(folder, "runs_dir"), only_one(folder):
-        return carry_out(config, folder, stop)
+        return carry_out(config, folder, stop, force)
 
 
 @contextlib.contextmanager
@@ -97,9 +99,9 @@ def remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def carry_out(config: DictConfig, folder: Path, stop: Stop) -> dict[str, Any]:
+def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict[str, Any]:
     """All stages, one after the other."""
-    if config.force and is_first():
+    if force and is_first():
         for name in ("metrics.json", "weights.parquet", "student", "predictions", "checkpoints", "log"):
             remove(folder / name)
     start = time.perf_counter()
