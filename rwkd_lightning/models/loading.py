@@ -88,7 +88,7 @@ def load_classifier(path: str, task: TaskSpec, layers: Sequence[int] | None = No
         raise UserError(f"model {path!r} in {folder} cannot be loaded as a sequence classifier ({_line(error)}); if a file is "
                         "cut off, fetch it again") from error
     refuse_missing_blocks(network, report["missing_keys"], path)
-    refuse_other_shapes(network, report, path, keeps_head=trained or not new_head)
+    refuse_other_shapes(network, report, path)
     outside = [name for name, _ in network.named_parameters() if not name.startswith(f"{network.base_model_prefix}.")]
     fresh = any(name in report["missing_keys"] for name in outside)
     if trained and fresh:
@@ -99,6 +99,9 @@ def load_classifier(path: str, task: TaskSpec, layers: Sequence[int] | None = No
     elif not fresh:
         names = [config.id2label[i] for i in range(config.num_labels)]
         order = check_head(names, config.problem_type, task, path, labels)
+        if head := sorted(report["mismatched_keys"]):
+            raise UserError(f"model {path!r} names {len(names)} outputs in its config.json, and its weights hold {head[0][0]} of "
+                            f"{list(head[0][1])}; fetch both anew")
         if trained:
             classifier.order = order
         elif order != sorted(order):
@@ -137,12 +140,12 @@ def refuse_missing_blocks(network: nn.Module, missing: Sequence[str], path: str)
                         "are of another model than its config.json, or cut off")
 
 
-def refuse_other_shapes(network: nn.Module, report: Mapping[str, Any], path: str, keeps_head: bool) -> None:
-    """Refuse weights that are not those of config.json: transformers fills in random ones, or leaves blocks out."""
+def refuse_other_shapes(network: nn.Module, report: Mapping[str, Any], path: str) -> None:
+    """Refuse a backbone's weights that are not those of config.json: transformers fills in random ones, or leaves some out."""
     of = f"model {path!r}: its weights are of another model than its config.json"
     inside = f"{network.base_model_prefix}."
     for name, given, wanted in sorted(report["mismatched_keys"]):
-        if keeps_head or name.startswith(inside):
+        if name.startswith(inside):
             raise UserError(f"{of} ({name} is {list(given)}, and by the config {list(wanted)}); fetch both anew")
     lost = [name for name in report["missing_keys"] if name.startswith(inside) and "embeddings." in name]
     if lost:
