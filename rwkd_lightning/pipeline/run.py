@@ -21,6 +21,7 @@ from rwkd_lightning.models import Classifier
 from rwkd_lightning.module import DistillationModule
 from rwkd_lightning.optim import adamw, linear_schedule
 from rwkd_lightning.pipeline import teacher as stages
+from rwkd_lightning.pipeline import values
 from rwkd_lightning.pipeline.artefacts import probe_scores, write_json, write_student, write_weights
 from rwkd_lightning.pipeline.evaluate import evaluate, predict_hidden
 from rwkd_lightning.pipeline.fit import Fitted, fit
@@ -71,6 +72,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
 def carry_out(config: DictConfig, folder: Path) -> dict[str, Any]:
     """All stages, one after the other."""
     start = time.perf_counter()
+    values.check(config)
     lightning.seed_everything(config.seed, workers=True, verbose=False)  # the meta-learner is initialised here
     weighting, terms, trainer_options = weighting_of(config), terms_of(config), trainer_of(config)
     folder.mkdir(parents=True, exist_ok=True)
