@@ -63,7 +63,9 @@ def check(arguments: Sequence[str], conf: Path) -> None:
         raise UserError(f"the command line cannot be read ({first_line(error)}); write KEY=VALUE, and put quotes around a text with "
                         "blanks, commas or brackets: KEY=\"'a text'\"") from error
     inspect(overrides, conf)
-    whole.check(overrides, conf)
+    if not any(override.key_or_group == "hydra.searchpath" for override in overrides):  # other configs too
+        sweep = parsed.multirun or any(override.key_or_group == "hydra.mode" for override in overrides)
+        whole.check(overrides, conf, sweep)
 
 
 def inspect(overrides: Sequence[Override], conf: Path) -> None:

@@ -107,7 +107,7 @@ OPTIONAL: dict[str, Kind] = {
         f"{prefix}hidden": whole(1, 100_000), f"{prefix}window": COUNT, f"{prefix}gate.bound": or_null(RATE),
         **{f"{prefix}{key}": number() for key in ("alpha", "beta", "entropy", "evidence", "smoothing", "delta", "asymmetry")},
     }.items()},
-    "*_target_": TEXT,
+    "weighting.features": GROUP, "weighting.gate": or_null(GROUP), "weighting.inner": GROUP, "*_target_": TEXT,
 }
 """Keys that some options have; the first pattern that fits counts."""
 
@@ -134,6 +134,8 @@ def check(config: DictConfig) -> None:
 
 def kind_of(key: str) -> Kind:
     """What the value of a key may be."""
+    if key.startswith("loss_terms.") and key.count(".") == 1:
+        return GROUP
     return NEEDED.get(key) or next((kind for name, kind in OPTIONAL.items() if fnmatchcase(key, name)), ANY)
 
 

@@ -25,13 +25,13 @@ from rwkd_lightning.places import place
 DIGEST = "${config_digest:}"  # a resolver of train.py
 
 
-def check(overrides: Sequence[Override], conf: Path) -> None:
+def check(overrides: Sequence[Override], conf: Path, sweep: bool = False) -> None:
     """Check the config of a run; of a sweep that of its first job, and each value that is swept on its own.
 
     Raises:
         UserError: if Hydra cannot compose it, for a value of another type or out of range, for a folder that cannot be.
     """
-    jobs = [list(expanded(override, conf)) or [override] for override in overrides]
+    jobs = [(list(expanded(override, conf)) if sweep else []) or [override] for override in overrides]
     for several in jobs:
         for single in several[1:]:
             if not single.is_delete() and not isinstance(single.value(), dict):
@@ -50,6 +50,8 @@ def check(overrides: Sequence[Override], conf: Path) -> None:
 
 def plain(value: Any) -> Any:
     """What Hydra's parser read, without the quotes that it remembers."""
+    if isinstance(value, dict):
+        return {plain(key): plain(inner) for key, inner in value.items()}
     return [plain(inner) for inner in value] if isinstance(value, list) else getattr(value, "text", value)
 
 

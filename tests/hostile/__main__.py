@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 import warnings
+import os
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
