@@ -60,7 +60,7 @@ def _entry(folder: Path) -> Entry | None:
             used = max(used, stat.st_mtime)
     kept: dict[str, Any] = {}
     if finished:
-        with suppress(OSError, ValueError, TypeError):
+        with suppress(OSError, ValueError, TypeError, RecursionError):
             kept = dict(json.loads((folder / "key.json").read_text()))
     return Entry(folder.parent.name, named["hash"] or named["left"], folder, not finished, size, used, kept)
 
@@ -73,7 +73,8 @@ def words(entry: Entry) -> str:
     if not isinstance(key, dict):
         return "key.json is unreadable"
     about = entry.kept.get("for") or key.get("for")
-    return "; ".join([*([str(about)] if about else []), ", ".join(_pairs(key))])
+    text = "; ".join([*([str(about)] if about else []), ", ".join(_pairs(key))])
+    return "".join(c if c.isprintable() else "?" for c in text)  # somebody else's file, on a terminal
 
 
 def _pairs(key: dict[str, Any]) -> Iterator[str]:

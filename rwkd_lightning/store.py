@@ -8,13 +8,16 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rwkd_lightning.disk import check_room, writing
 from rwkd_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _verified: dict[Path, Any] = {}  # folders whose bytes this process has hashed, with what their files looked like then
 
@@ -117,6 +120,30 @@ def digests(folder: Path) -> dict[str, str]:
     return found
 
 
+def tensors(file: Path, shapes: Mapping[str, Sequence[int | None]]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file of the store, memory-mapped.
+
+    Args:
+        shapes: of each tensor that must be in it, None for a size that may be any.
+
+    Raises:
+        UserError: if it is no such file, as where something else was put in its place.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        found: dict[str, Tensor] = load_file(file)
+    except Exception as error:  # SafetensorError is no subclass of anything that says so
+        raise UserError(f"cache {file.parent}: {file.name} is no safetensors file ({str(error)[:160]}); delete {file.parent} and "
+                        "run again to rebuild it") from error
+    for name, shape in shapes.items():
+        has = list(found[name].shape) if name in found else None
+        if has is None or len(has) != len(shape) or any(size not in (None, x) for x, size in zip(has, shape, strict=True)):
+            raise UserError(f"cache {file.parent}: {name} in {file.name} has the shape {has}, and not {list(shape)}; delete "
+                            f"{file.parent} and run again to rebuild it")
+    return found
+
+
 def verify(folder: Path, key: Mapping[str, Any]) -> None:
     """Raise UserError unless the folder holds exactly what was built for this key.
 
@@ -127,7 +154,9 @@ def verify(folder: Path, key: Mapping[str, Any]) -> None:
     try:
         kept = json.loads((folder / "key.json").read_text())
         kept_key, files = dict(kept["key"]), dict(kept["files"])
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        if not files or not all(name == Path(name).name or ".." not in Path(name).parts and name[0] not in "/~" for name in files):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OSError) as error:
         raise UserError(f"cache {folder}: key.json is unreadable; {way_out}") from error
     expected = json.loads(json.dumps(key))
     if kept_key != expected:

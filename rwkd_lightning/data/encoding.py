@@ -64,9 +64,26 @@ def encode_kept(data: TaskData, split: str, tokenizer: Any, max_length: int, sto
 
     about = f"{data.task.name} {split}, {len(rows)} rows, max_length={max_length}"
     folder = store.get("tokens", key, build, about)
-    with pa.memory_map(str(folder / "tokens.arrow")) as source:
-        table = pa.ipc.open_file(source).read_all()
+    table = _read(folder, len(rows))
     _tell_cut(table, max_length, split)
+    return table
+
+
+def _read(folder: Path, size: int) -> pa.Table:
+    """The table kept there, mapped; UserError where something else is in its place."""
+    import pyarrow as pa
+
+    broken = UserError(f"cache {folder}: tokens.arrow does not hold the tokens of {size} texts; delete {folder} and run again to "
+                       "rebuild it")
+    try:
+        with pa.memory_map(str(folder / "tokens.arrow")) as source:
+            table = pa.ipc.open_file(source).read_all()
+        table.validate(full=True)  # of a mapped file, offsets beyond its end would be read
+        sound = len(table) == size and int(table.schema.metadata[b"cut"]) >= 0 and table["input_ids"].type == pa.list_(pa.int32())
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise broken from error
+    if not sound:
+        raise broken
     return table
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from rwkd_lightning.data.splits import stratified_group_split
 from rwkd_lightning.data.task import TaskData, TaskSpec, check_split, column, split_from_table, table_of
 from rwkd_lightning.errors import UserError
+from rwkd_lightning.places import place
 
 if TYPE_CHECKING:
     import datasets
@@ -103,6 +104,8 @@ def _plain(spec: TaskSpec, split: str, rows: datasets.Dataset) -> datasets.Datas
 
     where = f"split {split!r} of task {spec.name!r}"
     hidden = split in spec.hidden_splits
+    if twice := sorted({name for name in spec.columns if rows.column_names.count(name) > 1}):
+        raise UserError(f"{where} has {rows.column_names.count(twice[0])} columns {twice[0]!r}; leave one")
     for name in spec.columns:
         if name not in rows.column_names and not (hidden and name == "label"):
             near = difflib.get_close_matches(name, rows.column_names, n=1)
@@ -111,7 +114,9 @@ def _plain(spec: TaskSpec, split: str, rows: datasets.Dataset) -> datasets.Datas
     table = table_of(rows)
     for name in spec.text_columns:
         if not (pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type)):
-            raise UserError(f"{where} has {table[name].type} in column {name!r}, first {table[name][0]}; give text")
+            raise UserError(f"{where} has {table[name].type} in column {name!r}, first {_first(table[name])}; give text")
+    if not pa.types.is_integer(table["idx"].type):  # Arrow would read "0x1F" as 31, and a date as its microseconds
+        raise UserError(f"{where} has {table['idx'].type} in column 'idx', first {_first(table['idx'])}; give whole numbers")
     if hidden:  # even where a file carries labels, as that of mrpc does: they are not to be seen
         columns = {name: table[name] for name in ("idx", *spec.text_columns)}
         table = pa.table({**columns, "label": pa.array(np.full(len(table), spec.hidden_label))})
@@ -119,8 +124,9 @@ def _plain(spec: TaskSpec, split: str, rows: datasets.Dataset) -> datasets.Datas
         _check_label_column(spec, where, rows.features["label"], table["label"])
     try:
         plain = split_from_table(spec, table)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{where} has a value that does not fit its column ({_cause(error)}); idx is an integer") from error
+    except pa.ArrowException as error:
+        raise UserError(f"{where} has a value that does not fit its column ({_cause(error)}); give labels and idx that fit into "
+                        "64 bits") from error
     check_split(spec, split, plain)  # now: what follows needs sound labels
     if spec.is_regression and not hidden:
         labels, idx = column(plain, "label"), column(plain, "idx")
@@ -139,13 +145,21 @@ def _check_label_column(spec: TaskSpec, where: str, feature: Any, labels: pyarro
     if pa.types.is_integer(labels.type) or (spec.is_regression and pa.types.is_floating(labels.type)):
         return
     known = " or ".join(f"{number} ({name})" for number, name in enumerate(spec.label_names or ()))
-    first = repr(labels[0].as_py()) if len(labels) else "nothing"
-    raise UserError(f"{where} has {labels.type} in column 'label', first {first}; expected {known or 'a number from 0 to 5'}")
+    raise UserError(f"{where} has {labels.type} in column 'label', first {_first(labels)}; expected "
+                    f"{known or 'a number from 0 to 5'}")
+
+
+def _first(column: pyarrow.ChunkedArray) -> str:
+    """The first value, for a message; a date beyond the years that Python knows has no repr of its own."""
+    try:
+        return repr(column[0].as_py())[:80] if len(column) else "nothing"
+    except Exception:
+        return "a value that Python cannot hold"
 
 
 def _load(spec: TaskSpec, path: str) -> dict[str, datasets.Dataset]:
     """Return the splits that `spec` needs as they are in the files: train, the evaluation and the hidden ones."""
-    local = Path(path).expanduser()
+    local = place(path, "data.path")
     # A hub name is "owner/name"; whatever else it looks like was meant as a directory.
     is_hub_name = path.count("/") == 1 and not path.startswith((".", "/", "~")) and not path.endswith("/")
     if not local.is_dir() and not is_hub_name:
@@ -191,7 +205,7 @@ def _read(local: Path, path: str, config: str, split: str) -> datasets.Dataset:
             raise UserError(f"{file} is not a whole Parquet file ({_cause(error)}); fetch it again") from error
     try:
         return Dataset(pa.concat_tables(tables))
-    except (pa.ArrowException, ValueError, TypeError, NotImplementedError) as error:
+    except Exception as error:  # columns that datasets does not know, or features in the file's metadata that are none
         raise UserError(f"{files[0]} has columns that datasets cannot hold ({_cause(error)}); write it anew") from error
 
 

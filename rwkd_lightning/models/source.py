@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rwkd_lightning.errors import UserError
+from rwkd_lightning.places import place
 from rwkd_lightning.store import file_digest
 
 WEIGHTS, SHARDS = "model.safetensors", "model.safetensors.index.json"
@@ -26,21 +27,24 @@ def find(path: str) -> Path:
     Raises:
         UserError: if it is not there, lacks weights or has only pickled ones, or needs code of its own.
     """
-    folder = _package(path) if path.startswith("package:") else _directory(path) or _hub(path)
+    local = place(path, "a model's path")
+    folder = _package(path) if path.startswith("package:") else _directory(local) or _hub(path)
     check(folder, path)
     return folder
 
 
 def _package(path: str) -> Path:
     name, _, folder = path.removeprefix("package:").partition("/")
+    if not name.isidentifier() or folder.startswith("/") or ".." in Path(folder).parts:
+        # a dotted name would import what it lies in
+        raise UserError(f"model {path!r} is no folder of a package; write package:NAME/FOLDER, or give a directory")
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f"model {path!r}: the package {name} is not installed; pip install {name.replace('_', '-')}")
     return Path(spec.submodule_search_locations[0]) / folder
 
 
-def _directory(path: str) -> Path | None:
-    folder = Path(path).expanduser()
+def _directory(folder: Path) -> Path | None:
     if not folder.is_dir():
         return None
     return folder / "student" if (folder / "student" / "config.json").is_file() else folder
@@ -75,10 +79,20 @@ def check(folder: Path, path: str) -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     kind = config.get("model_type")
-    if kind not in CONFIG_MAPPING_NAMES:
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING_NAMES:
         asks = "asks for code of its own (auto_map), which is never run" if "auto_map" in config else "is of no known kind"
         raise UserError(f"model {path!r}: its config.json {asks} (model_type {kind!r}); give a model whose class is part of "
                         "transformers, or a newer transformers")
+    for name in ("attn_implementation", "_attn_implementation"):
+        if isinstance(value := config.get(name), dict) or "/" in str(value):
+            raise UserError(f"model {path!r}: its config.json asks for an attention of its own ({name}={value!r}), code of a hub "
+                            f"which is never run; delete {name} there")
+    if config.get("quantization_config"):
+        raise UserError(f"model {path!r}: its weights are quantised (quantization_config in config.json), and training needs "
+                        "whole ones; give the model that it was made of")
+    if (folder / "adapter_config.json").exists():
+        raise UserError(f"model {path!r} in {folder} is an adapter to other weights (adapter_config.json), which would be left "
+                        "out or fetched from elsewhere; merge it first: merge_and_unload().save_pretrained(DIR)")
     missing = [name for name in shards(folder, path) if not (folder / name).is_file()]
     if not missing:
         return
@@ -92,11 +106,14 @@ def check(folder: Path, path: str) -> None:
 def read_config(folder: Path, path: str) -> dict[str, Any]:
     """``config.json`` as it is written."""
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"model {path!r}: no config.json in {folder}; give the directory that save_pretrained wrote") from error
-    except ValueError as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise UserError(f"model {path!r}: {folder / 'config.json'} is not JSON ({_line(error)}); fetch it again") from error
+    if not isinstance(config, dict):
+        raise UserError(f"model {path!r}: {folder / 'config.json'} is not JSON of a config (a {type(config).__name__}); fetch it "
+                        "again")
     return config
 
 
@@ -105,9 +122,14 @@ def shards(folder: Path, path: str) -> list[str]:
     if (folder / WEIGHTS).is_file() or not (folder / SHARDS).is_file():
         return [WEIGHTS]
     try:
-        return sorted(set(json.loads((folder / SHARDS).read_text())["weight_map"].values()))
-    except (ValueError, KeyError) as error:
+        named = set(json.loads((folder / SHARDS).read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise UserError(f"model {path!r}: {folder / SHARDS} cannot be read ({_line(error)}); fetch it again") from error
+    wrong = [name for name in named if not isinstance(name, str) or not name.endswith(".safetensors") or name != Path(name).name]
+    if wrong or not named:
+        raise UserError(f"model {path!r}: {folder / SHARDS} names {wrong[0] if wrong else None!r} as a file with weights; it must "
+                        "name safetensors files beside it")
+    return sorted(named)
 
 
 def fingerprint(folder: Path) -> dict[str, str]:

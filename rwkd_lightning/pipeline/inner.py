@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from rwkd_lightning.combinations import check_reach
@@ -22,7 +22,7 @@ from rwkd_lightning.models import Classifier, fingerprint, load_classifier, load
 from rwkd_lightning.pipeline import teacher as stages
 from rwkd_lightning.pipeline.parts import create
 from rwkd_lightning.pipeline.predict import predict
-from rwkd_lightning.store import Store
+from rwkd_lightning.store import Store, tensors
 from rwkd_lightning.terms import Term
 from rwkd_lightning.weighting import Weighting
 
@@ -70,7 +70,7 @@ def check_inside(config: DictConfig, task: TaskSpec, terms: Sequence[Term], weig
                         raise UserError(f"the term {term.name!r} reads the state of the first token, and the tokenizer of "
                                         f"{name!r} puts none there that stands for the text; use "
                                         f"loss_terms.{term.name}.pool=mean")
-    theta: Restriction = create(config.meta.theta)
+    theta = create(config.meta.theta, Restriction)
     check_reach(terms, weighting, theta, student)
 
 
@@ -112,5 +112,4 @@ def states(config: DictConfig, name: str, network: Classifier, teacher: stages.T
         save_file({name: computed}, folder / "states.safetensors")
 
     folder = store.get("states", key, build, about=f"{data.task.name}: {name} of {config.pair.teacher.path}")
-    kept: Tensor = load_file(folder / "states.safetensors")[name]
-    return kept
+    return tensors(folder / "states.safetensors", {name: (len(data.splits["train"]), None, None)})[name]

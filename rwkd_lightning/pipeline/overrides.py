@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline import usage
+from rwkd_lightning.pipeline import usage, whole
 from rwkd_lightning.pipeline.keys import (
     Missing,
     Unclear,
@@ -33,9 +33,9 @@ from rwkd_lightning.pipeline.keys import (
     shown,
     siblings,
 )
+from rwkd_lightning.pipeline.sweeps import ENOUGH, combinations, expanded
+from rwkd_lightning.pipeline.values import first_line
 
-ENOUGH = 200  # values of one sweep that are looked at
-COMBINATIONS = 8  # a composition takes 0.1 s; of larger sweeps, each group is varied on its own
 ANYTHING = ("trainer.devices", "loss_terms.hidden.layers")  # a text or a list
 
 
@@ -58,9 +58,14 @@ def check(arguments: Sequence[str], conf: Path) -> None:
     if parsed.info or parsed.hydra_help or parsed.shell_completion:
         return
     try:
-        inspect(OverridesParser.create().parse_overrides(parsed.overrides), conf)
-    except HydraException:
-        return  # such as a syntax error: Hydra will tell it
+        overrides = OverridesParser.create().parse_overrides(parsed.overrides)
+    except HydraException as error:
+        raise UserError(f"the command line cannot be read ({first_line(error)}); write KEY=VALUE, and put quotes around a text with "
+                        "blanks, commas or brackets: KEY=\"'a text'\"") from error
+    inspect(overrides, conf)
+    if not any(override.key_or_group == "hydra.searchpath" for override in overrides):  # other configs too
+        sweep = parsed.multirun or any(override.key_or_group == "hydra.mode" for override in overrides)
+        whole.check(overrides, conf, sweep)
 
 
 def inspect(overrides: Sequence[Override], conf: Path) -> None:
@@ -105,32 +110,6 @@ def related(key: str, added: Sequence[str]) -> bool:
     return any(f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.") for other in added)
 
 
-def expanded(override: Override, conf: Path) -> Iterator[Override]:
-    """An override for each value of a sweep, as Hydra's sweeper makes them; any other as it is."""
-    if not override.is_sweep_override():
-        yield override
-        return
-    value = override.value()
-    if isinstance(value, Glob):
-        texts = iter(value.filter(list(usage.options(conf, override.key_or_group))))
-    elif override.is_discrete_sweep():
-        texts = override.sweep_string_iterator()
-    else:
-        return
-    for text in itertools.islice(texts, ENOUGH):
-        yield OverridesParser.create().parse_override(f"{override.get_key_element()}={text}")
-
-
-def combinations(swept: Sequence[Sequence[Override]]) -> list[tuple[Override, ...]]:
-    """Every combination of the options of a sweep; of many, the first and those that differ from it in one option."""
-    first = [options[:1] for options in swept]
-    few = list(itertools.islice(itertools.product(*swept), COMBINATIONS + 1))
-    if len(few) <= COMBINATIONS:
-        return few
-    one_by_one = [itertools.product(*first[:i], options[1:], *first[i + 1:]) for i, options in enumerate(swept)]
-    return [*itertools.product(*first), *itertools.chain(*one_by_one)]
-
-
 def composition(chosen: Sequence[Override], *more: str) -> Composed | None:
     """The config for these options; None where Hydra has an objection, which it will tell itself."""
     try:
@@ -155,6 +134,8 @@ def check_option(override: Override, conf: Path, with_deletions: bool) -> None:
         value = single.value()
         for name in value if isinstance(value, list) else [value]:
             name = shown(name)
+            if name.startswith("/") or ".." in name.split("/"):  # it would be part of the name of the run's folder
+                raise UserError(f"{plus}{group}={name} leaves the folder of the group; known are {', '.join(known)}")
             if "/" in name or "${" in name or name.removesuffix(".yaml") in known:
                 continue
             near = difflib.get_close_matches(name, known, 1)

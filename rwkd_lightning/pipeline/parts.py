@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+import lightning
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from rwkd_lightning.bilevel import Engine
 from rwkd_lightning.combinations import check_accumulate
 from rwkd_lightning.data.datamodule import DistillationDataModule
 from rwkd_lightning.data.task import TaskData, TaskSpec
 from rwkd_lightning.errors import UserError
-from rwkd_lightning.meta import MetaStep
+from rwkd_lightning.meta import MetaStep, Restriction
 from rwkd_lightning.models import Classifier, check_inputs, load_classifier, load_tokenizer
-from rwkd_lightning.pipeline.fit import refuse
+from rwkd_lightning.pipeline.fit import quiet, refuse
 from rwkd_lightning.terms import Term
 from rwkd_lightning.weighting import Weighting
+
+Made = TypeVar("Made")
 
 
 def data_of(config: DictConfig) -> TaskData:
@@ -25,7 +30,7 @@ def data_of(config: DictConfig) -> TaskData:
     Raises:
         UserError: also where a probe is asked for that the task has no classes for.
     """
-    data: TaskData = create(config.task.load)
+    data = create(config.task.load, TaskData)
     if data.task.is_regression != config.task.regression:
         raise UserError(f"task={data.task.name}: task.regression is {config.task.regression}, but its data says otherwise")
     if data.task.is_regression and (config.data.label_noise or config.data.teacher_noise or config.data.meta_noise):
@@ -54,8 +59,7 @@ def check_student(config: DictConfig, task: TaskSpec) -> tuple[Classifier, Any]:
 
 def weighting_of(config: DictConfig) -> Weighting:
     """The weighting method, or the reason why not."""
-    weighting: Weighting = create(config.weighting)
-    return weighting
+    return create(config.weighting, Weighting)
 
 
 def terms_of(config: DictConfig) -> list[Term]:
@@ -80,8 +84,7 @@ def term_of(config: DictConfig, name: str) -> Term:
     """
     if name not in config.loss_terms:
         raise UserError(f"terms: {name!r} is not known; known are {', '.join(sorted(config.loss_terms))}")
-    term: Term = create(config.loss_terms[name])
-    return term
+    return create(config.loss_terms[name], Term)
 
 
 def meta_of(config: DictConfig, loaders: DistillationDataModule) -> MetaStep:
@@ -90,28 +93,42 @@ def meta_of(config: DictConfig, loaders: DistillationDataModule) -> MetaStep:
     if config.meta.loss not in by_loss:
         raise UserError(f"meta.loss={config.meta.loss!r} is not known; known are {', '.join(by_loss)}")
     terms = [term_of(config, name) for name in by_loss[config.meta.loss]]
-    return MetaStep(create(config.meta.engine), create(config.meta.theta), terms, loaders.meta_stream,
+    return MetaStep(create(config.meta.engine, Engine), create(config.meta.theta, Restriction), terms, loaders.meta_stream,
                     config.meta.lookahead_lr, config.meta.every, config.meta.start)
 
 
-def create(config: DictConfig) -> Any:
-    """Instantiate, with our own errors as they are and not wrapped in Hydra's."""
+def create(config: DictConfig, kind: type[Made]) -> Made:
+    """Instantiate, with every mistake in one line, and our own errors as they are and not wrapped in Hydra's.
+
+    Raises:
+        UserError: if it cannot be made of these keys, or is no ``kind``.
+    """
     from hydra.errors import InstantiationException
 
+    key, target = config._get_full_key(""), config.get("_target_")
+    if target is None:
+        raise UserError(f"{key} has no _target_, the class that it is made of; choose an option of the group")
     try:
-        return instantiate(config)
+        made = instantiate(config)
     except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
-        if isinstance(error.__cause__, TypeError | ImportError | AttributeError):  # of one option, with the keys of another
-            reason = " ".join(str(error.__cause__).split())
-            raise UserError(f"{config._get_full_key('')}: {config.get('_target_')} cannot be made of these keys ({reason})"
-                            ) from error
-        raise
+        cause = error.__cause__ or error
+        if isinstance(cause, UserError):
+            raise cause from None
+        reason = " ".join(str(cause).split())[:300]  # whatever a class says to the keys of another one
+        raise UserError(f"{key}: {target} cannot be made of these keys ({reason})") from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"{key}: {target} cannot be made of these keys ({str(error).splitlines()[0]})") from error
+    if not isinstance(made, kind):
+        raise UserError(f"{key}._target_={target} makes a {type(made).__name__}, and no {kind.__name__}")
+    return made
 
 
 def trainer_of(config: DictConfig) -> dict[str, Any]:
-    """Options for Lightning's Trainer; our own keys taken out."""
+    """Options for Lightning's Trainer; our own keys taken out.
+
+    Raises:
+        UserError: for options that the loop cannot run under, or that the Trainer refuses: asked now, not after the data is read.
+    """
     options: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
     for ours in ("clip", "accumulate", "select"):
         options.pop(ours)
@@ -119,5 +136,28 @@ def trainer_of(config: DictConfig) -> dict[str, Any]:
     if config.trainer.select not in ("last", "best"):
         raise UserError(f"trainer.select={config.trainer.select!r}; known are 'last' (the last epoch's student) and 'best' "
                         "(on the meta split)")
+    if options["max_epochs"] is None and options["max_steps"] == -1:
+        raise UserError("trainer.max_epochs=null and trainer.max_steps=-1 would train without end; give one of them")
+    for name, instead in INSTEAD.items():
+        if name in options:
+            raise UserError(f"trainer.{name} is set by the run itself; {instead}")
     refuse(options)
+    quiet()
+    for where, precision in (("trainer", options["precision"]), ("pair.teacher", config.pair.teacher.precision)):
+        refuse({"precision": precision})
+        try:
+            lightning.Trainer(**{**options, "precision": precision, "logger": False, "enable_checkpointing": False,
+                                 "enable_model_summary": False})
+        except Exception as error:  # each option is refused by a part of Lightning with an exception of its own
+            told = " ".join(str(error).split())[:300]
+            raise UserError(f"{where}: lightning.Trainer refuses its options ({told}); mend them, or leave them out") from error
     return options
+
+
+INSTEAD = {
+    "gradient_clip_val": "use trainer.clip", "gradient_clip_algorithm": "use trainer.clip",
+    "accumulate_grad_batches": "use trainer.accumulate",
+    **dict.fromkeys(("callbacks", "logger", "enable_model_summary", "num_sanity_val_steps", "use_distributed_sampler",
+                     "limit_val_batches"), "leave it out"),
+}
+"""What the loop, whose optimizers are stepped by hand, and ``fit`` set themselves."""

@@ -25,6 +25,7 @@ from rwkd_lightning.models import Classifier
 from rwkd_lightning.module import DistillationModule
 from rwkd_lightning.optim import adamw, linear_schedule
 from rwkd_lightning.pipeline import teacher as stages
+from rwkd_lightning.pipeline import values
 from rwkd_lightning.pipeline.artefacts import probe_scores, write_json, write_student, write_weights
 from rwkd_lightning.pipeline.evaluate import evaluate, predict_hidden
 from rwkd_lightning.pipeline.faults import memory_told
@@ -105,6 +106,7 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
         for name in ("metrics.json", "weights.parquet", "student", "predictions", "checkpoints", "log"):
             remove(folder / name)
     start = time.perf_counter()
+    values.check(config)
     lightning.seed_everything(config.seed, workers=True, verbose=False)  # the meta-learner is initialised here
     weighting, terms, trainer_options = weighting_of(config), terms_of(config), trainer_of(config)
     folder.mkdir(parents=True, exist_ok=True)

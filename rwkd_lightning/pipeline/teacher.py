@@ -12,7 +12,7 @@ from typing import Any
 import lightning
 import torch
 from omegaconf import DictConfig
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from rwkd_lightning.data.datamodule import DistillationDataModule
@@ -26,7 +26,7 @@ from rwkd_lightning.pipeline.fit import fit
 from rwkd_lightning.pipeline.launch import alone
 from rwkd_lightning.pipeline.predict import predict
 from rwkd_lightning.pipeline.stopping import Stop
-from rwkd_lightning.store import Store
+from rwkd_lightning.store import Store, tensors
 from rwkd_lightning.terms import CrossEntropy, SquaredError
 from rwkd_lightning.weighting import LabelsOnly
 
@@ -125,5 +125,4 @@ def logits(config: DictConfig, teacher: Teacher, data: TaskData, store: Store, d
         save_file(computed, folder / "logits.safetensors")
 
     kept = store.get("logits", key, build, about=f"{data.task.name}: {config.pair.teacher.path}")
-    loaded: dict[str, Tensor] = load_file(kept / "logits.safetensors")  # memory-mapped
-    return loaded
+    return tensors(kept / "logits.safetensors", {split: (len(data.splits[split]), data.task.num_labels) for split in splits})

@@ -1,0 +1,41 @@
+"""The jobs of a sweep, as far as they are looked at before the first one runs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+
+from rwkd_lightning.pipeline import usage
+
+ENOUGH = 200  # values of one sweep that are looked at
+COMBINATIONS = 8  # a composition takes 0.1 s; of larger sweeps, each group is varied on its own
+
+
+def expanded(override: Override, conf: Path) -> Iterator[Override]:
+    """An override for each value of a sweep, as Hydra's sweeper makes them; any other as it is."""
+    if not override.is_sweep_override():
+        yield override
+        return
+    value = override.value()
+    if isinstance(value, Glob):
+        texts = iter(value.filter(list(usage.options(conf, override.key_or_group))))
+    elif override.is_discrete_sweep():
+        texts = override.sweep_string_iterator()
+    else:
+        return
+    for text in itertools.islice(texts, ENOUGH):
+        yield OverridesParser.create().parse_override(f"{override.get_key_element()}={text}")
+
+
+def combinations(swept: Sequence[Sequence[Override]]) -> list[tuple[Override, ...]]:
+    """Every combination of the options of a sweep; of many, the first and those that differ from it in one option."""
+    first = [options[:1] for options in swept]
+    few = list(itertools.islice(itertools.product(*swept), COMBINATIONS + 1))
+    if len(few) <= COMBINATIONS:
+        return few
+    one_by_one = [itertools.product(*first[:i], options[1:], *first[i + 1:]) for i, options in enumerate(swept)]
+    return [*itertools.product(*first), *itertools.chain(*one_by_one)]
