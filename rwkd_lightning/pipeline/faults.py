@@ -1,14 +1,43 @@
-"""What can go wrong in a run through no fault of the code, told in one line; nothing that was done is lost."""
+"""What can go wrong in a training, told in one line; nothing that was done is lost."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.distributed import rank
+from rwkd_lightning.errors import NotFinite, UserError
+
+
+@contextmanager
+def kept_for_replay(folder: Path, data: Any) -> Iterator[None]:
+    """Keep the batch of a step that met NaN or infinity: ``failed_step.safetensors`` and, to read, ``failed_step.json``.
+
+    Args:
+        folder: gets the files; those of another process than the first have its number in their names.
+        data: the data module; its ``train_idx`` ``(N,)`` names the rows in the data's source.
+
+    Raises:
+        UserError: in place of a `NotFinite`, with the file's name.
+    """
+    try:
+        yield
+    except NotFinite as error:
+        path = folder / f"failed_step{f'-{rank()}' if rank() else ''}.safetensors"
+        tensors = {**error.batch, "losses": error.losses, "weights": error.weights}
+        save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+        index = error.batch["index"]
+        rows = {"step": error.step, "epoch": error.epoch, "what": error.what, "idx": data.train_idx[index].tolist(),
+                "losses": [[repr(x) for x in row] for row in error.losses.tolist()]}
+        path.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+        raise UserError(f"{error}; this batch is kept in {path}") from error
 
 
 @contextmanager

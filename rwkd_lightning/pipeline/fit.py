@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.module import DistillationModule
 from rwkd_lightning.pipeline.checkpoints import AtomicCheckpointIO, Checkpoints, newest, whole, written
+from rwkd_lightning.pipeline.faults import kept_for_replay
 from rwkd_lightning.pipeline.launch import launching
 from rwkd_lightning.pipeline.log_file import LogFile
 from rwkd_lightning.pipeline.stopping import Stop
@@ -67,7 +68,7 @@ def fit(module: DistillationModule, data: lightning.LightningDataModule, folder:
     cuda = trainer.strategy.root_device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    with launching():
+    with launching(), kept_for_replay(folder, data):
         trainer.fit(module, datamodule=data, ckpt_path=last)
     chosen = "last"
     if monitor is not None:

@@ -103,7 +103,8 @@ def remove(path: Path) -> None:
 def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict[str, Any]:
     """All stages, one after the other."""
     if force and is_first():
-        for name in ("metrics.json", "weights.parquet", "student", "predictions", "checkpoints", "log"):
+        for name in ("metrics.json", "weights.parquet", "student", "predictions", "checkpoints", "log",
+                     "failed_step.safetensors", "failed_step.json"):
             remove(folder / name)
     start = time.perf_counter()
     values.check(config)

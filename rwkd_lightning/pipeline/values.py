@@ -77,6 +77,7 @@ NEEDED: dict[str, Kind] = {
     "data.num_workers": whole(0, 256), "data.meta_fraction": number("a number above 0 and up to 0.5", lambda x: 0 < x <= 0.5),
     "data.leaderboard": YES_NO, "data.split_seed": SEED, "data.label_noise": SHARE, "data.teacher_noise": SHARE,
     "data.meta_noise": SHARE,
+    "checkpoint.minutes": or_null(RATE), "checkpoint.steps": or_null(COUNT),
     "optimizer.lr": RATE, "optimizer.weight_decay": AMOUNT, "optimizer.warmup": SHARE,
     "task.load": GROUP, "task.regression": YES_NO, "task.epochs": COUNT, "task.teacher_epochs": whole(0), "task.terms": NAMES,
     "pair.teacher.path": PATH, "pair.teacher.epochs": whole(0), "pair.teacher.lr": RATE, "pair.teacher.batch_size": COUNT,

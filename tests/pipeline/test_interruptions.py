@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from rwkd_lightning.data.batching import EncodedSplit
 from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline.checkpoints import written
+from rwkd_lightning.pipeline.checkpoints import AtomicCheckpointIO, written
 from rwkd_lightning.pipeline.stopping import Stop
 from tests.pipeline.test_pipeline_run import ROOT, finished
 from tests.pipeline.test_resume import check_same, last, power_cut
@@ -145,3 +147,33 @@ def test_memory_of_the_training(arguments: list[str], tmp_path: Path, monkeypatc
     monkeypatch.setattr(Classifier, "forward", lambda *_: __import__("torch").empty(1 << 60))
     with pytest.raises(UserError, match=r"trainer\.accumulate=4"):
         finished(arguments, tmp_path / "b", "weighting=ce")
+
+
+@pytest.mark.parametrize("method", ["kd", "rwkd"])
+def test_a_loss_that_is_not_finite_is_kept_for_replay(method: str, arguments: list[str], tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents: a student of NaNs, found hours later; a culprit among a million rows that nobody can name."""
+    rows = finished(arguments, tmp_path / "a", "weighting=ce")
+    assert rows["cost"]["steps"] == 8
+    real = EncodedSplit.__getitem__
+
+    def poisoned(self: EncodedSplit, index: int) -> dict[str, Any]:
+        row = real(self, index)
+        if len(self) == 64 and index == 17 and "teacher_logits" in row:  # the training rows
+            row["teacher_logits"] = row["teacher_logits"] * float("nan")
+        return row
+
+    monkeypatch.setattr(EncodedSplit, "__getitem__", poisoned)
+    folder = tmp_path / method
+    with pytest.raises(UserError) as caught:
+        finished(arguments, folder, f"weighting={method}", "checkpoint.steps=1")
+    said = str(caught.value)
+    assert "\n" not in said and "nan" in said and str(folder / "failed_step.safetensors") in said
+    kept, told = load_file(folder / "failed_step.safetensors"), json.loads((folder / "failed_step.json").read_text())
+    assert 17 in kept["index"] and kept["input_ids"].shape[0] == len(kept["index"]) == len(told["idx"]) == len(kept["losses"])
+    (bad,) = (~kept["losses"].isfinite().all(1)).nonzero().flatten().tolist()
+    assert kept["index"][bad] == 17
+    paths = written(folder / "checkpoints", "step")
+    state = AtomicCheckpointIO().load_checkpoint(paths[-1])["state_dict"] if paths else {}
+    assert all(bool(value.isfinite().all()) for value in state.values() if value.is_floating_point())
+    assert bool(paths) == (told["step"] > 0)
