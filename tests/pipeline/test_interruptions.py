@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from rwkd_lightning.data.batching import EncodedSplit
 from rwkd_lightning.errors import UserError
+from rwkd_lightning.module import DistillationModule
 from rwkd_lightning.pipeline.checkpoints import AtomicCheckpointIO, written
 from rwkd_lightning.pipeline.stopping import Stop
 from tests.pipeline.test_pipeline_run import ROOT, finished
@@ -119,7 +121,7 @@ def test_two_commands_for_one_run_and_for_one_teacher(arguments: list[str], tmp_
 
 
 @pytest.mark.parametrize(("death", "said"), [
-    (lambda: os.kill(os.getpid(), signal.SIGKILL), "a data worker was killed (signal: Killed)"),
+    (lambda: os.kill(os.getpid(), signal.SIGKILL), "a data worker was killed (signal: "),
     (lambda: bytearray(1 << 60), "the memory of a data worker was exhausted"),
 ])
 def test_a_data_worker_that_runs_out_of_memory(death: Any, said: str, arguments: list[str], tmp_path: Path,
@@ -141,10 +143,8 @@ def test_a_data_worker_that_runs_out_of_memory(death: Any, said: str, arguments:
 
 def test_memory_of_the_training(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prevents: an allocator's traceback where a setting would help."""
-    from rwkd_lightning.models import Classifier
-
     finished(arguments, tmp_path / "a", "weighting=kd")
-    monkeypatch.setattr(Classifier, "forward", lambda *_: __import__("torch").empty(1 << 60))
+    monkeypatch.setattr(DistillationModule, "training_step", lambda *_: torch.empty(1 << 60))
     with pytest.raises(UserError, match=r"trainer\.accumulate=4"):
         finished(arguments, tmp_path / "b", "weighting=ce")
 
