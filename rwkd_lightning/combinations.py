@@ -75,7 +75,7 @@ def check_precision(precision: str) -> None:
     if precision.startswith("16") or "float16" in precision:
         reason = "has gradients scaled for fp16, which would be clipped before they are unscaled"
     elif precision.startswith("bf16-true"):
-        reason = ("keeps the parameters themselves in bf16, where most of an update of 1e-4 is rounded away, and with them the "
+        reason = ("keeps the parameters themselves in bf16, where an update of 1e-4 is mostly rounded away, and with them the "
                   "meta-learner and the record of the samples")
     elif precision.startswith("transformer-engine"):
         reason = "replaces the linear layers by fp8 ones, which the meta step was never run with"

@@ -190,7 +190,9 @@ class DistillationModule(lightning.LightningModule):
         Past Lightning's wrapper, so that ``max_steps`` counts student steps alone.
         """
         parameters = [p for p in self.weighting.parameters() if p.requires_grad]
-        for p, g in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
+        with torch.autocast(self.device.type, enabled=False):  # a backward inside it is rounded, whatever the forward was
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for p, g in zip(parameters, gradients, strict=True):
             p.grad = None if g is None else all_reduce_mean(g)
         norm = nn.utils.clip_grad_norm_(parameters, math.inf)
         watch.number("gradient of the weighting", norm, "lower weighting.lr, or look at what meta_features gives")

@@ -42,7 +42,8 @@ class Head(Restriction):
         mean = all_reduce_mean(meta_features.to(weight.dtype).mean(0)) if self.centre else None
         theta = {"weight": weight}
         if mean is not None:
-            bias = F.linear(mean, weight, bias)
+            with torch.autocast(mean.device.type, enabled=False):
+                bias = F.linear(mean, weight, bias)
         elif bias is not None:
             theta["bias"] = bias
 

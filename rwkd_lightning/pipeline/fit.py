@@ -15,6 +15,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
+from rwkd_lightning.combinations import check_precision
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.module import DistillationModule
 from rwkd_lightning.pipeline.checkpoints import AtomicCheckpointIO, Checkpoints, newest, whole, written
@@ -84,10 +85,7 @@ def fit(module: DistillationModule, data: lightning.LightningDataModule, folder:
 
 def refuse(options: dict[str, Any]) -> None:
     """Refuse what the manually optimised bi-level loop cannot run under, and say what it can."""
-    precision = str(options.get("precision", "32-true"))
-    if precision.startswith("16") or "fp16" in precision:
-        raise UserError(f"trainer.precision={precision}: the scaled gradients of fp16 would be clipped before they are "
-                        "unscaled; use bf16-mixed or 32-true")
+    check_precision(str(options.get("precision", "32-true")))
     strategy = str(options.get("strategy", "auto"))
     if strategy not in STRATEGIES:
         raise UserError(f"trainer.strategy={strategy}: the loop with its two optimizers, stepped by hand, runs only under "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rwkd_lightning.bilevel import normalised, surrogate_loss
 from rwkd_lightning.errors import UserError
@@ -53,3 +53,10 @@ class MetaLearned(Weighting):
 
     def own_optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.lr)
+
+
+def in_full_precision(network: nn.Module, inputs: Tensor) -> Tensor:
+    """``network(inputs)``; autocast would round what it gives, and with it the weights and φ's gradient, to half precision."""
+    with torch.autocast(inputs.device.type, enabled=False):
+        outputs: Tensor = network(inputs)
+    return outputs

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.weighting.base import Step, masked
 from rwkd_lightning.weighting.kd import FixedAlpha
-from rwkd_lightning.weighting.meta_learned import MetaLearned
+from rwkd_lightning.weighting.meta_learned import MetaLearned, in_full_precision
 
 
 class MetaWeightNet(MetaLearned):
@@ -49,8 +49,7 @@ class MetaWeightNet(MetaLearned):
     def forward(self, step: Step) -> Tensor:
         fixed = masked(self.fixed(step), step.valid)
         loss = (fixed * step.losses.detach()).sum(1, keepdim=True)
-        logit: Tensor = self.network(loss)
-        return torch.sigmoid(logit.to(fixed.dtype)) * fixed  # autocast would round the weights to its half precision
+        return torch.sigmoid(in_full_precision(self.network, loss)) * fixed
 
     def __repr__(self) -> str:
         return f"mwn(alpha={self.fixed.alpha:g}, lr={self.lr:g})"

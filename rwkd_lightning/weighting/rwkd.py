@@ -18,7 +18,7 @@ from rwkd_lightning.terms.base import at_least_float32
 from rwkd_lightning.weighting.base import History, Step
 from rwkd_lightning.weighting.features_checked import Features, read, width_of
 from rwkd_lightning.weighting.gates import Gate, Softmax
-from rwkd_lightning.weighting.meta_learned import MetaLearned
+from rwkd_lightning.weighting.meta_learned import MetaLearned, in_full_precision
 
 
 class RWKD(MetaLearned):
@@ -68,7 +68,7 @@ class RWKD(MetaLearned):
 
     def forward(self, step: Step) -> Tensor:
         features = read(self.features, step).to(next(self.network.parameters()).dtype)
-        logits: Tensor = self.network(features)
+        logits = in_full_precision(self.network, features)
         if self.evidence:
             evidence = self.evidence * mean_influence(step)
             logits = logits + F.pad(evidence, (0, logits.shape[1] - evidence.shape[1]))

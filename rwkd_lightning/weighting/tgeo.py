@@ -12,7 +12,7 @@ from rwkd_lightning.errors import UserError
 from rwkd_lightning.terms.base import at_least_float32
 from rwkd_lightning.weighting.base import Step
 from rwkd_lightning.weighting.columns import column, only
-from rwkd_lightning.weighting.meta_learned import MetaLearned
+from rwkd_lightning.weighting.meta_learned import MetaLearned, in_full_precision
 
 
 class TrilateralGeometry(MetaLearned):
@@ -81,8 +81,7 @@ class TrilateralGeometry(MetaLearned):
         return torch.cat([student, teacher, truth, mean, *((a - b) ** 2 for a, b in pairs)], 1)
 
     def forward(self, step: Step) -> Tensor:
-        logit: Tensor = self.prepared()(self.features(step))[:, 0]
-        alpha = torch.sigmoid(logit.to(step.losses.dtype))  # autocast would round the weights to its half precision
+        alpha = torch.sigmoid(in_full_precision(self.prepared(), self.features(step))[:, 0]).to(step.losses.dtype)
         shares = {column(step.terms, "label"): 1 - alpha, column(step.terms, "teacher"): alpha}
         return torch.stack([shares.get(k, torch.zeros_like(alpha)) for k in range(len(step.terms))], 1)
 

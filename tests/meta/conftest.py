@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from rwkd_lightning.models import Classifier
+from rwkd_lightning.terms import CrossEntropy, DistillationKL, stack
 
 CLASSES = 3
 
@@ -54,17 +55,35 @@ def stream() -> type[Stream]:
     return Stream
 
 
+def bert(dropout: float = 0.1, dtype: torch.dtype = torch.float64, std: float = 0.2) -> Classifier:
+    """A random two-block BERT."""
+    config = BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, vocab_size=100,
+        max_position_embeddings=32, num_labels=CLASSES, initializer_range=std,
+        hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return Classifier(BertForSequenceClassification(config)).to(dtype).train()
+
+
 @pytest.fixture
 def student() -> Callable[..., Any]:
-    """A random two-block BERT; its dropout and dtype are the caller's choice."""
+    return bert
 
-    def make(dropout: float = 0.1, dtype: torch.dtype = torch.float64, std: float = 0.2) -> Classifier:
-        config = BertConfig(
-            hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, vocab_size=100,
-            max_position_embeddings=32, num_labels=CLASSES, initializer_range=std,
-            hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
-        )  # fmt: skip
-        torch.manual_seed(0)
-        return Classifier(BertForSequenceClassification(config)).to(dtype).train()
 
-    return make
+@pytest.fixture(scope="session")
+def trained() -> Classifier:
+    """After 100 AdamW steps in float32; one for all tests, so none may change it."""
+    net = bert(dropout=0.1, dtype=torch.float32, std=0.1)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
+    for step in range(100):
+        batch = separable(32, 100 + step)
+        stack([CrossEntropy(), DistillationKL(2.0)], net(batch), batch).mean().backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    rows = separable(200, 9)
+    net.eval()
+    with torch.no_grad():
+        assert float((net(rows)["logits"].argmax(1) == rows["labels"]).float().mean()) > 0.7  # it has learned
+    return net.train()
