@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,8 +60,8 @@ def check(arguments: Sequence[str], conf: Path) -> None:
     try:
         overrides = OverridesParser.create().parse_overrides(parsed.overrides)
     except HydraException as error:
-        raise UserError(f"the command line cannot be read ({first_line(error)}); write KEY=VALUE, and put quotes around a text with "
-                        "blanks, commas or brackets: KEY=\"'a text'\"") from error
+        raise UserError(f"the command line cannot be read ({first_line(error)}); write KEY=VALUE, and put quotes around a text "
+                        "with blanks, commas or brackets: KEY=\"'a text'\"") from error
     inspect(overrides, conf)
     if not any(override.key_or_group == "hydra.searchpath" for override in overrides):  # other configs too
         sweep = parsed.multirun or any(override.key_or_group == "hydra.mode" for override in overrides)

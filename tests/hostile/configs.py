@@ -36,21 +36,33 @@ LONG, DEEP = "x" * 300, "a/" * 3000
 VALUES = [
     "nan", "inf", "-inf", "true", "false", "null", "-1", "0", "1", "1.5", "16.0", "1e3", "1e30", "1e400", "-0.0", "5e-324",
     "99999999999999999999", "-99999999999999999999", "''", "' '", "x", "ce", "[]", "[1]", "[nan]", "[[1]]", "[ce,ce]", "[ce]",
-    "[null]", "{}", "{a: 1}", "{1: a}", "${seed}", "${nope}", "${oc.env:NO_SUCH_VARIABLE}", "${oc.env:HOME}", "${", "${x", "???", "'a\nb'",
-    "'\0'", "'\x1b[31m'", "é😀", "../../x", "/etc/passwd", "/", ".", "..", "'~no_such_user/x'", LONG, DEEP, "\udc80", "1,2", "range(0,3)",
-    "choice(1,nan)", "glob(*)", "yes", "0x10", "007", "'1'", "'nan'", "uniform", "last", "[[0,1]]", "[0]", "[9]", "bf16-mixed", "16-mixed",
+    "[null]", "{}", "{a: 1}", "{1: a}", "${seed}", "${nope}", "${oc.env:NO_SUCH_VARIABLE}", "${oc.env:HOME}", "${", "${x", "???",
+    "'a\nb'",
+    "'\0'", "'\x1b[31m'", "é😀", "../../x", "/etc/passwd", "/", ".", "..", "'~no_such_user/x'", LONG, DEEP, "\udc80", "1,2",
+    "range(0,3)",
+    "choice(1,nan)", "glob(*)", "yes", "0x10", "007", "'1'", "'nan'", "uniform", "last", "[[0,1]]", "[0]", "[9]", "bf16-mixed",
+    "16-mixed",
     "ddp", "fsdp", "gpu", "cpu", "a.b.C", "builtins.print", "builtins.dict", "os.system", "rwkd_lightning.weighting.LabelsOnly",
-    "rwkd_lightning.terms.CrossEntropy", "rwkd_lightning.weighting.gates.Reject", "0.3", "2", "0.5", "1e-4", "[1,3,5]", "[ce,kd,hidden]",
-    "[ce,kd,value_relation]", "[squared_error]", "[ce,nope]", "new", "soft", "hard", "mix", "best", "${weighting}", "${data}", "teacher",
+    "rwkd_lightning.terms.CrossEntropy", "rwkd_lightning.weighting.gates.Reject", "0.3", "2", "0.5", "1e-4", "[1,3,5]",
+    "[ce,kd,hidden]",
+    "[ce,kd,value_relation]", "[squared_error]", "[ce,nope]", "new", "soft", "hard", "mix", "best", "${weighting}", "${data}",
+    "teacher",
     "a/b", "package:..", "package:os.path/x", "package:transformers/../x", "<script>", "%s", "{}", "\\", "1_000", "3",
 ]
-GROUPS = ["weighting", "meta", "meta/engine", "meta_features", "trainer", "task", "pair", "loss_terms", "experiment", "wieghting", "hydra/launcher"]
-OPTIONS = ["../task/tweets", "../../../../etc/passwd", "/etc/passwd", "..", ".", "base/step", "base/glue", "nope", "null", "[default]", "1", "''",
-           "rwkd.yaml", "RWKD", LONG, "[kd,ce]", "'a\nb'", "${seed}", "kd", "all", "head", "jvp", "unrolled", "history", "own", "ddp", "tweets"]
-NEW = ["new", "trainer.fast_dev_run", "trainer.foo", "trainer.gradient_clip_val", "trainer.callbacks", "trainer.logger", "trainer.limit_train_batches",
-       "data.bath_size", "weighting.entropi", "a.b.c", "seed.x", "hydra.run.dir", "hydra.sweep.subdir", "hydra.job.name", "hydra.sweep.dir",
-       "hydra.job.chdir", "weighting._target_", "meta.engine._target_", "task.load._target_", "weighting.features._target_", "config", "_target_",
-       "trainer.num_nodes", "trainer.profiler", "trainer.plugins", "trainer.max_time", "data", "weighting", "''", "task.name", "weighting_name"]
+GROUPS = ["weighting", "meta", "meta/engine", "meta_features", "trainer", "task", "pair", "loss_terms", "experiment",
+          "wieghting", "hydra/launcher"]
+OPTIONS = ["../task/tweets", "../../../../etc/passwd", "/etc/passwd", "..", ".", "base/step", "base/glue", "nope", "null",
+           "[default]", "1", "''",
+           "rwkd.yaml", "RWKD", LONG, "[kd,ce]", "'a\nb'", "${seed}", "kd", "all", "head", "jvp", "unrolled", "history", "own",
+           "ddp", "tweets"]
+NEW = ["new", "trainer.fast_dev_run", "trainer.foo", "trainer.gradient_clip_val", "trainer.callbacks", "trainer.logger",
+       "trainer.limit_train_batches",
+       "data.bath_size", "weighting.entropi", "a.b.c", "seed.x", "hydra.run.dir", "hydra.sweep.subdir", "hydra.job.name",
+       "hydra.sweep.dir",
+       "hydra.job.chdir", "weighting._target_", "meta.engine._target_", "task.load._target_", "weighting.features._target_",
+       "config", "_target_",
+       "trainer.num_nodes", "trainer.profiler", "trainer.plugins", "trainer.max_time", "data", "weighting", "''", "task.name",
+       "weighting_name"]
 SIZES = "task.load.sizes={teacher_train: 96, train: 64, meta: 24, validation: 24, test: 24}"
 HOLDS_ANYTHING = ("trainer.devices", "loss_terms.hidden.layers", "trainer.precision", "pair.teacher.precision")
 NEGATIVE = ("trainer.max_steps", "trainer.devices")
@@ -60,7 +72,8 @@ def base() -> list[str]:
     """What makes any run tiny."""
     folder = backbone()
     return [f"data.path={folder / 'tweets.csv'}", f"pair.teacher.path={folder}", f"pair.student.path={folder}",
-            "pair.student.layers=[1]", SIZES, "data.max_length=32", "data.batch_size=16", "meta.batch_size=8", "trainer.accelerator=cpu",
+            "pair.student.layers=[1]", SIZES, "data.max_length=32", "data.batch_size=16", "meta.batch_size=8",
+            "trainer.accelerator=cpu",
             f"cache_dir={folder / 'cache'}", f"runs_dir={folder / 'runs'}"]
 
 

@@ -56,7 +56,7 @@ test_glue.__doc__ = "Prevents: a GLUE row read as another; a traceback for colum
 test_configs = some(configs, 60)
 test_configs.__doc__ = "Prevents: a learning rate of NaN or a text for a list taken in silence; a traceback for what is typed."
 test_files = some(files, 25)
-test_files.__doc__ = "Prevents: code run by a model's files, weights made up where the file has others, a traceback for half a cache."
+test_files.__doc__ = "Prevents: code that a file brings, weights that no file has, a traceback for half a file."
 
 
 # The checks can fail
@@ -116,7 +116,8 @@ def test_columns_that_arrow_would_convert(example: Any) -> None:
     assert glue.check(example) == REFUSED
 
 
-@pytest.mark.parametrize("text", ["", "a\0b", "~no_such_user/x", "x" * 256, "ab/" * 2048, None, 3], ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize("text", ["", "a\0b", "~no_such_user/x", "x" * 256, "ab/" * 2048, None, 3],
+                         ids=lambda value: repr(value)[:20])
 def test_places_that_cannot_be(text: Any) -> None:
     """Prevents: the operating system's errors, each of its own type, in place of one line."""
     with pytest.raises(UserError, match=r"^data.path"):
@@ -166,7 +167,8 @@ def test_command_lines(typed: list[str], said: str) -> None:
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("typed", [["runs_dir=../x"], ["runs_dir=/tmp/y/../x"], ["hydra.run.dir=../x"], ["cache_dir=../../c"]], ids=str)
+@pytest.mark.parametrize("typed", [["runs_dir=../x"], ["runs_dir=/tmp/y/../x"], ["hydra.run.dir=../x"], ["cache_dir=../../c"]],
+                         ids=str)
 def test_the_users_own_places_are_taken(typed: list[str]) -> None:
     """Prevents: a guard against names that stands in the way of a directory that the user wants."""
     configs.accepted(typed)
@@ -198,7 +200,8 @@ def test_every_shipped_value_is_allowed_and_every_key_known() -> None:
     assert [key for key in unknown if not key.endswith((".parts", ".defaults"))] == []
 
 
-@pytest.mark.parametrize("typed", [["optimizer.lr=nan"], ["++seed=../../../x"], ["~optimizer.lr"], ["cache_dir='a\nb'"]], ids=repr)
+@pytest.mark.parametrize("typed", [["optimizer.lr=nan"], ["++seed=../../../x"], ["~optimizer.lr"], ["cache_dir='a\nb'"]],
+                         ids=repr)
 def test_train_py_says_one_line_and_makes_no_folder(typed: list[str], tmp_path: Path) -> None:
     """Prevents: checks that only the tests call."""
     before = sorted(os.listdir(ROOT))
@@ -274,7 +277,8 @@ def test_an_index_that_leads_elsewhere(name: Any, tmp_path: Path) -> None:
     assert not (tmp_path / files.RAN).exists()
 
 
-@pytest.mark.parametrize("content", ["pickle", {}, {"test": torch.zeros(4, 3)}, {"other": torch.zeros(5, 3)}], ids=["pickle", "none", "shape", "name"])
+@pytest.mark.parametrize("content", ["pickle", {}, {"test": torch.zeros(4, 3)}, {"other": torch.zeros(5, 3)}], ids=["pickle",
+    "none", "shape", "name"])
 def test_a_cache_with_other_contents_and_digests_to_match(content: Any, tmp_path: Path) -> None:
     """Prevents: a pickle in place of cached logits being read, and logits of another split being trained on."""
     def build(part: Path) -> None:
