@@ -195,7 +195,7 @@ def numbers(value: Any) -> Iterator[float]:
 
 def brief(value: Any) -> str:
     """A value for a message."""
-    text = repr(value) if value == "" else shown(value)
+    text = repr(value) if isinstance(value, str) else shown(value)
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 

@@ -15,12 +15,14 @@ from unittest import mock
 import hydra.core.override_parser.overrides_parser as parser
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from rwkd_lightning.bilevel import Engine
 from rwkd_lightning.data.datamodule import DistillationDataModule
 from rwkd_lightning.data.task import TaskData
+from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import Restriction
 from rwkd_lightning.optim import adamw, linear_schedule
 from rwkd_lightning.pipeline import overrides, parts, values, whole
@@ -100,6 +102,7 @@ made_last: list[DictConfig] = []
 def fast_compose(name: str, lines: Sequence[str], return_hydra_config: bool = False, tiny: bool = False) -> DictConfig:
     """``hydra.compose`` with the choices of groups cached: Hydra too applies the values last, by the same function."""
     parsed = parser.OverridesParser.create().parse_overrides(list(lines))
+    ConfigLoaderImpl.validate_sweep_overrides_legal(parsed, RunMode.RUN, from_shell=False)
     chosen = [o for o in parsed if is_group(o.key_or_group)]
     config: DictConfig = pickle.loads(composed(tuple(o.input_line or "" for o in chosen), tiny))
     ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if o not in chosen], config)
@@ -148,7 +151,7 @@ def make(recipe: list[Step]) -> list[str]:
         elif name == "group":
             made.append(f"{'+' * (b % 2)}{GROUPS[a % len(GROUPS)]}={OPTIONS[b % len(OPTIONS)]}")
         elif name == "sweep":
-            made.append(f"{known[a % len(known)]}={value},{VALUES[(a + b) % len(VALUES)]}")
+            made += ["-m"] * (a % 2 and "-m" not in made) + [f"{known[a % len(known)]}={value},{VALUES[(a + b) % len(VALUES)]}"]
         elif name == "raw":
             made.append([value, f"={value}", f"{value}=1", f"+{value}", f"~{value}", f"{value}={value}"][a % 6])
     return made
@@ -203,8 +206,11 @@ def data_of(config: DictConfig) -> TaskData:
 
 def accepted(arguments: list[str]) -> DictConfig:
     """The config of a command line that the checks let pass, made ready up to the training."""
+    made_last.clear()
     with fast():
         overrides.check(arguments, CONF)
+    if not made_last:
+        raise UserError("a flag that makes Hydra show something and run nothing")
     (config,) = made_last
     with whole.known_to_hydra(config):
         plain = OmegaConf.create(OmegaConf.to_container(
@@ -245,7 +251,7 @@ def check(recipe: list[Step]) -> str:
         assert typed and message, f"a sound command line is refused: {message}"
         return REFUSED
     defaults = shipped(tuple(o for o in typed if is_group(o.split("=")[0].lstrip("+~"))))
-    last = {o.key_or_group: o for line in typed for o in parser.OverridesParser.create().parse_overrides([line])}
+    last = {o.key_or_group: o for line in typed if line != "-m" for o in parser.OverridesParser.create().parse_overrides([line])}
     for key, override in last.items():
         if override.is_delete() or override.is_sweep_override() or key not in defaults or is_group(key):
             continue

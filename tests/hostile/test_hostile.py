@@ -148,7 +148,7 @@ def test_every_message_is_one_line() -> None:
     (["terms=[ce,ce]"], "terms is [ce,ce]; give a list of names, each once"),
     (["~seed"], "seed is missing"),
     (["seed=${nope}"], "seed cannot be resolved (Interpolation key 'nope' not found)"),
-    (["++seed=../../x"], "seed is ../../x; give a whole number"),
+    (["++seed=../../x"], "seed is '../../x'; give a whole number"),
     (["task=../pair/minilm_6to3"], "task=../pair/minilm_6to3 leaves the folder of the group"),
     (["weighting=/etc/passwd"], "weighting=/etc/passwd leaves the folder of the group"),
     (["+new={1: a, b: c}"], "new.1 is no name for a key"),
@@ -159,6 +159,8 @@ def test_every_message_is_one_line() -> None:
     (["pair.teacher.precision=x"], "pair.teacher: lightning.Trainer refuses its options"),
     (["pair.student.path='package:os.path/x'"], "is no folder of a package"),
     (["trainer=glob(*)"], "requires --multirun"),
+    (["-m", "seed=range(0,3),nan"], "the values of this sweep cannot be told"),
+    (["-1=1"], "the command line cannot be read (unrecognized arguments: -1=1)"),
 ], ids=lambda value: " ".join(value) if isinstance(value, list) else "")
 def test_command_lines(typed: list[str], said: str) -> None:
     """Prevents: a value of another type taken for what it looks like, and tracebacks of Hydra, OmegaConf and Lightning."""
