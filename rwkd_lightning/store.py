@@ -154,8 +154,8 @@ def verify(folder: Path, key: Mapping[str, Any]) -> None:
     try:
         kept = json.loads((folder / "key.json").read_text())
         kept_key, files = dict(kept["key"]), dict(kept["files"])
-        if not files or not all(name == Path(name).name or ".." not in Path(name).parts and name[0] not in "/~" for name in files):
-            raise ValueError
+        if not files or any(Path(name).is_absolute() or ".." in Path(name).parts for name in files):
+            raise ValueError("files of elsewhere, or none")
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OSError) as error:
         raise UserError(f"cache {folder}: key.json is unreadable; {way_out}") from error
     expected = json.loads(json.dumps(key))

@@ -88,7 +88,8 @@ def _read(file: Path) -> list[Row]:
         if any(header.count(name) != 1 for name in ("sentiment", "text")):
             raise UserError(f"{where} has columns {header}; it needs sentiment and text, each once")
         sentiment, text = header.index("sentiment"), header.index("text")
-        rows, start = [], lines.line_num + 1
+        rows: list[Row] = []
+        start = lines.line_num + 1
         for fields in lines:
             if fields and len(fields) != len(header):
                 raise UserError(f"{where} has {len(fields)} fields in line {start}, its header {len(header)}; put a text that "

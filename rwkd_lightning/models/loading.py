@@ -268,8 +268,8 @@ def check_inputs(classifier: Classifier, tokenizer: Any, max_length: int, path: 
     finally:
         network.train(was_training)
     if not bool(logits.isfinite().all()):
-        raise UserError(f"model {path!r} says {logits[0].tolist()} to a text of {max_length} tokens; its weights are broken, fetch "
-                        "them again")
+        raise UserError(f"model {path!r} says {logits[0].tolist()} to a text of {max_length} tokens; its weights are broken, "
+                        "fetch them again")
 
 
 def _line(error: BaseException) -> str:

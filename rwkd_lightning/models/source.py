@@ -127,8 +127,8 @@ def shards(folder: Path, path: str) -> list[str]:
         raise UserError(f"model {path!r}: {folder / SHARDS} cannot be read ({_line(error)}); fetch it again") from error
     wrong = [name for name in named if not isinstance(name, str) or not name.endswith(".safetensors") or name != Path(name).name]
     if wrong or not named:
-        raise UserError(f"model {path!r}: {folder / SHARDS} names {wrong[0] if wrong else None!r} as a file with weights; it must "
-                        "name safetensors files beside it")
+        raise UserError(f"model {path!r}: {folder / SHARDS} names {wrong[0] if wrong else None!r} as a file with weights; it "
+                        "must name safetensors files beside it")
     return sorted(named)
 
 

@@ -70,7 +70,7 @@ def check_inside(config: DictConfig, task: TaskSpec, terms: Sequence[Term], weig
                         raise UserError(f"the term {term.name!r} reads the state of the first token, and the tokenizer of "
                                         f"{name!r} puts none there that stands for the text; use "
                                         f"loss_terms.{term.name}.pool=mean")
-    theta = create(config.meta.theta, Restriction)
+    theta: Restriction = create(config.meta.theta, Restriction)
     check_reach(terms, weighting, theta, student)
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
@@ -52,7 +52,9 @@ def check(arguments: Sequence[str], conf: Path) -> None:
     Raises:
         UserError: for an option, a key or a value that cannot be right, with the nearest one that can.
     """
-    parsed = get_args_parser().parse_args(list(arguments))
+    options = get_args_parser()
+    options.error = unreadable  # in place of its own, which prints the usage of all of Hydra's options
+    parsed = options.parse_args(list(arguments))
     if parsed.config_dir or parsed.config_path or parsed.config_name or parsed.experimental_rerun:
         return  # other configs, other keys
     if parsed.info or parsed.hydra_help or parsed.shell_completion:
@@ -60,12 +62,17 @@ def check(arguments: Sequence[str], conf: Path) -> None:
     try:
         overrides = OverridesParser.create().parse_overrides(parsed.overrides)
     except HydraException as error:
-        raise UserError(f"the command line cannot be read ({first_line(error)}); write KEY=VALUE, and put quotes around a text with "
-                        "blanks, commas or brackets: KEY=\"'a text'\"") from error
+        unreadable(first_line(error))
     inspect(overrides, conf)
     if not any(override.key_or_group == "hydra.searchpath" for override in overrides):  # other configs too
         sweep = parsed.multirun or any(override.key_or_group == "hydra.mode" for override in overrides)
         whole.check(overrides, conf, sweep)
+
+
+def unreadable(reason: str) -> NoReturn:
+    """Refuse a command line that no parser can read."""
+    raise UserError(f"the command line cannot be read ({reason}); write KEY=VALUE, and put quotes around a text with blanks, commas "
+                    "or brackets: KEY=\"'a text'\"")
 
 
 def inspect(overrides: Sequence[Override], conf: Path) -> None:

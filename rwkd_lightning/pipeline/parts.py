@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import lightning
 from hydra.utils import instantiate
@@ -21,8 +21,6 @@ from rwkd_lightning.pipeline.fit import quiet, refuse
 from rwkd_lightning.terms import Term
 from rwkd_lightning.weighting import Weighting
 
-Made = TypeVar("Made")
-
 
 def data_of(config: DictConfig) -> TaskData:
     """The task's splits.
@@ -30,7 +28,7 @@ def data_of(config: DictConfig) -> TaskData:
     Raises:
         UserError: also where a probe is asked for that the task has no classes for.
     """
-    data = create(config.task.load, TaskData)
+    data: TaskData = create(config.task.load, TaskData)
     if data.task.is_regression != config.task.regression:
         raise UserError(f"task={data.task.name}: task.regression is {config.task.regression}, but its data says otherwise")
     if data.task.is_regression and (config.data.label_noise or config.data.teacher_noise or config.data.meta_noise):
@@ -59,7 +57,8 @@ def check_student(config: DictConfig, task: TaskSpec) -> tuple[Classifier, Any]:
 
 def weighting_of(config: DictConfig) -> Weighting:
     """The weighting method, or the reason why not."""
-    return create(config.weighting, Weighting)
+    weighting: Weighting = create(config.weighting, Weighting)
+    return weighting
 
 
 def terms_of(config: DictConfig) -> list[Term]:
@@ -84,7 +83,8 @@ def term_of(config: DictConfig, name: str) -> Term:
     """
     if name not in config.loss_terms:
         raise UserError(f"terms: {name!r} is not known; known are {', '.join(sorted(config.loss_terms))}")
-    return create(config.loss_terms[name], Term)
+    term: Term = create(config.loss_terms[name], Term)
+    return term
 
 
 def meta_of(config: DictConfig, loaders: DistillationDataModule) -> MetaStep:
@@ -97,7 +97,7 @@ def meta_of(config: DictConfig, loaders: DistillationDataModule) -> MetaStep:
                     config.meta.lookahead_lr, config.meta.every, config.meta.start)
 
 
-def create(config: DictConfig, kind: type[Made]) -> Made:
+def create(config: DictConfig, kind: type[Any]) -> Any:
     """Instantiate, with every mistake in one line, and our own errors as they are and not wrapped in Hydra's.
 
     Raises:

@@ -9,14 +9,20 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 
+from rwkd_lightning.errors import UserError
 from rwkd_lightning.pipeline import usage
+from rwkd_lightning.pipeline.values import first_line
 
 ENOUGH = 200  # values of one sweep that are looked at
 COMBINATIONS = 8  # a composition takes 0.1 s; of larger sweeps, each group is varied on its own
 
 
 def expanded(override: Override, conf: Path) -> Iterator[Override]:
-    """An override for each value of a sweep, as Hydra's sweeper makes them; any other as it is."""
+    """An override for each value of a sweep, as Hydra's sweeper makes them; any other as it is.
+
+    Raises:
+        UserError: for a sweep whose values Hydra cannot tell, as one within another.
+    """
     if not override.is_sweep_override():
         yield override
         return
@@ -27,8 +33,13 @@ def expanded(override: Override, conf: Path) -> Iterator[Override]:
         texts = override.sweep_string_iterator()
     else:
         return
-    for text in itertools.islice(texts, ENOUGH):
-        yield OverridesParser.create().parse_override(f"{override.get_key_element()}={text}")
+    try:
+        parse = OverridesParser.create().parse_override
+        found = [parse(f"{override.get_key_element()}={text}") for text in itertools.islice(texts, ENOUGH)]
+    except Exception as error:  # of Hydra, of OmegaConf, of ANTLR
+        raise UserError(f"{override.input_line}: the values of this sweep cannot be told ({first_line(error)}); write KEY=A,B or "
+                        "KEY=range(FROM,TO)") from error
+    yield from found
 
 
 def combinations(swept: Sequence[Sequence[Override]]) -> list[tuple[Override, ...]]:

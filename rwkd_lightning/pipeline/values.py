@@ -65,7 +65,7 @@ COUNT = whole(1)
 RATE = number("a number above 0", lambda x: x > 0)
 SHARE = number("a number from 0 up to, but not including, 1", lambda x: 0 <= x < 1)
 AMOUNT = number("a number, 0 or above", lambda x: x >= 0)
-PRECISION = Kind("32-true or bf16-mixed", lambda x: x == 32 and type(x) is int or isinstance(x, str) and x != "")
+PRECISION = Kind("32-true or bf16-mixed", lambda x: (type(x) is int and x == 32) or TEXT.fits(x))
 BLOCKS = or_null(several(whole(0)))
 GROUP = Kind("a group of keys", lambda x: isinstance(x, dict))
 ANY = Kind("anything", lambda x: True)
@@ -196,7 +196,7 @@ def numbers(value: Any) -> Iterator[float]:
 
 def brief(value: Any) -> str:
     """A value for a message."""
-    text = repr(value) if value == "" else shown(value)
+    text = repr(value) if isinstance(value, str) else shown(value)
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 

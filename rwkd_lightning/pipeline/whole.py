@@ -43,7 +43,7 @@ def check(overrides: Sequence[Override], conf: Path, sweep: bool = False) -> Non
             raise UserError(f"the command line does not go with the configs ({values.first_line(error)}); "
                             "python train.py --help shows what does") from error
         with known_to_hydra(config):
-            values.check(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
+            values.check(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
             own = any((override.key_or_group or "").startswith("hydra") for override in overrides)
             check_folder(config, own)
 
@@ -72,9 +72,9 @@ def check_folder(config: DictConfig, own: bool) -> None:
     if str(config.runs_dir).startswith("~"):
         raise UserError(f"runs_dir={config.runs_dir} starts with ~, which Hydra takes for a folder's name; write {root}")
     for key, inside in (("run.dir", ""), ("sweep.dir", ""), ("sweep.subdir", root)):
-        text = OmegaConf.to_container(config.hydra, resolve=False)
+        text: Any = OmegaConf.to_container(config.hydra, resolve=False)
         for part in key.split("."):
-            text = text[part] if isinstance(text, dict) and part in text else None  # type: ignore[assignment]
+            text = text[part] if isinstance(text, dict) and part in text else None
         if not isinstance(text, str) or not text:
             raise UserError(f"hydra.{key} is {text}; give a directory")
         with read_write(config.hydra), open_dict(config.hydra):

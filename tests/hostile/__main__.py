@@ -14,7 +14,6 @@ import sys
 import time
 import traceback
 import warnings
-import os
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +23,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.hostile import configs, files, glue, tweets
 
-KINDS: dict[str, tuple[ModuleType, int]] = {"tweets": (tweets, 25), "glue": (glue, 30), "configs": (configs, 35), "files": (files, 10)}
+KINDS: dict[str, tuple[ModuleType, int]] = {
+    "tweets": (tweets, 25), "glue": (glue, 30), "configs": (configs, 35), "files": (files, 10),
+}
 """Each kind with its share in percent."""
 BATCH = 200
 

@@ -15,12 +15,14 @@ from unittest import mock
 import hydra.core.override_parser.overrides_parser as parser
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from rwkd_lightning.bilevel import Engine
 from rwkd_lightning.data.datamodule import DistillationDataModule
 from rwkd_lightning.data.task import TaskData
+from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import Restriction
 from rwkd_lightning.optim import adamw, linear_schedule
 from rwkd_lightning.pipeline import overrides, parts, values, whole
@@ -36,21 +38,33 @@ LONG, DEEP = "x" * 300, "a/" * 3000
 VALUES = [
     "nan", "inf", "-inf", "true", "false", "null", "-1", "0", "1", "1.5", "16.0", "1e3", "1e30", "1e400", "-0.0", "5e-324",
     "99999999999999999999", "-99999999999999999999", "''", "' '", "x", "ce", "[]", "[1]", "[nan]", "[[1]]", "[ce,ce]", "[ce]",
-    "[null]", "{}", "{a: 1}", "{1: a}", "${seed}", "${nope}", "${oc.env:NO_SUCH_VARIABLE}", "${oc.env:HOME}", "${", "${x", "???", "'a\nb'",
-    "'\0'", "'\x1b[31m'", "é😀", "../../x", "/etc/passwd", "/", ".", "..", "'~no_such_user/x'", LONG, DEEP, "\udc80", "1,2", "range(0,3)",
-    "choice(1,nan)", "glob(*)", "yes", "0x10", "007", "'1'", "'nan'", "uniform", "last", "[[0,1]]", "[0]", "[9]", "bf16-mixed", "16-mixed",
+    "[null]", "{}", "{a: 1}", "{1: a}", "${seed}", "${nope}", "${oc.env:NO_SUCH_VARIABLE}", "${oc.env:HOME}", "${", "${x", "???",
+    "'a\nb'",
+    "'\0'", "'\x1b[31m'", "é😀", "../../x", "/etc/passwd", "/", ".", "..", "'~no_such_user/x'", LONG, DEEP, "\udc80", "1,2",
+    "range(0,3)",
+    "choice(1,nan)", "glob(*)", "yes", "0x10", "007", "'1'", "'nan'", "uniform", "last", "[[0,1]]", "[0]", "[9]", "bf16-mixed",
+    "16-mixed",
     "ddp", "fsdp", "gpu", "cpu", "a.b.C", "builtins.print", "builtins.dict", "os.system", "rwkd_lightning.weighting.LabelsOnly",
-    "rwkd_lightning.terms.CrossEntropy", "rwkd_lightning.weighting.gates.Reject", "0.3", "2", "0.5", "1e-4", "[1,3,5]", "[ce,kd,hidden]",
-    "[ce,kd,value_relation]", "[squared_error]", "[ce,nope]", "new", "soft", "hard", "mix", "best", "${weighting}", "${data}", "teacher",
+    "rwkd_lightning.terms.CrossEntropy", "rwkd_lightning.weighting.gates.Reject", "0.3", "2", "0.5", "1e-4", "[1,3,5]",
+    "[ce,kd,hidden]",
+    "[ce,kd,value_relation]", "[squared_error]", "[ce,nope]", "new", "soft", "hard", "mix", "best", "${weighting}", "${data}",
+    "teacher",
     "a/b", "package:..", "package:os.path/x", "package:transformers/../x", "<script>", "%s", "{}", "\\", "1_000", "3",
 ]
-GROUPS = ["weighting", "meta", "meta/engine", "meta_features", "trainer", "task", "pair", "loss_terms", "experiment", "wieghting", "hydra/launcher"]
-OPTIONS = ["../task/tweets", "../../../../etc/passwd", "/etc/passwd", "..", ".", "base/step", "base/glue", "nope", "null", "[default]", "1", "''",
-           "rwkd.yaml", "RWKD", LONG, "[kd,ce]", "'a\nb'", "${seed}", "kd", "all", "head", "jvp", "unrolled", "history", "own", "ddp", "tweets"]
-NEW = ["new", "trainer.fast_dev_run", "trainer.foo", "trainer.gradient_clip_val", "trainer.callbacks", "trainer.logger", "trainer.limit_train_batches",
-       "data.bath_size", "weighting.entropi", "a.b.c", "seed.x", "hydra.run.dir", "hydra.sweep.subdir", "hydra.job.name", "hydra.sweep.dir",
-       "hydra.job.chdir", "weighting._target_", "meta.engine._target_", "task.load._target_", "weighting.features._target_", "config", "_target_",
-       "trainer.num_nodes", "trainer.profiler", "trainer.plugins", "trainer.max_time", "data", "weighting", "''", "task.name", "weighting_name"]
+GROUPS = ["weighting", "meta", "meta/engine", "meta_features", "trainer", "task", "pair", "loss_terms", "experiment",
+          "wieghting", "hydra/launcher"]
+OPTIONS = ["../task/tweets", "../../../../etc/passwd", "/etc/passwd", "..", ".", "base/step", "base/glue", "nope", "null",
+           "[default]", "1", "''",
+           "rwkd.yaml", "RWKD", LONG, "[kd,ce]", "'a\nb'", "${seed}", "kd", "all", "head", "jvp", "unrolled", "history", "own",
+           "ddp", "tweets"]
+NEW = ["new", "trainer.fast_dev_run", "trainer.foo", "trainer.gradient_clip_val", "trainer.callbacks", "trainer.logger",
+       "trainer.limit_train_batches",
+       "data.bath_size", "weighting.entropi", "a.b.c", "seed.x", "hydra.run.dir", "hydra.sweep.subdir", "hydra.job.name",
+       "hydra.sweep.dir",
+       "hydra.job.chdir", "weighting._target_", "meta.engine._target_", "task.load._target_", "weighting.features._target_",
+       "config", "_target_",
+       "trainer.num_nodes", "trainer.profiler", "trainer.plugins", "trainer.max_time", "data", "weighting", "''", "task.name",
+       "weighting_name"]
 SIZES = "task.load.sizes={teacher_train: 96, train: 64, meta: 24, validation: 24, test: 24}"
 HOLDS_ANYTHING = ("trainer.devices", "loss_terms.hidden.layers", "trainer.precision", "pair.teacher.precision")
 NEGATIVE = ("trainer.max_steps", "trainer.devices")
@@ -60,7 +74,8 @@ def base() -> list[str]:
     """What makes any run tiny."""
     folder = backbone()
     return [f"data.path={folder / 'tweets.csv'}", f"pair.teacher.path={folder}", f"pair.student.path={folder}",
-            "pair.student.layers=[1]", SIZES, "data.max_length=32", "data.batch_size=16", "meta.batch_size=8", "trainer.accelerator=cpu",
+            "pair.student.layers=[1]", SIZES, "data.max_length=32", "data.batch_size=16", "meta.batch_size=8",
+            "trainer.accelerator=cpu",
             f"cache_dir={folder / 'cache'}", f"runs_dir={folder / 'runs'}"]
 
 
@@ -87,6 +102,7 @@ made_last: list[DictConfig] = []
 def fast_compose(name: str, lines: Sequence[str], return_hydra_config: bool = False, tiny: bool = False) -> DictConfig:
     """``hydra.compose`` with the choices of groups cached: Hydra too applies the values last, by the same function."""
     parsed = parser.OverridesParser.create().parse_overrides(list(lines))
+    ConfigLoaderImpl.validate_sweep_overrides_legal(parsed, RunMode.RUN, from_shell=False)
     chosen = [o for o in parsed if is_group(o.key_or_group)]
     config: DictConfig = pickle.loads(composed(tuple(o.input_line or "" for o in chosen), tiny))
     ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if o not in chosen], config)
@@ -135,7 +151,7 @@ def make(recipe: list[Step]) -> list[str]:
         elif name == "group":
             made.append(f"{'+' * (b % 2)}{GROUPS[a % len(GROUPS)]}={OPTIONS[b % len(OPTIONS)]}")
         elif name == "sweep":
-            made.append(f"{known[a % len(known)]}={value},{VALUES[(a + b) % len(VALUES)]}")
+            made += ["-m"] * (a % 2 and "-m" not in made) + [f"{known[a % len(known)]}={value},{VALUES[(a + b) % len(VALUES)]}"]
         elif name == "raw":
             made.append([value, f"={value}", f"{value}=1", f"+{value}", f"~{value}", f"{value}={value}"][a % 6])
     return made
@@ -190,8 +206,11 @@ def data_of(config: DictConfig) -> TaskData:
 
 def accepted(arguments: list[str]) -> DictConfig:
     """The config of a command line that the checks let pass, made ready up to the training."""
+    made_last.clear()
     with fast():
         overrides.check(arguments, CONF)
+    if not made_last:
+        raise UserError("a flag that makes Hydra show something and run nothing")
     (config,) = made_last
     with whole.known_to_hydra(config):
         plain = OmegaConf.create(OmegaConf.to_container(
@@ -232,7 +251,7 @@ def check(recipe: list[Step]) -> str:
         assert typed and message, f"a sound command line is refused: {message}"
         return REFUSED
     defaults = shipped(tuple(o for o in typed if is_group(o.split("=")[0].lstrip("+~"))))
-    last = {o.key_or_group: o for line in typed for o in parser.OverridesParser.create().parse_overrides([line])}
+    last = {o.key_or_group: o for line in typed if line != "-m" for o in parser.OverridesParser.create().parse_overrides([line])}
     for key, override in last.items():
         if override.is_delete() or override.is_sweep_override() or key not in defaults or is_group(key):
             continue

@@ -17,11 +17,14 @@ from rwkd_lightning.data.glue import GLUE, load_glue
 from tests.hostile.common import ACCEPTED, REFUSED, Step, folder, listing, recipes, refusal
 
 TASKS = ("cola", "mrpc", "mnli", "stsb")
-LABELS = [-1, -2, 0, 1, 2, 3, 7, 127, 2**40, -(2**62), None, True, 0.5, 5.0, 5.0000001, -0.0, math.nan, math.inf, -math.inf, 1e300, "1",
+LABELS = [-1, -2, 0, 1, 2, 3, 7, 127, 2**40, -(2**62), None, True, 0.5, 5.0, 5.0000001, -0.0, math.nan, math.inf, -math.inf,
+          1e300, "1",
           "entailment", b"1", [1], {"a": 1}]
-TEXTS = ["", " ", None, "\0", "a\0b", "x" * 100_000, "two\nlines", "\ud7ff", "\ufeff", "\u202e", "\U0010ffff", "train sentence1 3", 5,
+TEXTS = ["", " ", None, "\0", "a\0b", "x" * 100_000, "two\nlines", "\ud7ff", "\ufeff", "\u202e", "\U0010ffff",
+         "train sentence1 3", 5,
          b"\xff\xfe", b"bytes", ["list"], {"a": "b"}, "\xa0\u2003"]
-TYPES = ["int8", "uint8", "int16", "uint64", "float", "double", "halffloat", "bool", "string", "large_string", "binary", "large_binary",
+TYPES = ["int8", "uint8", "int16", "uint64", "float", "double", "halffloat", "bool", "string", "large_string", "binary",
+         "large_binary",
          "date32", "timestamp[us]", "time64[us]", "duration[s]", "null"]
 ODD: list[Callable[[pa.Array], Any]] = [
     lambda x: x.dictionary_encode(), lambda x: pa.array([[v] for v in x.to_pylist()]),
@@ -36,8 +39,10 @@ METADATA: list[Any] = [
 ]
 WORDS = [["unacceptable", "acceptable"], ["acceptable", "unacceptable"], ["equivalent", "not_equivalent"],
          ["not_equivalent", "equivalent"], ["entailment", "neutral", "contradiction"], ["a", "b", "c"], ["a"], []]
-SHARDS = ["train-00000-of-00001.parquet", "train-00000-of-00002.parquet", "train-a.parquet", "train.parquet", "TRAIN-00000-of-00001.parquet",
-          "train-00001-of-00002.parquet", "train-0-of-1.parquet", "train-\n.parquet", "test-00000-of-00001.parquet", "train-00000-of-00001.csv"]
+SHARDS = ["train-00000-of-00001.parquet", "train-00000-of-00002.parquet", "train-a.parquet", "train.parquet",
+          "TRAIN-00000-of-00001.parquet",
+          "train-00001-of-00002.parquet", "train-0-of-1.parquet", "train-\n.parquet", "test-00000-of-00001.parquet",
+          "train-00000-of-00001.csv"]
 Columns = dict[str, pa.Array]
 
 
@@ -211,11 +216,11 @@ def in_its_place(path: Path, a: int, b: int) -> None:
     """A directory, a loop of links, nothing, or the folder itself a file."""
     if path.is_file():
         path.unlink()
-    if b % 4 == 0 and not path.exists():
+    if b % 4 == 0 and not os.path.lexists(path):
         path.mkdir()
     elif b % 4 == 1 and not os.path.lexists(path):
         os.symlink(path, path)
-    elif b % 4 == 2 and not any(path.parent.iterdir()):
+    elif b % 4 == 2 and path.parent.is_dir() and not any(path.parent.iterdir()):
         path.parent.rmdir()
         path.parent.write_text("a file")
 
@@ -227,8 +232,10 @@ def other_name(path: Path, a: int, b: int) -> None:
 
 STEPS: dict[str, Callable[[Example, int, int], None]] = {
     "label": lambda example, a, b: put(example, "label", a, b, LABELS), "text": text, "bad_utf8": bad_utf8,
-    "idx": lambda example, a, b: put(example, "idx", a, b, LABELS), "retype": retype, "odd": odd, "rename": rename, "extra": extra,
-    "rows": rows, "features": features, "one_class": one_class, "drop": drop, "shards": on_disk(shards), "bytes": on_disk(bytes_of),
+    "idx": lambda example, a, b: put(example, "idx", a, b, LABELS), "retype": retype, "odd": odd, "rename": rename,
+    "extra": extra,
+    "rows": rows, "features": features, "one_class": one_class, "drop": drop, "shards": on_disk(shards),
+    "bytes": on_disk(bytes_of),
     "place": on_disk(in_its_place), "name": on_disk(other_name),
     "twin": lambda example, a, b: put(example, example.spec.text_columns[0], a, 11, TEXTS),
 }

@@ -15,12 +15,14 @@ SIZES = {"teacher_train": 9, "train": 9, "meta": 30, "validation": 3, "test": 3}
 Rows = list[list[str]]
 
 CELLS = ["", " ", "nan", "NaN", "inf", "-1", "1e999", "null", "None", "Positive", "NEGATIVE", " neutral", "positive ", "2", "0",
-         'say "no"', "a,b", "two\nlines", "two\r\nlines", "\r", "caf\xe9", "\x85", "\xa0", "\x1a", "\x1c", "x" * 70_000, "x" * 140_000,
+         'say "no"', "a,b", "two\nlines", "two\r\nlines", "\r", "caf\xe9", "\x85", "\xa0", "\x1a", "\x1c", "x" * 70_000,
+         "x" * 140_000,
          "'", '"', '""', "\\", "\\n", "\t", "#", "positive", "negative"]
 HEADERS = [["sentiment", "text"], ["text", "sentiment"], ["sentiment", "confidence"], ["Sentiment", "confidence", "text"],
            ["sentiment", "text", "text"], ["sentiment", "sentiment", "text"], ["text"], [], ["sentiment", "confidence", " text"],
            ["a", "b", "c", "d"], ["text", "confidence", "sentiment"], ["sentiment", "confidence", "text", "text"], ["", "", ""]]
-BYTES = [b"\0", b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b"\xe2\x82\xac", b'"', b'"x', b"\n", b"\r", b"\r\n", b"\n\n\n", b",", b",,,,", b"\x80",
+BYTES = [b"\0", b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b"\xe2\x82\xac", b'"', b'"x', b"\n", b"\r", b"\r\n", b"\n\n\n", b",",
+         b",,,,", b"\x80",
          b"\x1a", b"'", b"\\\"", b"a\nb\nc\n", b'"\n"', b"PAR1", b"\x1f\x8b\x08"]
 
 
