@@ -71,8 +71,8 @@ def check(arguments: Sequence[str], conf: Path) -> None:
 
 def unreadable(reason: str) -> NoReturn:
     """Refuse a command line that no parser can read."""
-    raise UserError(f"the command line cannot be read ({reason}); write KEY=VALUE, and put quotes around a text with blanks, commas "
-                    "or brackets: KEY=\"'a text'\"")
+    raise UserError(f"the command line cannot be read ({reason}); write KEY=VALUE, and put quotes around a text with blanks, "
+                    "commas or brackets: KEY=\"'a text'\"")
 
 
 def inspect(overrides: Sequence[Override], conf: Path) -> None:

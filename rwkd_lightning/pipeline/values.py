@@ -37,7 +37,7 @@ def number(words: str = "a finite number", fits: Callable[[float], bool] = lambd
 
 def one_of(*names: Any) -> Kind:
     """One of these, and of the same type."""
-    return Kind(" or ".join(map(shown, names)), lambda x: any(type(x) is type(name) and x == name for name in names))
+    return Kind(f"one of {', '.join(map(shown, names))}", lambda x: any(type(x) is type(name) and x == name for name in names))
 
 
 def several(kind: Kind, least: int = 1) -> Kind:

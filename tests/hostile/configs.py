@@ -34,7 +34,7 @@ from tests.hostile.models import backbone
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
-LONG, DEEP = "x" * 300, "a/" * 3000
+LONG, DEEP = "x" * 300, "'" + "ab/" * 1400 + "'"
 VALUES = [
     "nan", "inf", "-inf", "true", "false", "null", "-1", "0", "1", "1.5", "16.0", "1e3", "1e30", "1e400", "-0.0", "5e-324",
     "99999999999999999999", "-99999999999999999999", "''", "' '", "x", "ce", "[]", "[1]", "[nan]", "[[1]]", "[ce,ce]", "[ce]",
@@ -141,6 +141,13 @@ def make(recipe: list[Step]) -> list[str]:
         value = VALUES[b % len(VALUES)]
         if name == "set":
             made.append(f"{known[a % len(known)]}={value}")
+        elif name == "tune":  # of the right type, and often in range
+            tunable = [key for key, default in shipped(()).items() if type(default) in (int, float, bool)]
+            key = tunable[a % len(tunable)]
+            kind = type(shipped(())[key])
+            sane = {int: ["0", "1", "2", "3", "7", "40"], float: ["0.3", "1e-3", "1", "0", "0.9", "2.5"], bool: ["true",
+                "false"]}[kind]
+            made.append(f"{key}={sane[b % len(sane)]}")
         elif name in ("add", "force"):
             key = [*NEW, *known][a % (len(NEW) + len(known))]
             made.append(f"{'+' if name == 'add' else '++'}{key}={value}")
@@ -157,7 +164,8 @@ def make(recipe: list[Step]) -> list[str]:
     return made
 
 
-strategy = recipes(["set", "set2", "set3", "set4", "add", "force", "new", "delete", "group", "choose", "sweep", "raw"])
+strategy = recipes(["set", "set2", "set3", "tune", "tune2", "tune3", "tune4", "add", "force", "new", "delete", "group", "choose",
+                    "sweep", "raw"])
 
 
 def prepare(config: DictConfig) -> None:
@@ -242,7 +250,7 @@ def expected(key: str, value: Any, default: Any) -> bool:
 
 def check(recipe: list[Step]) -> str:
     """Refused in one line that names what is wrong, or accepted and of the right type."""
-    recipe = [("set" if name.startswith("set") else name, a, b) for name, a, b in recipe]
+    recipe = [(name.rstrip("234"), a, b) for name, a, b in recipe]
     typed = make(recipe)
     before = os.getcwd(), sorted(os.listdir(ROOT)), sorted(os.listdir(backbone()))
     config, message = refusal(lambda: accepted(typed))
