@@ -35,6 +35,9 @@ class Running(Protocol):
     def kill(self) -> None: ...
 
 
+WRITING = "a checkpoint being written"
+STAGES = ["the teacher", "the teacher's logits", "before the student", "the student", "evaluation and export"]
+STEPS = 8  # of the student, in a whole run
 Start = Callable[[Sequence[str]], Running]
 
 
@@ -56,20 +59,21 @@ def stage(folder: Path, since: float) -> str:
     teacher = [*folder.glob("cache/teacher/*/key.json")]
     runs = [*folder.glob("runs/*/*/.lock")]
     if writing(folder, since):
-        return "a checkpoint being written"
+        return WRITING
     if not teacher:
         return "the teacher" if [*folder.glob("cache/teacher/*.part/checkpoints")] else "before the teacher"
     if not [*folder.glob("cache/logits/*/key.json")]:
         return "the teacher's logits"
     if not any([*run.parent.glob("checkpoints/step-*")] for run in runs):
         return "before the student"
-    return "evaluation and export" if any([*run.parent.glob("*student*")] for run in runs) else "the student"
+    trained = any([*run.parent.glob(f"checkpoints/step-{STEPS:09d}-*")] for run in runs)
+    return "evaluation and export" if trained else "the student"
 
 
 def wait(process: Running, until: Callable[[], bool] = lambda: False) -> int | None:
     """Wait for the process, or for the condition: its exit status, or None where it still runs."""
     while (status := process.poll()) is None and not until():
-        time.sleep(0.0005)
+        time.sleep(0.001)
     return status
 
 
@@ -77,7 +81,8 @@ def kill_until_done(start: Start, arguments: Sequence[str], folder: Path, second
                     draw: random.Random) -> list[str]:
     """Repeat the command until it ends, killing it at random moments, at most so often; what it was at, each time.
 
-    A third of the kills waits for a checkpoint that is being written.
+    A third of the kills comes at any moment, a third waits for a checkpoint that is being written, a third for a stage, since
+    most of the time goes into imports.
 
     Args:
         seconds: that a whole run takes.
@@ -85,13 +90,15 @@ def kill_until_done(start: Start, arguments: Sequence[str], folder: Path, second
     hit: list[str] = []
     while True:
         since, process = time.time(), start(arguments)
-        at, in_writing = since + draw.uniform(0, seconds), draw.random() < 1 / 3
+        moment, kind, target = since + draw.uniform(0, seconds), draw.choice(["moment", WRITING, "stage"]), draw.choice(STAGES)
+        wanted = {WRITING: WRITING, "stage": target}.get(kind)
 
-        def due(since: float = since, at: float = at, in_writing: bool = in_writing) -> bool:
-            return time.time() > at + (seconds if in_writing and not writing(folder, since) else 0)
+        def due(since: float = since, moment: float = moment, wanted: str | None = wanted) -> bool:
+            return time.time() > moment if wanted is None else stage(folder, since) == wanted
 
         status = wait(process, due) if len(hit) < kills else wait(process)
         if status is None:
+            time.sleep(draw.uniform(0, 0.3) if kind == "stage" else 0)
             process.kill()
             wait(process)
             hit.append(stage(folder, since))
