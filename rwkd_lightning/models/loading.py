@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,9 @@ def load_classifier(path: str, task: TaskSpec, layers: Sequence[int] | None = No
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     folder = find(path)
-    options: dict[str, Any] = {"problem_type": "regression" if task.is_regression else "single_label_classification"}
+    # whatever config.json says: weights would be rounded to it, and those in half precision trained in it
+    dtype = "dtype" if tuple(map(int, version("transformers").split(".")[:2])) >= (4, 56) else "torch_dtype"
+    options: dict[str, Any] = {dtype: torch.float32, "problem_type": "regression" if task.is_regression else "single_label_classification"}
     if not trained and task.label_names is not None:
         options["id2label"] = dict(enumerate(task.label_names))
         options["label2id"] = {name: i for i, name in enumerate(task.label_names)}
@@ -80,7 +83,7 @@ def load_classifier(path: str, task: TaskSpec, layers: Sequence[int] | None = No
         network, report = AutoModelForSequenceClassification.from_pretrained(
             folder, num_labels=task.num_labels, trust_remote_code=False, use_safetensors=True, ignore_mismatched_sizes=True,
             output_loading_info=True, **options)
-        network.float()  # a checkpoint in half precision would be trained in it
+        network.float()  # buffers too
         classifier = Classifier(network)
     except UserError:
         raise

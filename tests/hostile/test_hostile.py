@@ -199,7 +199,7 @@ def test_every_shipped_value_is_allowed_and_every_key_known() -> None:
             is_global = "@package _global_" in file.read_text()
             found |= values.leaves(written, "" if is_global else f"{group.replace('/', '.')}.")
     unknown = [key for key, value in found.items() if values.kind_of(key) is values.ANY and not isinstance(value, dict)]
-    assert [key for key in unknown if not key.endswith((".parts", ".defaults"))] == []
+    assert [key for key in unknown if not key.endswith((".parts", ".defaults", ".defaults.engine"))] == []
 
 
 @pytest.mark.parametrize("typed", [["optimizer.lr=nan"], ["++seed=../../../x"], ["~optimizer.lr"], ["cache_dir='a\nb'"]],
@@ -254,6 +254,15 @@ def test_a_head_of_other_outputs_than_its_config_names(tmp_path: Path) -> None:
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"names 3 outputs in its config.json, and its weights hold classifier.bias of \[5\]"):
         load_classifier(str(tmp_path), TASK, trained=True)
+
+
+def test_weights_are_not_rounded_to_what_the_config_says(tmp_path: Path) -> None:
+    """Prevents: a config.json with dtype float16 that rounds weights in float32."""
+    network = load_classifier(str(model(tmp_path, dtype="float16", torch_dtype="float16")), TASK).network
+    stored = load_file(tmp_path / "model.safetensors")
+    name = "embeddings.word_embeddings.weight"
+    assert torch.equal(network.state_dict()[f"bert.{name}"], stored[name])
+    assert not torch.equal(stored[name].half().float(), stored[name])
 
 
 def test_weights_that_are_not_finite(tmp_path: Path) -> None:
