@@ -73,7 +73,8 @@ def load_classifier(path: str, task: TaskSpec, layers: Sequence[int] | None = No
     folder = find(path)
     # whatever config.json says: weights would be rounded to it, and those in half precision trained in it
     dtype = "dtype" if tuple(map(int, version("transformers").split(".")[:2])) >= (4, 56) else "torch_dtype"
-    options: dict[str, Any] = {dtype: torch.float32, "problem_type": "regression" if task.is_regression else "single_label_classification"}
+    options: dict[str, Any] = {
+        dtype: torch.float32, "problem_type": "regression" if task.is_regression else "single_label_classification"}
     if not trained and task.label_names is not None:
         options["id2label"] = dict(enumerate(task.label_names))
         options["label2id"] = {name: i for i, name in enumerate(task.label_names)}

@@ -53,7 +53,7 @@ def check(arguments: Sequence[str], conf: Path) -> None:
         UserError: for an option, a key or a value that cannot be right, with the nearest one that can.
     """
     options = get_args_parser()
-    options.error = unreadable  # in place of its own, which prints the usage of all of Hydra's options
+    setattr(options, "error", unreadable)  # noqa: B010 - in place of its own, which prints the usage of all of Hydra's options
     parsed = options.parse_args(list(arguments))
     if parsed.config_dir or parsed.config_path or parsed.config_name or parsed.experimental_rerun:
         return  # other configs, other keys
