@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 
 LAUNCHER = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "PL_GLOBAL_SEED")
@@ -23,7 +22,7 @@ def is_first() -> bool:
 def alone(options: dict[str, Any]) -> dict[str, Any]:
     """The same options for one process on one device, whatever launcher has started this one."""
     single = {**options, "devices": 1, "num_nodes": 1, "strategy": "auto"}
-    if "WORLD_SIZE" in os.environ or SLURMEnvironment.detect():  # else Lightning would ask that launcher, and refuse
+    if "WORLD_SIZE" in os.environ:  # else Lightning would ask that launcher, and refuse
         single["plugins"] = [LightningEnvironment()]
     return single
 

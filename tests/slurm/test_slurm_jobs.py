@@ -39,7 +39,7 @@ def test_a_sweep_in_processes_of_their_own(arguments: list[str], tmp_path: Path)
 
 
 def test_a_job_whose_time_is_over_goes_on(arguments: list[str], tmp_path: Path) -> None:
-    """Prevents: two processes that Lightning refuses because SLURM started them, a requeued job that begins anew (with force=true
+    """Prevents: two processes that each train alone or wait for the other, a requeued job that begins anew (with force=true
     each time), or one that is not put in the queue again."""
     cluster, folder = tmp_path / "cluster", tmp_path / "runs"
     launcher = subprocess.Popen(
