@@ -40,7 +40,7 @@ class Fitted:
 
 def fit(module: DistillationModule, data: lightning.LightningDataModule, folder: Path, trainer_options: dict[str, Any],
         monitor: str | None = None, description: str = "train", stop: Stop | None = None,
-        intervals: Mapping[str, Any] | None = None) -> Fitted:
+        intervals: Mapping[str, Any] | None = None, anew: bool = False) -> Fitted:
     """Train, resuming from the last checkpoint under ``folder`` if an interrupted run left one.
 
     Args:
@@ -51,6 +51,7 @@ def fit(module: DistillationModule, data: lightning.LightningDataModule, folder:
         description: shown before the progress bar.
         stop: takes the signals that ask to stop; None: one of its own.
         intervals: ``minutes`` and ``steps`` of `Checkpoints`.
+        anew: do not resume, as another process may still be removing what was left.
 
     Raises:
         UserError: for precisions and strategies that the loop cannot run under.
@@ -65,7 +66,7 @@ def fit(module: DistillationModule, data: lightning.LightningDataModule, folder:
         **{**trainer_options, "plugins": [*trainer_options.get("plugins", []), AtomicCheckpointIO()]}, callbacks=callbacks,
         logger=False, enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
         limit_val_batches=1.0 if monitor is not None else 0)
-    last = newest(kept)
+    last = None if anew else newest(kept)
     cuda = trainer.strategy.root_device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()

@@ -102,10 +102,6 @@ def remove(path: Path) -> None:
 
 def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict[str, Any]:
     """All stages, one after the other."""
-    if force and is_first():
-        for name in ("metrics.json", "weights.parquet", "student", "predictions", "checkpoints", "log",
-                     "failed_step.safetensors", "failed_step.json"):
-            remove(folder / name)
     start = time.perf_counter()
     values.check(config)
     lightning.seed_everything(config.seed, workers=True, verbose=False)  # the meta-learner is initialised here
@@ -124,6 +120,10 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     teacher = stages.teacher_of(config, data, store, trainer_options, stop)
     device = torch.device("cuda" if trainer_options["accelerator"] in ("auto", "gpu") and torch.cuda.is_available() else "cpu")
     logits = stages.logits(config, teacher, data, store, device)
+    if force and is_first():  # not before all that may fail has not failed
+        for name in ("metrics.json", "weights.parquet", "student", "predictions", "checkpoints", "log",
+                     "failed_step.safetensors", "failed_step.json"):
+            remove(folder / name)
 
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     student, tokenizer = student_of(config, data.task, str(teacher.folder))
@@ -135,7 +135,7 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
         label_noise=config.data.label_noise, teacher_noise=config.data.teacher_noise, meta_noise=config.data.meta_noise,
         teacher_logits=logits, teacher_states=inside.states, num_workers=config.data.num_workers, store=store)
     loaders.setup()
-    module, fitted = distil(config, folder, loaders, student, weighting, terms, inside.teacher, trainer_options, stop)
+    module, fitted = distil(config, folder, loaders, student, weighting, terms, inside.teacher, trainer_options, stop, force)
     for name in list(student.kept_layers):
         student.drop(name)
     if not is_first():
@@ -156,7 +156,7 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
 
 def distil(config: DictConfig, folder: Path, loaders: DistillationDataModule, student: Classifier, weighting: Weighting,
            terms: list[Term], teacher: Classifier | None, trainer_options: dict[str, Any],
-           stop: Stop) -> tuple[DistillationModule, Fitted]:
+           stop: Stop, anew: bool) -> tuple[DistillationModule, Fitted]:
     """Stage 3: train the student."""
     extras = loaders.encoded("train").extras
     weighting.prepare({"labels": loaders.train_labels, **extras})
@@ -171,5 +171,5 @@ def distil(config: DictConfig, folder: Path, loaders: DistillationDataModule, st
     log.info("distilling with weighting=%s, %d rows, meta split of %d", weighting, loaders.train_size,
              len(loaders.data.splits["meta"]))
     fitted = fit(module, loaders, folder, trainer_options, monitor=loaders.task.monitor if choose else None,
-                 description=f"student ({config.weighting_name})", stop=stop, intervals=config.checkpoint)
+                 description=f"student ({config.weighting_name})", stop=stop, intervals=config.checkpoint, anew=anew)
     return module, fitted
