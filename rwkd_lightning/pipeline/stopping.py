@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from rwkd_lightning.pipeline.launch import is_first
 
 log = logging.getLogger(__name__)
-EXIT = {signal.SIGTERM: 75, signal.SIGINT: 130}  # 75: EX_TEMPFAIL of sysexits.h, "try again later"
+EXIT = {signal.SIGTERM: 75, signal.SIGINT: 130, signal.SIGUSR2: 75}  # 75: EX_TEMPFAIL of sysexits.h, "try again later"
 
 
 class Stop:
@@ -26,6 +26,7 @@ class Stop:
     def __init__(self) -> None:
         self.when_told = False
         self.signal: int | None = None
+        self._requeue: Any = None
 
     @property
     def told(self) -> bool:
@@ -43,22 +44,30 @@ class Stop:
         """End the process; the same command goes on from the last checkpoint."""
         number = signal.Signals(self.signal if self.signal is not None else signal.SIGTERM)  # or another process was told
         log.warning("stopped by %s; repeat the command to go on from the last checkpoint", number.name)
+        if number == signal.SIGUSR2:
+            self._requeue(number, None)  # in the first process it puts the job in the queue again, and ends
         # the others of a distributed run leave without a word: Lightning kills the first process where one of them fails
         raise SystemExit(EXIT[number] if is_first() else 0)
 
     def take(self) -> None:
-        """Take both signals, in place of whoever has them now."""
-        if threading.current_thread() is threading.main_thread():
-            for number in EXIT:
+        """Take the signals, in place of whoever has them now."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in EXIT:
+            if number != signal.SIGUSR2 or self._requeue is not None:
                 signal.signal(number, self.handle)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Take both signals, in the main thread of a process; handlers of before come back."""
+        """Take SIGTERM and Ctrl-C, in the main thread of a process; handlers of before come back.
+
+        SIGUSR2 too where someone handles it already: Hydra's launcher for SLURM does, when the time of a job is nearly over.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in EXIT}
+        self._requeue = before[signal.SIGUSR2] if callable(before[signal.SIGUSR2]) else None
         self.take()
         try:
             yield

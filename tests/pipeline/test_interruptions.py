@@ -101,6 +101,26 @@ def test_between_two_stages_a_signal_ends_the_process_at_once() -> None:
     assert caught.value.code == 75 and signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_launcher_that_requeues_does_so_after_the_checkpoint() -> None:
+    """Prevents: a job of SLURM that is put in the queue again, and ends, while it writes its checkpoint."""
+    told: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda number, _: told.append(number))
+    try:
+        stop = Stop()
+        with pytest.raises(SystemExit) as caught, stop.listening():
+            stop.when_told = True
+            os.kill(os.getpid(), signal.SIGUSR2)
+            time.sleep(0.1)
+            assert stop.told and not told
+            stop.now()
+        assert caught.value.code == 75 and told == [signal.SIGUSR2]
+        os.kill(os.getpid(), signal.SIGUSR2)  # the launcher's handler is back
+        time.sleep(0.1)
+        assert len(told) == 2
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
 def test_two_commands_for_one_run_and_for_one_teacher(arguments: list[str], tmp_path: Path) -> None:
     """Prevents: two processes that write one run's checkpoints, or train the same teacher twice."""
     long = start("weighting=kd", *arguments, *LONG)
