@@ -46,7 +46,7 @@ def test_a_job_whose_time_is_over_goes_on(arguments: list[str], tmp_path: Path) 
         [sys.executable, "train.py", "-m", "hydra/launcher=slurm", *arguments, "trainer=ddp", "trainer.devices=2", "weighting=kd",
          "trainer.max_epochs=20", "trainer.select=best", "hydra.launcher.gpus_per_node=null", "force=true"],
         cwd=ROOT, env={**ENVIRONMENT, **install(cluster)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_for("tweets/*/checkpoints/last.ckpt", folder)
+    wait_for("tweets/*/checkpoints/step-*.ckpt", folder)
     for task in (cluster / f"{FIRST_JOB}.tasks").read_text().split():
         os.kill(int(task), signal.SIGUSR2)
     told = launcher.communicate(timeout=300)[0]
