@@ -63,8 +63,11 @@ def check_accumulate(accumulate: int) -> None:
                         "and must be at least 1")
 
 
-def check_precision(precision: str) -> None:
+def check_precision(precision: str, setting: str = "trainer.precision") -> None:
     """Refuse arithmetic that the loop is not right in.
+
+    Args:
+        setting: what the user sets, for the message.
 
     Raises:
         UserError: naming what is.
@@ -79,4 +82,4 @@ def check_precision(precision: str) -> None:
                   "meta-learner and the record of the samples")
     elif precision.startswith("transformer-engine"):
         reason = "replaces the linear layers by fp8 ones, which the meta step was never run with"
-    raise UserError(f"trainer.precision={precision} {reason}; use bf16-mixed or 32-true")
+    raise UserError(f"{setting}={precision} {reason}; use bf16-mixed or 32-true")

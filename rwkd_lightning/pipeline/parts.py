@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rwkd_lightning.bilevel import Engine
-from rwkd_lightning.combinations import check_accumulate
+from rwkd_lightning.combinations import check_precision
 from rwkd_lightning.data.datamodule import DistillationDataModule
 from rwkd_lightning.data.task import TaskData, TaskSpec
 from rwkd_lightning.errors import UserError
@@ -132,7 +132,6 @@ def trainer_of(config: DictConfig) -> dict[str, Any]:
     options: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
     for ours in ("clip", "accumulate", "select"):
         options.pop(ours)
-    check_accumulate(config.trainer.accumulate)
     if config.trainer.select not in ("last", "best"):
         raise UserError(f"trainer.select={config.trainer.select!r}; known are 'last' (the last epoch's student) and 'best' "
                         "(on the meta split)")
@@ -144,7 +143,7 @@ def trainer_of(config: DictConfig) -> dict[str, Any]:
     refuse(options)
     quiet()
     for where, precision in (("trainer", options["precision"]), ("pair.teacher", config.pair.teacher.precision)):
-        refuse({"precision": precision})
+        check_precision(str(precision), f"{where}.precision")
         try:
             lightning.Trainer(**{**options, "precision": precision, "logger": False, "enable_checkpointing": False,
                                  "enable_model_summary": False})

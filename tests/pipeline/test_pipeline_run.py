@@ -157,7 +157,7 @@ def test_bad_values_are_named(override: str, said: str, arguments: list[str], tm
     (["weighting=rwkd_online", "meta.every=2"], "meta.every=1"),
     (["weighting=l2rw", "meta.every=2"], "meta.every=1"),
     (["weighting=rwkd", "meta=all", "trainer.accumulate=2"], "use meta=bank"),
-    (["weighting=kd", "trainer.accumulate=0"], "trainer.accumulate=0"),
+    (["weighting=kd", "trainer.accumulate=0"], "trainer.accumulate is 0"),
     (["weighting=oracle"], "data.label_noise"),
     (["weighting=rwkd", "meta.loss=hardest"], "hard, soft, mix"),
     (["weighting=rwkd", "meta.lookahead_lr=-1"], "meta.lookahead_lr is -1"),
