@@ -104,6 +104,11 @@ class Bar(TQDMProgressBar):
     def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
         return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
 
+    def on_train_start(self, trainer: lightning.Trainer, *args: Any) -> None:
+        super().on_train_start(trainer, *args)
+        if (trainer.fit_loop.total_batch_idx + 1) % int(trainer.num_training_batches):  # resumed: this epoch has no start
+            self.on_train_epoch_start(trainer)
+
     def on_train_epoch_start(self, trainer: lightning.Trainer, *args: Any) -> None:
         super().on_train_epoch_start(trainer, *args)
         self.train_progress_bar.set_description(f"{self.description}: epoch {trainer.current_epoch + 1}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ EVERY = [(step, True) for step in range(1, STEPS + 1)]
     (["+trainer.limit_train_batches=3"], [(2, True), (3, True), (5, True)]),
 ], ids=["best", "last", "worker", "max_steps", "limit_train_batches"])
 def test_any_step(options: list[str], cuts: list[tuple[int, bool]], arguments: list[str], tmp_path: Path,
-                  last: dict[str, dict[str, Any]]) -> None:
+                  last: dict[str, dict[str, Any]], capfd: pytest.CaptureFixture[str]) -> None:
     """Prevents: an off-by-one at the ends of an epoch, a validation done twice or lost, a worker that reads another epoch."""
     given = [*NOISE, *options, "trainer.log_every_n_steps=1"]
     finished(arguments, tmp_path / "whole", *given)
@@ -127,5 +128,9 @@ def test_any_step(options: list[str], cuts: list[tuple[int, bool]], arguments: l
         name = f"cut-{step}-{saved}"
         with power_cut(step, saved):
             finished(arguments, tmp_path / name, *given, "checkpoint.steps=1")
+        capfd.readouterr()
         finished(arguments, tmp_path / name, *given)
+        if saved and step < 3:
+            shown = capfd.readouterr().out.split("Training:")[-1]  # what Lightning's bar is called at first
+            assert re.search(r"student \(rwkd\): epoch 1: .*/[34] ", shown)
         check_same(tmp_path / "whole", tmp_path / name, last)
