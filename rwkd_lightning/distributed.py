@@ -29,6 +29,15 @@ def all_reduce_mean(value: Tensor) -> Tensor:
     return total / world_size()
 
 
+def on_any_rank(*flags: bool, device: torch.device) -> list[bool]:
+    """Each flag, true on all ranks where it is on one: a decision that all of them take together."""
+    if world_size() == 1:
+        return list(flags)
+    raised = torch.tensor(flags, dtype=torch.float32, device=device)
+    torch.distributed.all_reduce(raised, torch.distributed.ReduceOp.MAX)
+    return raised.bool().tolist()
+
+
 def all_reduce_means(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``all_reduce_mean`` of many tensors by name, in one message."""
     if world_size() == 1:

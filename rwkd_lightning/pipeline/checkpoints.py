@@ -14,6 +14,7 @@ import torch
 from lightning.fabric.plugins.io import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
+from rwkd_lightning.distributed import on_any_rank
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.pipeline.launch import is_first
 from rwkd_lightning.pipeline.stopping import Stop
@@ -116,11 +117,8 @@ class Checkpoints(Checkpoint):
         if trainer.is_last_batch or trainer.global_step == trainer.max_steps:
             return  # the epoch's end is near, with its validation
         timed = self.minutes is not None and time.perf_counter() - self._last > 60 * self.minutes
-        told = self.stop.told
-        if trainer.world_size > 1:  # all or none: saving and stopping take all of them
-            asked = torch.tensor([float(timed and is_first()), float(told)], device=trainer.strategy.root_device)
-            torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
-            timed, told = bool(asked[0]), bool(asked[1])
+        # all or none: saving and stopping take all of them
+        timed, told = on_any_rank(timed and is_first(), self.stop.told, device=trainer.strategy.root_device)
         if timed or told or (self.steps is not None and trainer.global_step % self.steps == 0):
             self.save(trainer)
         if told:
@@ -136,10 +134,8 @@ class Checkpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.save(trainer)
-        told = torch.tensor(float(self.stop.told), device=trainer.strategy.root_device)
-        if trainer.world_size > 1:
-            torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
-        if bool(told):
+        (told,) = on_any_rank(self.stop.told, device=trainer.strategy.root_device)
+        if told:
             self.stop.now()
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

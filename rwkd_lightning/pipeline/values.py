@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.pipeline.keys import interpolated, shown
+
+T = TypeVar("T")
 
 
 class Kind(NamedTuple):
@@ -150,10 +152,10 @@ def check_value(key: str, value: Any, kind: Kind) -> None:
     """Check one value; UserError where it is of another kind."""
     if value == "???":
         raise UserError(f"{key} has no value yet; give {key}=..., {kind.words}")
-    for text in texts(value):
+    for text in inside(value, str):
         if any(ord(c) < 32 or ord(c) == 127 for c in text):
             raise UserError(f"{key}={text!r} holds a control character; leave it out")
-    if any(not math.isfinite(x) for x in numbers(value)):
+    if any(not math.isfinite(x) for x in inside(value, float)):
         raise UserError(f"{key}={shown(value)} is not finite; give {kind.words if kind is not ANY else 'a finite number'}")
     if not kind.fits(value):
         if isinstance(value, float) and value.is_integer() and kind.fits(int(value)):
@@ -176,22 +178,13 @@ def leaves(node: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any
                 yield from leaves(inner, f"{prefix}{name}.")
 
 
-def texts(value: Any) -> Iterator[str]:
-    """The texts in a value."""
-    if isinstance(value, str):
+def inside(value: Any, kind: type[T]) -> Iterator[T]:
+    """What is of this type in a value, lists within lists included."""
+    if isinstance(value, kind):
         yield value
     elif isinstance(value, list):
         for inner in value:
-            yield from texts(inner)
-
-
-def numbers(value: Any) -> Iterator[float]:
-    """The fractions in a value."""
-    if isinstance(value, float):
-        yield value
-    elif isinstance(value, list):
-        for inner in value:
-            yield from numbers(inner)
+            yield from inside(inner, kind)
 
 
 def brief(value: Any) -> str:
