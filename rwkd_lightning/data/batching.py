@@ -119,15 +119,21 @@ class BucketBatchSampler(Sampler[list[int]]):
         rng = np.random.default_rng([self.seed, self.epoch, _BUCKET_STREAM])
         size = self.batch_size * self.num_replicas
         order = rng.permutation(len(self.lengths))
-        batches: list[np.ndarray] = []
-        for start in range(0, len(order), size * self.pool_factor):
-            pool = order[start : start + size * self.pool_factor]
-            pool = pool[np.argsort(self.lengths[pool], kind="stable")]
-            batches += [pool[i : i + size] for i in range(0, len(pool), size)]
+        batches = buckets(order, self.lengths, size, self.pool_factor)
         for number in rng.permutation(len(batches))[self.start :]:
             batch = batches[number]
             whole = np.resize(batch, -(-len(batch) // self.num_replicas) * self.num_replicas)
             yield whole[self.rank :: self.num_replicas].tolist()
+
+
+def buckets(order: np.ndarray, lengths: np.ndarray, size: int, pool_factor: int = 16) -> list[np.ndarray]:
+    """Cut rows into batches of similar length: every `pool_factor` batches of `order` are sorted among themselves."""
+    batches: list[np.ndarray] = []
+    for start in range(0, len(order), size * pool_factor):
+        pool = order[start : start + size * pool_factor]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        batches += [pool[i : i + size] for i in range(0, len(pool), size)]
+    return batches
 
 
 class LengthSortedBatchSampler(Sampler[list[int]]):
@@ -148,7 +154,8 @@ class LengthSortedBatchSampler(Sampler[list[int]]):
 class MetaStream:
     """An endless stream of meta batches, a pure function of the step: there is no state to save or to lose.
 
-    `stream[t]` holds the rows t*m to (t+1)*m of one permutation of the split after another.
+    `stream[t]` holds the rows t*m to (t+1)*m of one permutation of the split after another, batches of rows of similar length
+    but for the one in which two permutations meet.
     """
 
     def __init__(self, dataset: EncodedSplit, collator: Collator, batch_size: int, seed: int) -> None:
@@ -178,5 +185,10 @@ class MetaStream:
     def _permutation(self, cycle: int) -> np.ndarray:
         if cycle != self._cycle:  # the last one is kept for speed only
             rng = np.random.default_rng([self.seed, cycle, _META_STREAM])
-            self._cycle, self._order = cycle, rng.permutation(len(self.dataset))
+            order = rng.permutation(len(self.dataset))
+            first = -cycle * len(order) % self.batch_size  # these fill the last batch of the cycle before
+            last = first + max(len(order) - first, 0) // self.batch_size * self.batch_size
+            batches = buckets(order[first:last], self.dataset.lengths, self.batch_size)
+            batches = [batches[number] for number in rng.permutation(len(batches))]
+            self._cycle, self._order = cycle, np.concatenate([order[:first], *batches, order[last:]])
         return self._order
