@@ -65,12 +65,30 @@ class DirectionalEngine(Engine):
     def influence(self, problem: Problem) -> Tensor:
         direction = meta_gradient(problem)
         outputs, tangents = self.push_forward(problem, direction)
-        influence: Tensor = torch.func.jvp(problem.terms, (outputs,), (tangents,))[1]
-        return influence.detach()
+        return along(problem.terms, outputs, tangents)
 
     @abstractmethod
     def push_forward(self, problem: Problem, direction: Parameters) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the outputs at θ and their derivative along ``direction``, both detached."""
+
+
+@torch.enable_grad()
+def along(terms: Callable[[Outputs], Tensor], outputs: Outputs, tangents: Outputs) -> Tensor:
+    """The derivative ``(B, K)`` of the terms along the tangents of the outputs.
+
+    With J the terms' Jacobian, Jᵀz is linear in z, and the gradient of ⟨Jᵀz, ȯ⟩ by z is J·ȯ: two passes back, whatever K is, and
+    exact also for a term that mixes samples. Forward mode gives the same in five times the time on such small tensors.
+    """
+    given = {n: o.detach().requires_grad_(o.is_floating_point()) for n, o in outputs.items()}
+    losses = terms(given)
+    reached = [n for n, o in given.items() if o.requires_grad]
+    if not losses.requires_grad:
+        return torch.zeros_like(losses)
+    z = torch.zeros_like(losses).requires_grad_()
+    back = torch.autograd.grad(losses, [given[n] for n in reached], z, create_graph=True, allow_unused=True)
+    inner = [(g * tangents[n].detach()).sum() for n, g in zip(reached, back, strict=True) if g is not None]
+    (influence,) = torch.autograd.grad(torch.stack(inner).sum(), z)
+    return influence.detach()
 
 
 def leaves(parameters: Parameters) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from rwkd_lightning.data.batching import (
     LengthSortedBatchSampler,
     MetaStream,
 )
-from rwkd_lightning.data.encoding import encode, encode_kept
+from rwkd_lightning.data.encoding import encode, encode_kept, tokenizer_digest
 from rwkd_lightning.data.probes import flip_labels, flip_meta_labels, roll_teacher
 from rwkd_lightning.data.task import TaskData, column
 from rwkd_lightning.errors import UserError
@@ -78,6 +78,7 @@ class DistillationDataModule(lightning.LightningDataModule):
         self.collator = Collator(tokenizer)
         self._encoded: dict[str, EncodedSplit] = {}
         self._begin = (0, 0)
+        self._tokenizer_state: str | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Encode the training, meta and evaluation splits, once; for a Trainer each when its loader is asked for."""
@@ -104,7 +105,8 @@ class DistillationDataModule(lightning.LightningDataModule):
             if self.store is None:
                 ids = encode(rows, self.tokenizer, self.task.text_columns, self.max_length, name=split)
             else:
-                ids = encode_kept(self.data, split, self.tokenizer, self.max_length, self.store)
+                self._tokenizer_state = self._tokenizer_state or tokenizer_digest(self.tokenizer)
+                ids = encode_kept(self.data, split, self.tokenizer, self.max_length, self.store, self._tokenizer_state)
             self._encoded[split] = EncodedSplit(ids, labels, extras)
         return self._encoded[split]
 

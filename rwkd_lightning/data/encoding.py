@@ -41,15 +41,16 @@ def encode(
     return table
 
 
-def encode_kept(data: TaskData, split: str, tokenizer: Any, max_length: int, store: Store) -> pa.Table:
+def encode_kept(data: TaskData, split: str, tokenizer: Any, max_length: int, store: Store, state: str | None = None) -> pa.Table:
     """Do what `encode` does, once for all runs: the table is one mapped file of the store, read without a copy.
 
-    UserError as `encode` and `Store.get` raise. A tokenizer whose state cannot be told, as a slow one, encodes anew.
+    `state` is the `tokenizer_digest` where it is known: it takes longer than reading the table. UserError as `encode` and
+    `Store.get` raise. A tokenizer whose state cannot be told, as a slow one, encodes anew.
     """
     import pyarrow as pa
 
     rows, columns = data.splits[split], data.task.text_columns
-    state = tokenizer_digest(tokenizer)
+    state = state or tokenizer_digest(tokenizer)
     if state is None:
         log.info("%s: encoded anew in each run, since the tokenizer %r is a slow one", split, tokenizer.name_or_path)
         return encode(rows, tokenizer, columns, max_length, split)

@@ -30,7 +30,7 @@ from rwkd_lightning.pipeline.artefacts import probe_scores, write_json, write_st
 from rwkd_lightning.pipeline.evaluate import evaluate, predict_hidden
 from rwkd_lightning.pipeline.faults import memory_told
 from rwkd_lightning.pipeline.fit import Fitted, fit
-from rwkd_lightning.pipeline.inner import check_inside, inside_of
+from rwkd_lightning.pipeline.inner import check_inside, inside_of, looking_inside
 from rwkd_lightning.pipeline.launch import is_first
 from rwkd_lightning.pipeline.parts import (
     check_student,
@@ -113,7 +113,9 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     weighting.check(tuple(term.name for term in terms), data.task.is_regression)
     check_terms(terms, config, data.task)
     store = Store(Path(config.cache_dir).expanduser(), builds=is_first())
+    lightning.seed_everything(config.seed, workers=True, verbose=False)  # the student's head is drawn here
     student, tokenizer = check_student(config, data.task)
+    drawn = torch.get_rng_state()
     check_inside(config, data.task, terms, weighting, student, tokenizer)
     # three checkpoints with two moments a weight, the best student twice, and the student itself
     check_room(folder, 12 * sum(p.numel() * p.element_size() for p in student.parameters()), "runs_dir")
@@ -125,8 +127,11 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
                      "failed_step.safetensors", "failed_step.json"):
             remove(folder / name)
 
-    lightning.seed_everything(config.seed, workers=True, verbose=False)
-    student, tokenizer = student_of(config, data.task, str(teacher.folder))
+    lightning.seed_everything(config.seed, workers=True, verbose=False)  # whatever the stages before have drawn
+    if config.pair.student.path == "teacher" or looking_inside(terms):  # there was none yet, or terms have been tried on it
+        student, tokenizer = student_of(config, data.task, str(teacher.folder))
+    else:
+        torch.set_rng_state(drawn)
     inside = inside_of(config, terms, student, teacher, data, store, device)
     loaders = DistillationDataModule(
         data, inside.tokenizer or tokenizer, max_length=config.data.max_length,

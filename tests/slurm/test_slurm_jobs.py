@@ -53,7 +53,7 @@ def test_a_job_whose_time_is_over_goes_on(arguments: list[str], tmp_path: Path) 
     logs = folder / f".submitit/{FIRST_JOB}"
     log = (logs / f"{FIRST_JOB}_0_log.out").read_text()
     assert launcher.returncode == 0, told + log
-    starts = log.count("Starting with JobEnvironment")  # the second one by scontrol requeue, whose SIGTERM may cut off what is told of it
+    starts = log.count("Starting with JobEnvironment")  # what tells of the requeue its SIGTERM may have cut off
     assert (starts, log.count("\nresuming from ")) == (2, 1), log
     while (ended := (cluster / f"{FIRST_JOB}.state").read_text()) == "RUNNING":  # the result is there before that
         time.sleep(0.05)
