@@ -177,10 +177,9 @@ class MetaStream:
         return self.collator([self.dataset[row] for row in self.rows(step)])
 
     def all(self, batch_size: int) -> Iterator[Batch]:
-        """Yield every row once, in the order of the split."""
-        for start in range(0, len(self.dataset), batch_size):
-            stop = min(start + batch_size, len(self.dataset))
-            yield self.collator([self.dataset[row] for row in range(start, stop)])
+        """Yield every row once, longest first."""
+        for rows in LengthSortedBatchSampler(self.dataset.lengths, batch_size):
+            yield self.collator([self.dataset[row] for row in rows])
 
     def _permutation(self, cycle: int) -> np.ndarray:
         if cycle != self._cycle:  # the last one is kept for speed only

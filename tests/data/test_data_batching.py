@@ -120,7 +120,7 @@ def test_meta_stream_is_a_function_of_the_step(split, tokenizer, size):
     assert MetaStream(split, Collator(tokenizer), size, seed=6).rows(0) != rows[0]
     with pytest.raises(IndexError):
         stream[-1]
-    assert torch.cat([batch["index"] for batch in stream.all(10)]).tolist() == list(range(45))
+    assert sorted(torch.cat([batch["index"] for batch in stream.all(10)]).tolist()) == list(range(45))
 
 
 def test_meta_batches_hold_rows_of_similar_length(tokenizer):
