@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from real import Rows, SameShapes
-from timing import in_turns, machine, quiet, ratios, train
+from timing import REFRESH, in_turns, machine, quiet, ratios, train
 
 from rwkd_lightning.bilevel import FiniteDifference, Jvp, Unrolled
 from rwkd_lightning.meta import All, HeadWithBank, MetaStep
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=["tweets"], help="tweets, or GLUE tasks")
     parser.add_argument("--data-path", help="directory of GLUE's Parquet files; without it the hub's")
     parser.add_argument("--layers", type=int, nargs="+", default=[2, 3, 6], help="transformer blocks of the students (1 to 6)")
-    parser.add_argument("--refresh", type=int, default=8, help="rows of the bank refreshed a step, as shipped")
+    parser.add_argument("--refresh", type=int, default=REFRESH, help="rows of the bank refreshed a step")
     parser.add_argument("--turns", type=int, default=6, help=f"visits of each kind, {VISIT} steps each")
     parser.add_argument("--profile", action="store_true", help="print a profile of each kind in place of the table")
     parser.add_argument("--out", type=Path, default=Path("step_cost.json"), help="JSON file to write")

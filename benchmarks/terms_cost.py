@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import Stream, in_turns, machine, quiet, ratios, rows, student
+from timing import REFRESH, Stream, in_turns, machine, quiet, ratios, rows, student
 
 from rwkd_lightning.bilevel import FiniteDifference, Jvp, RandomState, Unrolled
 from rwkd_lightning.meta import All, HeadWithBank, MetaStep
@@ -45,7 +45,7 @@ def calls_of(network: Classifier, batch: int, length: int) -> dict[str, Callable
     def call(kind: str, count: int) -> Callable[[], None]:
         engine, theta = KINDS[kind]
         terms, weights = TERMS[:count], torch.full((batch, count), 1 / count)
-        meta = MetaStep(engine(), theta(), [CrossEntropy()], Stream(16 if theta is HeadWithBank else batch, length))
+        meta = MetaStep(engine(), theta(), [CrossEntropy()], Stream(REFRESH if theta is HeadWithBank else batch, length))
         meta.build(network)
 
         def run() -> None:

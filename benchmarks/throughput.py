@@ -20,7 +20,7 @@ from pathlib import Path
 import lightning
 import torch
 from lightning.pytorch.strategies import DDPStrategy
-from timing import HELD_OUT, Steps, Stopwatch, Stream, in_turns, machine, quiet, ratios, student
+from timing import HELD_OUT, REFRESH, Steps, Stopwatch, Stream, in_turns, machine, quiet, ratios, student
 from torch.utils.data import DataLoader
 
 from rwkd_lightning.bilevel import Jvp
@@ -36,7 +36,7 @@ def work(options: argparse.Namespace) -> None:
     quiet()
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     rwkd = options.method == "rwkd"
-    meta = MetaStep(Jvp(), HeadWithBank(), [CrossEntropy()], Stream(16, options.length)) if rwkd else None
+    meta = MetaStep(Jvp(), HeadWithBank(), [CrossEntropy()], Stream(REFRESH, options.length)) if rwkd else None
     torch.manual_seed(0)
     module = DistillationModule(student(options.layers), [CrossEntropy(), DistillationKL(2.0)],
                                 RWKD(ClassificationFeatures()) if rwkd else FixedAlpha(), functools.partial(adamw, lr=1e-5),

