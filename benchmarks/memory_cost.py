@@ -1,4 +1,4 @@
-"""Peak memory of bi-level training steps above that of the interpreter with its imports, and as a multiple of plain distillation's.
+"""Peak memory of bi-level training steps above that of the interpreter, and as a multiple of plain distillation's.
 
     python benchmarks/memory_cost.py [--layers 2 3 6 --length 48 128 --batch 32 --steps 4]
 
