@@ -306,7 +306,8 @@ def sweep_rows(counts: list[int], steps: int) -> dict[str, Any]:
             result["bytes_per_row"][f"{key} {name}"] = each
             line(name, of[key], lambda v: f"{v:.1f}", f"{each:.0f}")
     print("the ledger, of all these, MiB; bytes a row")
-    line("", [row["ledger_bytes"] / 2**20 for row in found], lambda v: f"{v:.1f}", f"{found[-1]['ledger_bytes'] / counts[-1]:.0f}")
+    each = found[-1]["ledger_bytes"] / counts[-1]
+    line("", [row["ledger_bytes"] / 2**20 for row in found], lambda v: f"{v:.1f}", f"{each:.0f}")
     return result
 
 
