@@ -15,7 +15,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from rwkd_lightning.alarm import CollapseAlarm
-from rwkd_lightning.bilevel import RandomState
 from rwkd_lightning.combinations import check_loop, check_precision, check_reach
 from rwkd_lightning.distributed import all_reduce_mean, gather_objects, rank
 from rwkd_lightning.errors import UserError
@@ -122,9 +121,11 @@ class DistillationModule(lightning.LightningModule):
         """One student step with weights that are known when all rows have been through the student."""
         how = self.run, self.backward_of, self.device
         passes = OnePass(batch, *how) if len(parts) == 1 else TwoPasses(batch, parts, *how)
-        step = self.step_of(batch, passes.outputs, passes.losses)
+        influence = None
         if self.weighting.needs_influence and self.meta is not None and self.meta.due(self.global_step, self.progress):
-            step.influence = self.influence(self.meta, step, passes.outputs, passes.randomness)
+            influence = self.influence(self.meta, batch, passes)
+        step = self.step_of(batch, *passes.forward())
+        step.influence = influence
         watch = self.watch(step)
         weights = self.weigh(step, watch)
         used = watch.weights_of_all(weights)
@@ -148,13 +149,17 @@ class DistillationModule(lightning.LightningModule):
 
     def run(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """The student's outputs and losses ``(B, K)``; the teacher too is asked where the batch lacks what the terms read."""
+        self.ask_teacher(batch)
         outputs = self.student(batch)
+        return outputs, stack(self.loss_terms, outputs, batch)
+
+    def ask_teacher(self, batch: dict[str, Tensor]) -> None:
+        """Add to the batch what the terms read of the teacher, where it is not there already."""
         if self._teacher and any(f"teacher_{name}" not in batch for name in self.reads):
             with torch.no_grad():
                 given = self._teacher[0](batch)
             for name in self.reads & given.keys():  # what it does not give the term that reads it will name
                 batch.setdefault(f"teacher_{name}", given[name])
-        return outputs, stack(self.loss_terms, outputs, batch)
 
     def step_of(self, batch: dict[str, Tensor], outputs: Mapping[str, Tensor], losses: Tensor) -> Step:
         """What the weighting method may read about these rows."""
@@ -164,13 +169,15 @@ class DistillationModule(lightning.LightningModule):
         return Step(losses, valid, self.term_names, {n: o.detach() for n, o in outputs.items()}, batch, self.progress,
                     history=self.ledger.history(batch["index"]), shared_parameters=shared)
 
-    def influence(self, meta: MetaStep, step: Step, outputs: Mapping[str, Tensor], randomness: RandomState) -> Tensor:
-        """Take the meta step: u ``(B, K)``."""
-        weights = torch.ones_like(step.losses)
+    def influence(self, meta: MetaStep, batch: dict[str, Tensor], passes: OnePass | TwoPasses) -> Tensor:
+        """Take the meta step: u ``(B, K)``. Where it can, it leaves the training pass for later: their memory is not added up."""
+        self.ask_teacher(batch)
+        weights = self.ledger.weights.new_ones(len(batch["index"]), len(self.terms))
         if meta.lookahead_lr is not None:  # nothing else reads them
+            step = self.step_of(batch, *passes.forward())
             weights = masked(self.weighting(step).detach(), step.valid)
-        return meta.influence(self.student, step.batch, outputs, lambda o: stack(self.loss_terms, o, step.batch), weights,
-                              randomness)
+        return meta.influence(self.student, batch, lambda: passes.forward()[0], lambda o: stack(self.loss_terms, o, batch),
+                              weights, passes.randomness)
 
     def watch(self, step: Step) -> Watch:
         """What all ranks found out about their rows; all of it is finite."""

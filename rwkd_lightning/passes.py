@@ -23,7 +23,7 @@ Backward = Callable[[Tensor, bool], None]
 
 
 class OnePass:
-    """The whole batch at once: the graph of the pass serves the backward.
+    """The whole batch at once: the graph of the pass serves the backward. It is taken when first asked for.
 
     Args:
         batch: B rows.
@@ -33,13 +33,20 @@ class OnePass:
     """
 
     def __init__(self, batch: Batch, run: Run, backward: Backward, device: torch.device) -> None:
-        self.backward = backward
+        self.batch, self.run, self.backward = batch, run, backward
         self.randomness = RandomState.capture(device)
-        self.outputs, self.losses = run(batch)
+        self.passed: tuple[Outputs, Tensor] | None = None
+
+    def forward(self) -> tuple[Outputs, Tensor]:
+        """Outputs and losses ``(B, K)``; from the state of the generators at the beginning, whatever was drawn since."""
+        if self.passed is None:
+            self.randomness.restore()
+            self.passed = self.run(self.batch)
+        return self.passed
 
     def descend(self, weights: Tensor) -> None:
         """The gradient of mean_i Σ_k w_ik·l_ik, for weights ``(B, K)``."""
-        self.backward((weights * self.losses).sum(1).mean(), True)
+        self.backward((weights * self.forward()[1]).sum(1).mean(), True)
 
 
 class TwoPasses:
@@ -61,8 +68,11 @@ class TwoPasses:
                 passed.append(run(part))
         batch.update(joined(parts, parts))
         self.randomness = self.states[0]
-        self.outputs = joined([outputs for outputs, _ in passed], parts)
-        self.losses = torch.cat([losses for _, losses in passed])
+        self.passed = joined([outputs for outputs, _ in passed], parts), torch.cat([losses for _, losses in passed])
+
+    def forward(self) -> tuple[Outputs, Tensor]:
+        """As ``OnePass.forward``, without a graph."""
+        return self.passed
 
     def descend(self, weights: Tensor) -> None:
         """As ``OnePass.descend``, part by part."""

@@ -36,7 +36,8 @@ class Problem:
         meta_loss: θ -> meta loss on held-out samples, a scalar.
         weights: the current weights ``(B, K)``, read by the lookahead only.
         lookahead: SGD step a of the lookahead; None: v is taken at θ itself, which is another estimator.
-        outputs_at: the outputs at θ where they are known already, saving a forward pass.
+        outputs_at: the outputs at θ where they are known already, saving a forward pass; or a function that takes this pass,
+            as one that keeps its graph is best taken when the engine's own passes are over (see ``known``).
     """
 
     parameters: Parameters
@@ -45,7 +46,11 @@ class Problem:
     meta_loss: Callable[[Parameters], Tensor]
     weights: Tensor
     lookahead: float | None = None
-    outputs_at: Outputs | None = None
+    outputs_at: Outputs | Callable[[], Outputs] | None = None
+
+    def known(self) -> Outputs | None:
+        """``outputs_at``; where that is a function it takes a pass, with a graph where the caller's mode allows one."""
+        return self.outputs_at() if callable(self.outputs_at) else self.outputs_at
 
 
 class Engine(ABC):
@@ -63,13 +68,12 @@ class DirectionalEngine(Engine):
     """
 
     def influence(self, problem: Problem) -> Tensor:
-        direction = meta_gradient(problem)
-        outputs, tangents = self.push_forward(problem, direction)
+        outputs, tangents = self.push_forward(problem, meta_gradient(problem))  # nothing else keeps the gradient
         return along(problem.terms, outputs, tangents)
 
     @abstractmethod
-    def push_forward(self, problem: Problem, direction: Parameters) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the outputs at θ and their derivative along ``direction``, both detached."""
+    def push_forward(self, problem: Problem, direction: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the outputs at θ and their derivative along ``direction``, both detached; may take what is in ``direction``."""
 
 
 @torch.enable_grad()
@@ -82,12 +86,11 @@ def along(terms: Callable[[Outputs], Tensor], outputs: Outputs, tangents: Output
     given = {n: o.detach().requires_grad_(o.is_floating_point()) for n, o in outputs.items()}
     losses = terms(given)
     reached = [n for n, o in given.items() if o.requires_grad]
-    if not losses.requires_grad:
-        return torch.zeros_like(losses)
     z = torch.zeros_like(losses).requires_grad_()
-    back = torch.autograd.grad(losses, [given[n] for n in reached], z, create_graph=True, allow_unused=True)
-    inner = [(g * tangents[n].detach()).sum() for n, g in zip(reached, back, strict=True) if g is not None]
-    (influence,) = torch.autograd.grad(torch.stack(inner).sum(), z)
+    back = torch.autograd.grad(losses, [given[n] for n in reached], z, create_graph=True, allow_unused=True,
+                               materialize_grads=True) if losses.requires_grad else []
+    inner = [(g * tangents[n].detach()).sum() for n, g in zip(reached, back, strict=False)]
+    (influence,) = torch.autograd.grad(sum(inner, 0 * z.sum()), z)
     return influence.detach()
 
 
@@ -104,7 +107,7 @@ def lookahead_parameters(problem: Problem) -> dict[str, Tensor]:
     theta = leaves(problem.parameters)
     if problem.lookahead is None:
         return theta
-    known, at = problem.outputs_at, list(problem.parameters.values())
+    known, at = problem.known(), list(problem.parameters.values())
     kept = known is not None and all(p.requires_grad for p in at) and any(o.requires_grad for o in known.values())
     if known is None or not kept:  # else the graph of the training pass serves, and saves a forward pass
         known, at = problem.outputs(theta), list(theta.values())

@@ -30,30 +30,32 @@ class FiniteDifference(DirectionalEngine):
         self.radius = radius
         self.central = central
 
-    @torch.no_grad()
-    def push_forward(self, problem: Problem, direction: Parameters) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def push_forward(self, problem: Problem, direction: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(v) for v in direction.values()]))
         device = norm.device.type
         autocast = torch.is_autocast_enabled(device)
-        known = None if autocast or problem.outputs_at is None else detached(problem.outputs_at)
-        with torch.autocast(device, enabled=False):
-            here = detached(problem.outputs(problem.parameters)) if known is None else known
-            if norm == 0:  # a stationary point of the meta loss: no direction, no influence
+        steps = [self.radius / norm, -self.radius / norm] if self.central else [self.radius / norm]
+        if norm == 0:  # a stationary point of the meta loss: no direction, no influence
+            steps = []
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            there = [problem.outputs(moved(problem.parameters, direction, step, last=step is steps[-1])) for step in steps]
+        # only now, so that the graph of a training pass that is taken here does not lie beside the displaced parameters
+        known = None if autocast else problem.known()
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            here = detached(problem.outputs(problem.parameters) if known is None else known)
+            if not there:
                 return here, {n: torch.zeros_like(o) for n, o in here.items()}
-            epsilon = self.radius / norm
-            ahead = problem.outputs(moved(problem.parameters, direction, epsilon))
-            if self.central:
-                behind = problem.outputs(moved(problem.parameters, direction, -epsilon))
-                return here, {n: (ahead[n] - behind[n]) / (2 * epsilon) for n in here}
-            return here, {n: (ahead[n] - here[n]) / epsilon for n in here}
+            base, length = (there[1], 2 * steps[0]) if self.central else (here, steps[0])
+            return here, {n: (there[0][n] - base[n]) / length for n in here}
 
     def __repr__(self) -> str:
         return f"finite_difference(radius={self.radius:g}, {'central' if self.central else 'one-sided'})"
 
 
-def moved(parameters: Parameters, direction: Parameters, step: Tensor) -> dict[str, Tensor]:
-    """θ + step·direction."""
-    return {n: torch.addcmul(p.detach(), direction[n], step.to(p.dtype)) for n, p in parameters.items()}
+def moved(parameters: Parameters, direction: dict[str, Tensor], step: Tensor, last: bool) -> dict[str, Tensor]:
+    """θ + step·direction; the last time, what is done with is taken out of ``direction``, so that one copy of θ is there."""
+    take = direction.pop if last else direction.__getitem__
+    return {n: torch.addcmul(p.detach(), take(n), step.to(p.dtype)) for n, p in parameters.items()}
 
 
 def detached(outputs: Outputs) -> dict[str, Tensor]:

@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from rwkd_lightning.bilevel.engine import DirectionalEngine, Parameters, Problem
+from rwkd_lightning.bilevel.engine import DirectionalEngine, Problem
 
 
 class Jvp(DirectionalEngine):
     """ṡ by one forward-mode pass; works under bf16. Fused attention has no forward mode, hence the math kernel."""
 
-    def push_forward(self, problem: Problem, direction: Parameters) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def push_forward(self, problem: Problem, direction: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         theta = {n: p.detach() for n, p in problem.parameters.items()}
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            both = torch.func.jvp(lambda p: dict(problem.outputs(p)), (theta,), (dict(direction),))
+            both = torch.func.jvp(lambda p: dict(problem.outputs(p)), (theta,), (direction,))
         return both[0], both[1]
 
     def __repr__(self) -> str:

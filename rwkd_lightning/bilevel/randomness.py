@@ -27,12 +27,16 @@ class RandomState:
         cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         return cls(torch.get_rng_state(), cuda, device)
 
+    def restore(self) -> None:
+        """Put the generators back into this state."""
+        torch.set_rng_state(self.cpu)
+        if self.cuda is not None:
+            torch.cuda.set_rng_state(self.cuda, self.device)
+
     @contextmanager
     def replay(self) -> Iterator[None]:
         """Run a pass with the remembered state; the generators go on afterwards as if it had not happened."""
         devices = [self.device] if self.cuda is not None else []
         with torch.random.fork_rng(devices=devices):
-            torch.set_rng_state(self.cpu)
-            if self.cuda is not None:
-                torch.cuda.set_rng_state(self.cuda, self.device)
+            self.restore()
             yield

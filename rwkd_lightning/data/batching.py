@@ -36,17 +36,18 @@ class EncodedSplit(Dataset[dict[str, Any]]):
         whole = encoded.combine_chunks()  # the table's copies nothing that is in one chunk, a column's would
         lists = {key: whole[key].chunk(0) for key in whole.column_names}
         self.tokens: dict[str, np.ndarray] = {key: rows.flatten().to_numpy() for key, rows in lists.items()}
-        self.lengths: np.ndarray = lists["input_ids"].value_lengths().to_numpy().astype(np.int64)
-        self.ends = np.cumsum(self.lengths)
+        offsets: np.ndarray = lists["input_ids"].offsets.to_numpy()
+        self.offsets = offsets - offsets[0] if offsets[0] else offsets  # of rows cut out of more, `flatten` gives theirs only
+        self.lengths: np.ndarray = np.diff(offsets)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        index = range(len(self))[index]
         extras = {key: value[index] for key, value in self.extras.items()}
-        stop = self.ends[index]
-        tokens = {key: flat[stop - self.lengths[index] : stop] for key, flat in self.tokens.items()}
-        return {**tokens, "label": self.labels[index], "index": int(index), **extras}
+        tokens = {key: flat[self.offsets[index] : self.offsets[index + 1]] for key, flat in self.tokens.items()}
+        return {**tokens, "label": self.labels[index], "index": index, **extras}
 
 
 class Collator:

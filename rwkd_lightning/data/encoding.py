@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from rwkd_lightning.data.task import release
+from rwkd_lightning.data.token_file import write_tokens
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.store import digest
 
@@ -35,8 +37,11 @@ def encode(
     Logs at info level the share of rows of split `name` that were cut. UserError for a `max_length` that leaves no
     room for text or that the tokenizer's model cannot take, and for a text that gives no token.
     """
+    import pyarrow as pa
+
     _check_length(tokenizer, text_columns, max_length)
-    table = _tokenize(dataset, tokenizer, text_columns, max_length, name)
+    tables, cut = zip(*_tokenize(dataset, tokenizer, text_columns, max_length, name), strict=True)
+    table = pa.concat_tables(tables).replace_schema_metadata({"cut": str(sum(cut))})
     _tell_cut(table, max_length, name)
     return table
 
@@ -47,8 +52,6 @@ def encode_kept(data: TaskData, split: str, tokenizer: Any, max_length: int, sto
     `state` is the `tokenizer_digest` where it is known: it takes longer than reading the table. UserError as `encode` and
     `Store.get` raise. A tokenizer whose state cannot be told, as a slow one, encodes anew.
     """
-    import pyarrow as pa
-
     rows, columns = data.splits[split], data.task.text_columns
     state = state or tokenizer_digest(tokenizer)
     if state is None:
@@ -59,9 +62,8 @@ def encode_kept(data: TaskData, split: str, tokenizer: Any, max_length: int, sto
            "tokenizer": state}
 
     def build(folder: Path) -> None:
-        table = _tokenize(rows, tokenizer, columns, max_length, split).combine_chunks()  # one chunk: one record batch
-        with pa.OSFile(str(folder / "tokens.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
+        write_tokens(folder / "tokens.arrow", _tokenize(rows, tokenizer, columns, max_length, split))
+        release()
 
     about = f"{data.task.name} {split}, {len(rows)} rows, max_length={max_length}"
     folder = store.get("tokens", key, build, about)
@@ -138,12 +140,11 @@ def _tell_cut(table: pa.Table, max_length: int, name: str) -> None:
 
 def _tokenize(
     dataset: datasets.Dataset, tokenizer: Any, text_columns: Sequence[str], max_length: int, name: str
-) -> pa.Table:
-    """Return columns input_ids list<int32> and perhaps token_type_ids list<int8>; metadata: how many rows were cut."""
+) -> Iterator[tuple[pa.Table, int]]:
+    """Yield, chunk by chunk, columns input_ids list<int32> and perhaps token_type_ids list<int8>, and how many rows were cut."""
     import pyarrow as pa
 
     types = {"input_ids": pa.list_(pa.int32()), "token_type_ids": pa.list_(pa.int8())}
-    chunks, cut = [], 0
     starts = range(0, len(dataset), _CHUNK)
     for start in tqdm(starts, desc=f"tokenizing {name}", leave=False, disable=len(dataset) < _SHOW):
         rows = dataset.with_format(None)[start : start + _CHUNK]
@@ -154,6 +155,5 @@ def _tokenize(
             raise UserError(f"row {empty[0]} of {name} gives no token (text {texts[0][empty[0] - start]!r}); drop it")
         # Only a fast tokenizer tells a cut text from one that just fits.
         details = encoded.encodings
-        cut += sum(bool(d.overflowing) for d in details) if details else sum(len(row) == max_length for row in ids)
-        chunks.append(pa.table({key: pa.array(encoded[key], kind) for key, kind in types.items() if key in encoded}))
-    return pa.concat_tables(chunks).replace_schema_metadata({"cut": str(cut)})
+        cut = sum(bool(d.overflowing) for d in details) if details else sum(len(row) == max_length for row in ids)
+        yield pa.table({key: pa.array(encoded[key], kind) for key, kind in types.items() if key in encoded}), cut

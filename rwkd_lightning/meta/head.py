@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,11 +33,11 @@ class Head(Restriction):
     def reaches(self, student: nn.Module, output: str) -> bool:
         return output == "logits"
 
-    def view(self, student: nn.Module, batch: Batch, outputs: Outputs, randomness: RandomState, stream: MetaStream,
-             step: int) -> View:
+    def view(self, student: nn.Module, batch: Batch, outputs: Callable[[], Outputs], randomness: RandomState,
+             stream: MetaStream, step: int) -> View:
         head = linear_head(student)
-        features = outputs["features"].detach()
-        meta_features, meta_batch = self.held_out(student, stream, step, features.device)
+        meta_features, meta_batch = self.held_out(student, stream, step, head.weight.device)
+        features = outputs()["features"].detach()  # after the held-out rows, whose pass then is not beside the training's graph
 
         weight = head.weight.detach()
         bias = None if head.bias is None else head.bias.detach()

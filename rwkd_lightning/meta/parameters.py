@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 from torch.func import functional_call
 
@@ -20,18 +22,17 @@ class All(Restriction):
     def reaches(self, student: nn.Module, output: str) -> bool:
         return True
 
-    def view(self, student: nn.Module, batch: Batch, outputs: Outputs, randomness: RandomState, stream: MetaStream,
-             step: int) -> View:
+    def view(self, student: nn.Module, batch: Batch, outputs: Callable[[], Outputs], randomness: RandomState,
+             stream: MetaStream, step: int) -> View:
         fixed = {n: p.detach() for n, p in student.named_parameters()}
         own = dict(student.named_parameters())
         theta = {n: own[n] for n in self.names(student) if fixed.pop(n) is not None}  # not detached: see the lookahead
         meta_batch = to_device(share(stream[step]), batch["index"].device)
-        read = [n for n in outputs if n != "features"]
 
         def train_outputs(parameters: Parameters) -> Outputs:
             with randomness.replay():
                 result = functional_call(student, {**fixed, **parameters}, (batch,))
-            return {n: result[n] for n in read}
+            return {n: o for n, o in result.items() if n != "features"}
 
         def meta_outputs(parameters: Parameters) -> tuple[Outputs, Batch]:
             with without_dropout(student):

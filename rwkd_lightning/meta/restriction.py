@@ -50,12 +50,12 @@ class Restriction(nn.Module, ABC):
         """Whether the student's output of this name depends on θ; a term that reads none that does has no influence."""
 
     @abstractmethod
-    def view(self, student: nn.Module, batch: Batch, outputs: Outputs, randomness: RandomState, stream: MetaStream,
-             step: int) -> View:
+    def view(self, student: nn.Module, batch: Batch, outputs: Callable[[], Outputs], randomness: RandomState,
+             stream: MetaStream, step: int) -> View:
         """Args:
             student: called with a batch, returns outputs by name.
             batch: the training batch.
-            outputs: the student's outputs on it, from the training pass.
+            outputs: gives the student's outputs on it; the first call may be the training pass.
             randomness: the state of the generators before that pass.
             stream: held-out batches, ``stream[step]``.
             step: number of meta steps taken so far.

@@ -62,10 +62,15 @@ class MetaStep(nn.Module):
         """Whether student step ``step``, counted from 0, takes a meta step; ``progress`` in [0, 1] of the training."""
         return progress >= self.start and step % self.every == 0
 
-    def influence(self, student: nn.Module, batch: Batch, outputs: Outputs, terms: Callable[[Outputs], Tensor],
-                  weights: Tensor, randomness: RandomState) -> Tensor:
-        """u ``(B, K)`` for a training batch whose training pass gave ``outputs`` from the state ``randomness``."""
-        view = self.theta.view(student, batch, outputs, randomness, self.stream, int(self.taken))
+    def influence(self, student: nn.Module, batch: Batch, outputs: Outputs | Callable[[], Outputs],
+                  terms: Callable[[Outputs], Tensor], weights: Tensor, randomness: RandomState) -> Tensor:
+        """u ``(B, K)`` for a training batch whose training pass gives ``outputs`` from the state ``randomness``.
+
+        ``outputs`` may be a function that takes this pass: a meta step without a lookahead calls it when its own passes are over,
+        if at all, so that their memory and that of the training graph are not needed at the same time.
+        """
+        training_pass = outputs if callable(outputs) else lambda: outputs
+        view = self.theta.view(student, batch, training_pass, randomness, self.stream, int(self.taken))
 
         terms_of_loss = [term for term in self.loss_terms if isinstance(term, Term)]
 
@@ -75,7 +80,9 @@ class MetaStep(nn.Module):
             self.held_out_loss = loss.detach()
             return loss
 
-        known = {n: o for n, o in outputs.items() if n != "features"}
+        def known() -> Outputs:
+            return {n: o for n, o in training_pass().items() if n != "features"}
+
         problem = Problem(view.parameters, view.outputs, terms, meta_loss, weights, self.lookahead_lr, known)
         influence = self.engine.influence(problem)
         self.taken += 1

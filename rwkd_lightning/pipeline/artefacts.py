@@ -16,9 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rwkd_lightning.data.datamodule import DistillationDataModule
+from rwkd_lightning.data.task import release
 from rwkd_lightning.ledger import Ledger
 from rwkd_lightning.models import Classifier
 from rwkd_lightning.models.source import size
+
+ROW_GROUP = 16_384
+"""Rows of ``weights.parquet`` that are copied at a time."""
 
 
 def write_student(folder: Path, student: Classifier, tokenizer: Any) -> int:
@@ -35,19 +39,27 @@ def write_student(folder: Path, student: Classifier, tokenizer: Any) -> int:
 
 
 def write_weights(path: Path, ledger: Ledger, data: DistillationDataModule) -> dict[str, Tensor]:
-    """``weights.parquet``: idx, split, label, flags of the probes, the ledger's columns; returns the columns."""
+    """``weights.parquet``: idx, split, label, flags of the probes, the ledger's columns; returns the tensors among them."""
     import pyarrow
     import pyarrow.parquet
 
-    columns: dict[str, Any] = {"idx": data.train_idx, "split": [data.train_split] * data.train_size,
-                               "label": data.train_labels, **data.train_flags, **ledger.columns()}
+    columns = {"idx": data.train_idx, "label": data.train_labels, **data.train_flags, **ledger.columns()}
+    groups = [slice(start, start + ROW_GROUP) for start in range(0, data.train_size, ROW_GROUP)]
     extras = data.encoded(data.train_split).extras
     if "teacher_logits" in extras and not data.task.is_regression:
-        columns["loss_teacher_ce"] = F.cross_entropy(extras["teacher_logits"].float(), data.train_labels, ignore_index=-1,
-                                                     reduction="none")
-    table = pyarrow.table({n: c.numpy() if isinstance(c, Tensor) else c for n, c in columns.items()})
+        columns["loss_teacher_ce"] = torch.cat([
+            F.cross_entropy(extras["teacher_logits"][rows].float(), data.train_labels[rows], ignore_index=-1, reduction="none")
+            for rows in groups])
+
+    def table(rows: slice) -> Any:
+        idx, *rest = ((name, values[rows].numpy()) for name, values in columns.items())
+        return pyarrow.table(dict([idx, ("split", pyarrow.repeat(data.train_split, len(idx[1]))), *rest]))
+
     part = path.with_name(f".{path.name}.part")
-    pyarrow.parquet.write_table(table, part)
+    with pyarrow.parquet.ParquetWriter(part, table(slice(0)).schema) as writer:
+        for rows in groups:
+            writer.write_table(table(rows))
+    release()
     os.replace(part, path)
     return columns
 
