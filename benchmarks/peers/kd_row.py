@@ -9,6 +9,7 @@ import sys
 import warnings
 from importlib.metadata import version
 
+import kd_torchvision  # noqa: F401 (before torchmetrics)
 import torch
 from kd_job import Job
 from timing import machine

@@ -16,20 +16,13 @@ from kd_batches import Batch, of_similar_length, shuffled
 from kd_job import ALPHA, BATCH, CLIP, DECAY, RATE, TEMPERATURE, WARMUP, Job, check
 from torch import Tensor, nn
 from torch.utils.data import RandomSampler, default_collate
-
-from rwkd_lightning.optim import adamw, linear_schedule
-
-try:
-    import torchvision  # noqa: F401 (torchdistill imports it)
-except RuntimeError:  # its build for CUDA cannot load its operators beside torch for CPUs, and asks for these two
-    OPERATORS = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        OPERATORS.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 from torchdistill.core.distillation import get_distillation_box
 from torchdistill.core.interfaces.registry import register_forward_proc_func
 from torchdistill.datasets.registry import register_batch_sampler, register_collate_func
 from torchdistill.misc.log import MetricLogger, SmoothedValue
 from torchdistill.optim.registry import register_optimizer, register_scheduler
+
+from rwkd_lightning.optim import adamw, linear_schedule
 
 register_optimizer(adamw)
 register_scheduler(linear_schedule)
