@@ -24,17 +24,19 @@ BATCH, LENGTH, RATE, DECAY, WARMUP, CLIP, ALPHA, TEMPERATURE = 32, 128, 1e-4, 0.
 
 
 class Clock:
-    """Seconds of what runs under it, and when within them the student first went through."""
+    """Seconds of what runs under it, those of all its threads, and when within them the student first went through."""
 
     def __init__(self, student: nn.Module) -> None:
-        self.seconds, self.before, self.started = 0.0, math.nan, math.nan
+        self.seconds, self.cpu_seconds, self.before, self.started = 0.0, 0.0, math.nan, math.nan
         student.register_forward_pre_hook(self._first)
 
     @contextmanager
     def running(self) -> Iterator[None]:
+        cpu = time.process_time()
         self.started = time.perf_counter()
         yield
         self.seconds += time.perf_counter() - self.started
+        self.cpu_seconds += time.process_time() - cpu
         self.started = math.nan
 
     def _first(self, *_: Any) -> None:

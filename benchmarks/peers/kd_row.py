@@ -38,7 +38,7 @@ def main() -> None:
     clock = job.clock
     packages = ["rwkd_lightning", "torch", "transformers", *([] if ours else [library])]
     print(json.dumps({
-        "seconds": clock.seconds, "seconds_before_training": clock.before,
+        "seconds": clock.seconds, "cpu_seconds": clock.cpu_seconds, "seconds_before_training": clock.before,
         "seconds_per_epoch": (clock.seconds - clock.before) / job.epochs, **score(job.data.task, logits, labels),
         "training_rows": len(job.data.splits["train"]), "steps": job.steps, "gradient_difference": difference,
         "machine": machine(), "versions": {name: version(name) for name in packages}}))
