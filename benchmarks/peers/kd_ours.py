@@ -1,0 +1,39 @@
+"""Our rows of ``kd.py``: the stages that ``train.py`` goes through, the teacher's logits computed in an empty cache."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import lightning
+import torch
+from hydra import compose, initialize_config_dir
+from kd_job import BATCH, LENGTH, RATE, STUDENT, TEMPERATURE, WARMUP, Job
+
+from rwkd_lightning.data.datamodule import DistillationDataModule
+from rwkd_lightning.pipeline import teacher as stages
+from rwkd_lightning.pipeline.parts import terms_of, trainer_of, weighting_of
+from rwkd_lightning.pipeline.run import distil
+from rwkd_lightning.pipeline.stopping import Stop
+from rwkd_lightning.store import Store
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def train(job: Job, weighting: str) -> None:
+    """Train the job's student by this method."""
+    with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", [
+            "task=mrpc", "pair=mpnet_to_minilm", f"weighting={weighting}", f"weighting_name={weighting}", f"seed={job.seed}",
+            f"pair.student.path={STUDENT}", "pair.teacher.epochs=0", "pair.teacher.precision=32-true", "trainer.accelerator=cpu",
+            f"trainer.max_epochs={job.epochs}", f"data.batch_size={BATCH}", f"data.max_length={LENGTH}", f"optimizer.lr={RATE}",
+            f"optimizer.warmup={WARMUP}", f"temperature={TEMPERATURE}"])
+        config.data.path, config.pair.teacher.path, config.cache_dir = job.data_path, job.teacher_path, folder
+        method, terms, options, store = weighting_of(config), terms_of(config), trainer_of(config), Store(Path(folder))
+        teacher = stages.teacher_of(config, job.data, store, options, Stop())
+        lightning.seed_everything(job.seed, verbose=False)
+        with job.clock.running():
+            logits = stages.logits(config, teacher, job.data, store, torch.device("cpu"))
+            loaders = DistillationDataModule(job.data, job.tokenizer, max_length=LENGTH, batch_size=BATCH, seed=job.seed,
+                                             meta_batch_size=config.meta.batch_size, teacher_logits=logits, store=store)
+            distil(config, Path(folder) / "run", loaders, job.student, method, terms, None, options, Stop(), False)
