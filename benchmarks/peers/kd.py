@@ -10,7 +10,7 @@ What differs is the library: its loop, how it pads and orders rows by default, h
 it this library's batches of rows of similar length, ``cache`` switches on its own cache of the teacher's logits, ``all`` both.
 
 Each row is a process of its own, one after the other. Seconds are those of the whole job, from texts and loaded models to the
-trained student: tokenization, the teacher's passes (ours: its logits of all labelled rows, the model loaded once more), training.
+trained student: tokenization, the teacher's passes (ours: its logits of the training rows, the model loaded once more), training.
 Scoring is not counted; it is the same code for all. Before it trains, each peer's gradient of one batch is compared with ours.
 """
 

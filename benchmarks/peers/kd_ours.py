@@ -33,7 +33,7 @@ def train(job: Job, weighting: str) -> None:
         teacher = stages.teacher_of(config, job.data, store, options, Stop())
         lightning.seed_everything(job.seed, verbose=False)
         with job.clock.running():
-            logits = stages.logits(config, teacher, job.data, store, torch.device("cpu"))
+            logits = stages.logits(config, teacher, job.data, store, torch.device("cpu"), ["train"])  # as many as the peers
             loaders = DistillationDataModule(job.data, job.tokenizer, max_length=LENGTH, batch_size=BATCH, seed=job.seed,
                                              meta_batch_size=config.meta.batch_size, teacher_logits=logits, store=store)
             distil(config, Path(folder) / "run", loaders, job.student, method, terms, None, options, Stop(), False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,9 +111,10 @@ def loaders_of(config: DictConfig, teacher: Teacher, data: TaskData, store: Stor
         meta_batch_size=config.meta.batch_size, seed=config.seed, store=store)
 
 
-def logits(config: DictConfig, teacher: Teacher, data: TaskData, store: Store, device: torch.device) -> dict[str, Tensor]:
-    """Its logits ``(N, C)`` for the train, meta and evaluation splits: from the cache, or computed now."""
-    splits = ["train", "meta", *data.task.evaluation_splits]
+def logits(config: DictConfig, teacher: Teacher, data: TaskData, store: Store, device: torch.device,
+           splits: Sequence[str] | None = None) -> dict[str, Tensor]:
+    """Its logits ``(N, C)`` for these splits (None: train, meta and those that are scored): from the cache, or computed now."""
+    splits = splits or ["train", "meta", *data.task.evaluation_splits]
     key = {"teacher": fingerprint(teacher.folder), "labels": teacher.labels, "max_length": config.data.max_length,
            "precision": config.pair.teacher.precision,
            "data": {split: data.fingerprint(split) for split in splits}}
