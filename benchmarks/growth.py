@@ -283,7 +283,8 @@ def sweep(name: str, turns: int) -> dict[str, Any]:
     axis = [*map(float, SWEEPS[name])]
     fits = {f"{of} {method}": exponent(axis, [row[of][method] for row in found])
             for of in ("seconds", "peak_mib") for method in METHODS}
-    print(f"exponents over {name} from {axis[0]:g} to {axis[-1]:g}: {', '.join(f'{of} {e:.2f}' for of, e in fits.items())}", flush=True)
+    told = ", ".join(f"{of} {e:.2f}" for of, e in fits.items())
+    print(f"exponents over {name} from {axis[0]:g} to {axis[-1]:g}: {told}", flush=True)
     return {"values": SWEEPS[name], "rows": found, "exponents": fits}
 
 
