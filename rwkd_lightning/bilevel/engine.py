@@ -115,7 +115,7 @@ def lookahead_parameters(problem: Problem) -> dict[str, Tensor]:
     gradients = torch.autograd.grad(objective, at, allow_unused=True, retain_graph=kept)
     step = problem.lookahead
     mean = all_reduce_means({n: g for n, g in zip(theta, gradients, strict=True) if g is not None})
-    moved = {n: p.detach() - step * mean[n] if n in mean else p.detach() for n, p in theta.items()}
+    moved = {n: torch.sub(p.detach(), mean[n], alpha=step) if n in mean else p.detach() for n, p in theta.items()}
     return {n: p.requires_grad_() for n, p in moved.items()}
 
 
