@@ -61,10 +61,11 @@ def build(meta: MetaStep | None, student: Classifier, size: int) -> Distillation
                               meta=meta, clip=1.0)
 
 
-def measure(rows: Rows, layers: int, turns: int) -> dict[str, list[float]]:
+def measure(rows: Rows, layers: int, turns: int, only: list[str] | None) -> dict[str, list[float]]:
     """The median seconds of a step of each kind, by turn."""
     first = rows.student(layers)
-    modules = {name: build(meta, copy.deepcopy(first), rows.size) for name, meta in kinds(rows).items()}
+    modules = {name: build(meta, copy.deepcopy(first), rows.size) for name, meta in kinds(rows).items()
+               if only is None or name in ("kd", *only)}  # fmt: skip
     for module in modules.values():
         train(module, rows.batches, 0, 1)  # fills the bank
     return in_turns({name: lambda turn, m=module: train(m, rows.batches, 1 + turn * VISIT, VISIT)[1:]
@@ -88,6 +89,7 @@ def main() -> None:
     parser.add_argument("--data-path", help="directory of GLUE's Parquet files; without it the hub's")
     parser.add_argument("--layers", type=int, nargs="+", default=[2, 3, 6], help="transformer blocks of the students (1 to 6)")
     parser.add_argument("--refresh", type=int, default=REFRESH, help="rows of the bank refreshed a step")
+    parser.add_argument("--only", nargs="+", metavar="KIND", help=f"these kinds, and kd, as {DEFAULT!r}")
     parser.add_argument("--turns", type=int, default=6, help=f"visits of each kind, {VISIT} steps each")
     parser.add_argument("--profile", action="store_true", help="print a profile of each kind in place of the table")
     parser.add_argument("--out", type=Path, default=Path("step_cost.json"), help="JSON file to write")
@@ -101,7 +103,7 @@ def main() -> None:
             if options.profile:
                 profile(rows, layers)
                 continue
-            seconds = measure(rows, layers, options.turns)
+            seconds = measure(rows, layers, options.turns, options.only)
             to_kd = {kind: ratios(seconds, kind, "kd") for kind in seconds}
             print(f"\n{f'{name}, {layers} blocks, {rows.tokens / BATCH:.0f} tokens':<36}{'seconds':>9}{'x kd':>8}{'target':>9}")
             for kind, values in seconds.items():
