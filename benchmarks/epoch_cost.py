@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from pathlib import Path
 
 from real import Rows
@@ -36,11 +37,13 @@ def main() -> None:
     meta = modules["rwkd"].meta
     assert meta is not None
     total = {name: sum(values) for name, values in seconds.items()}
-    ratio = total["rwkd"] / total["kd"]
+    ratio, by_turn = total["rwkd"] / total["kd"], [b / a for a, b in zip(seconds["kd"], seconds["rwkd"], strict=True)]
+    later = statistics.median(by_turn[1:])
     print(f"\n{options.task}, {options.layers} blocks, {turns * VISIT} steps, {int(meta.taken)} meta steps, bank of "
-          f"{len(meta.stream)}: kd {total['kd']:.1f} s, rwkd {total['rwkd']:.1f} s, ratio {ratio:.3f}")
+          f"{len(meta.stream)}: kd {total['kd']:.1f} s, rwkd {total['rwkd']:.1f} s, ratio {ratio:.3f}; the turns after the first, which "
+          f"fills the bank: median {later:.3f}, {min(by_turn[1:]):.3f} to {max(by_turn[1:]):.3f}")
     result = {"task": options.task, "layers": options.layers, "steps": turns * VISIT, "meta_steps": int(meta.taken),
-              "ratio": ratio, "machine": machine(), "seconds_by_turn": seconds}
+              "ratio": ratio, "median_of_later_turns": later, "machine": machine(), "seconds_by_turn": seconds}
     options.out.write_text(json.dumps(result, indent=2) + "\n")
     print(f"\n{', '.join(f'{k} {v}' for k, v in machine().items())}\nwritten to {options.out}")
 
