@@ -39,8 +39,8 @@ def main() -> None:
     total = {name: sum(values) for name, values in seconds.items()}
     ratio, by_turn = total["rwkd"] / total["kd"], [b / a for a, b in zip(seconds["kd"], seconds["rwkd"], strict=True)]
     later = statistics.median(by_turn[1:])
-    print(f"\n{options.task}, {options.layers} blocks, {turns * VISIT} steps, {int(meta.taken)} meta steps, bank of {len(meta.stream)}: "
-          f"kd {total['kd']:.1f} s, rwkd {total['rwkd']:.1f} s, ratio {ratio:.3f}\n"
+    print(f"\n{options.task}, {options.layers} blocks, {turns * VISIT} steps, {int(meta.taken)} meta steps, bank of "
+          f"{len(meta.stream)}: kd {total['kd']:.1f} s, rwkd {total['rwkd']:.1f} s, ratio {ratio:.3f}\n"
           f"turns after the first, which fills the bank: median {later:.3f}, {min(by_turn[1:]):.3f} to {max(by_turn[1:]):.3f}")
     result = {"task": options.task, "layers": options.layers, "steps": turns * VISIT, "meta_steps": int(meta.taken),
               "ratio": ratio, "median_of_later_turns": later, "machine": machine(), "seconds_by_turn": seconds}
