@@ -23,7 +23,8 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from timing import HELD_OUT, Steps, Stream, in_turns, machine, quiet, ratios, rows, student, train
 
-from rwkd_lightning.meta import MetaStep
+from rwkd_lightning.bilevel import Engine
+from rwkd_lightning.meta import MetaStep, Restriction
 from rwkd_lightning.models import Classifier
 from rwkd_lightning.module import DistillationModule
 from rwkd_lightning.optim import adamw
@@ -43,7 +44,7 @@ def build(name: str, network: Classifier, length: int) -> DistillationModule:
     weighting.check(tuple(term.name for term in terms), regression=False)
     weighting.prepare(rows(HELD_OUT, 1, 0))
     if weighting.needs_influence:
-        meta = MetaStep(create(config.meta.engine), create(config.meta.theta), [term_of(config, "ce")],
+        meta = MetaStep(create(config.meta.engine, Engine), create(config.meta.theta, Restriction), [term_of(config, "ce")],
                         Stream(config.meta.batch_size, length), config.meta.lookahead_lr, config.meta.every, config.meta.start)
     return DistillationModule(network, terms, weighting, functools.partial(adamw, lr=1e-5), HELD_OUT, meta=meta,
                               updated_weights=config.meta.weights, clip=config.trainer.clip)

@@ -29,10 +29,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from rwkd_lightning.bilevel import Engine
 from rwkd_lightning.data.probes import flip_labels, flip_meta_labels, roll_teacher
 from rwkd_lightning.data.task import TaskData, column
 from rwkd_lightning.data.tweets import load_tweets
-from rwkd_lightning.meta import MetaStep
+from rwkd_lightning.meta import MetaStep, Restriction
 from rwkd_lightning.models import load_classifier, load_tokenizer
 from rwkd_lightning.module import DistillationModule
 from rwkd_lightning.optim import adamw, linear_schedule
@@ -145,7 +146,8 @@ def run(overrides: list[str], seed: int, data: dict[str, Rows]) -> dict[str, flo
     meta = None
     if weighting.needs_influence:
         loss = {"hard": terms[:1], "soft": terms[1:], "mix": terms}[config.meta.loss]
-        meta = MetaStep(create(config.meta.engine), create(config.meta.theta), loss, Stream(held_out, config.meta.batch_size),
+        meta = MetaStep(create(config.meta.engine, Engine), create(config.meta.theta, Restriction), loss,
+                        Stream(held_out, config.meta.batch_size),
                         every=config.meta.every, start=config.meta.start)
     weighting.prepare(train.columns)
     student = Student(columns["x"].shape[1], 3)
