@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -60,6 +58,3 @@ class SameShapes:
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
         return self.batches[step % len(self.batches)]
-
-    def all(self, batch_size: int) -> Iterator[dict[str, Tensor]]:
-        raise NotImplementedError
