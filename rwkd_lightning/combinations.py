@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import MetaStep, Restriction
@@ -12,6 +13,13 @@ from rwkd_lightning.terms import Term
 from rwkd_lightning.weighting import Weighting
 
 PRECISIONS = ("32-true", "32", "64-true", "64", "bf16-mixed", "bf16")  # the short forms are Lightning's too
+
+
+def check_parts(student: nn.Module, accumulate: int) -> None:
+    """Refuse to cut a batch of which the student reads the statistics: the step would not be that of the whole batch."""
+    if accumulate > 1 and any(isinstance(module, _BatchNorm) for module in student.modules()):
+        raise UserError(f"trainer.accumulate={accumulate}: the student normalises over the rows of a batch, and a part of it has "
+                        "other means and variances; use trainer.accumulate=1")
 
 
 def check_reach(terms: Sequence[Term], weighting: Weighting, theta: Restriction | None, student: nn.Module) -> None:

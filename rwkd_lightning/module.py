@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from rwkd_lightning.alarm import CollapseAlarm
-from rwkd_lightning.combinations import check_loop, check_precision, check_reach
+from rwkd_lightning.combinations import check_loop, check_parts, check_precision, check_reach
 from rwkd_lightning.distributed import all_reduce_mean, gather_objects, rank
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.ledger import Ledger
@@ -60,6 +60,7 @@ class DistillationModule(lightning.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         check_loop(weighting, meta, updated_weights, clip, accumulate)
+        check_parts(student, accumulate)
         check_reach(terms, weighting, meta.theta if meta is not None else None, student)
         self.student = student
         self.terms = nn.ModuleList(terms)

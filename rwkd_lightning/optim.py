@@ -25,6 +25,13 @@ def adamw(module: nn.Module, lr: float, weight_decay: float = 0.01) -> torch.opt
     return torch.optim.AdamW(groups, lr=lr, fused=True)
 
 
+def adam(module: nn.Module, lr: float, betas: tuple[float, float] = (0.9, 0.999)) -> torch.optim.Adam:
+    """Adam without weight decay; UserError if lr is not positive."""
+    if not lr > 0:
+        raise UserError(f"optimizer.lr is {lr}; the student's learning rate must be above 0")
+    return torch.optim.Adam([p for p in module.parameters() if p.requires_grad], lr=lr, betas=betas, fused=True)
+
+
 def linear_schedule(optimizer: torch.optim.Optimizer, total_steps: int, warmup: float = 0.1) -> LambdaLR:
     """Linear warm-up over a share of the steps, then linear decay to 0 at ``total_steps``.
 

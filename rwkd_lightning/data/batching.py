@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -159,7 +159,7 @@ class MetaStream:
     but for the one in which two permutations meet.
     """
 
-    def __init__(self, dataset: EncodedSplit, collator: Collator, batch_size: int, seed: int) -> None:
+    def __init__(self, dataset: Any, collator: Callable[[Sequence[Mapping[str, Any]]], Batch], batch_size: int, seed: int) -> None:
         self.dataset, self.collator, self.batch_size, self.seed = dataset, collator, batch_size, seed
         self._cycle, self._order = -1, np.empty(0, dtype=np.int64)
 

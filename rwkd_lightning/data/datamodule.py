@@ -5,27 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import lightning
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rwkd_lightning.data.batching import (
-    Batch,
-    BucketBatchSampler,
-    Collator,
-    EncodedSplit,
-    LengthSortedBatchSampler,
-    MetaStream,
-)
+from rwkd_lightning.data.batching import Batch, Collator, EncodedSplit
 from rwkd_lightning.data.encoding import encode, encode_kept, tokenizer_digest
 from rwkd_lightning.data.probes import flip_labels, flip_meta_labels, roll_teacher
+from rwkd_lightning.data.resumable import ResumableDataModule
 from rwkd_lightning.data.task import TaskData, column
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.store import Store
 
 
-class DistillationDataModule(lightning.LightningDataModule):
+class DistillationDataModule(ResumableDataModule):
     """Loaders for one student or teacher: shuffled `train_split`, meta stream, and sequential passes for scoring.
 
     `teacher_logits` maps splits to logits `(N, C)` in the order of the split, `teacher_states` names to other tensors of
@@ -77,7 +70,6 @@ class DistillationDataModule(lightning.LightningDataModule):
         self.teacher_states = dict(teacher_states or {})
         self.collator = Collator(tokenizer)
         self._encoded: dict[str, EncodedSplit] = {}
-        self._begin = (0, 0)
         self._tokenizer_state: str | None = None
 
     def setup(self, stage: str | None = None) -> None:
@@ -86,6 +78,10 @@ class DistillationDataModule(lightning.LightningDataModule):
             return
         for split in (self.train_split, "meta", *self.task.evaluation_splits):
             self.encoded(split)
+
+    def rows(self, split: str) -> EncodedSplit:
+        """As `encoded`."""
+        return self.encoded(split)
 
     def encoded(self, split: str) -> EncodedSplit:
         """Return `split` encoded, with its labels, teacher logits and (the training split) probes and their flags."""
@@ -110,60 +106,17 @@ class DistillationDataModule(lightning.LightningDataModule):
             self._encoded[split] = EncodedSplit(ids, labels, extras)
         return self._encoded[split]
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Return the shuffled, length-bucketed loader of the training split."""
-        train = self.encoded(self.train_split)
-        replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        sampler = BucketBatchSampler(train.lengths, self.batch_size, self.seed, num_replicas=replicas, rank=rank)
-        sampler.go_to(*self._begin)
-        return self._loader(train, sampler)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the epoch and the place in it of the next training batch: all there is to an exact resume."""
-        if self.trainer is None:
-            return {"begin": self._begin}
-        done, an_epoch = self.trainer.fit_loop.total_batch_idx + 1, int(self.trainer.num_training_batches)
-        return {"begin": divmod(done, an_epoch)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Let the next `train_dataloader` begin where a checkpoint was written."""
-        self._begin = tuple(state_dict["begin"])
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """Return the loader of the meta split, by which a checkpoint is chosen."""
-        return self.dataloader("meta")
-
     def evaluation_dataloader(self, split: str) -> DataLoader[Batch]:
         """Return the loader of an evaluation split; UserError for a split that is none."""
         if split not in self.task.evaluation_splits:
             raise UserError(f"{split!r} is no evaluation split of {self.task.name!r}: {self.task.evaluation_splits}")
         return self.dataloader(split)
 
-    def dataloader(self, split: str) -> DataLoader[Batch]:
-        """Return each row of `split` once, longest first, on every process; `index` tells a row's place."""
-        rows = self.encoded(split)
-        return self._loader(rows, LengthSortedBatchSampler(rows.lengths, self.eval_batch_size))
-
-    @property
-    def meta_stream(self) -> MetaStream:
-        """The endless stream of meta batches."""
-        return MetaStream(self.encoded("meta"), self.collator, self.meta_batch_size, self.seed)
-
     @property
     def train_flags(self) -> dict[str, Tensor]:
         """The corrupted training rows: label_flipped and teacher_corrupted, each `(N,)` bool."""
         extras = self.encoded(self.train_split).extras
         return {name: extras[name] for name in ("label_flipped", "teacher_corrupted")}
-
-    @property
-    def train_size(self) -> int:
-        """The number of training rows N."""
-        return len(self.data.splits[self.train_split])
-
-    @property
-    def train_labels(self) -> Tensor:
-        """The training labels `(N,)` as trained on, so with the flipped ones."""
-        return self.encoded(self.train_split).labels
 
     @property
     def train_idx(self) -> Tensor:
@@ -187,14 +140,3 @@ class DistillationDataModule(lightning.LightningDataModule):
             row = int((~logits.isfinite()).any(dim=1).nonzero()[0])
             raise UserError(f"the teacher logits of split {split!r} are not finite in row {row}; compute them again")
         return logits
-
-    def _loader(self, rows: EncodedSplit, sampler: Any) -> DataLoader[Batch]:
-        # Its own generator: else each pass over any loader would advance the global one, which drives dropout.
-        generator = torch.Generator().manual_seed(self.seed)
-        return DataLoader(
-            rows,
-            batch_sampler=sampler,
-            collate_fn=self.collator,
-            num_workers=self.num_workers,
-            generator=generator,
-        )

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from rwkd_lightning.bilevel import RandomState
 from rwkd_lightning.bilevel.engine import Outputs, Parameters
 from rwkd_lightning.distributed import share
-from rwkd_lightning.meta.restriction import Batch, MetaStream, Restriction, View, to_device, without_dropout
+from rwkd_lightning.meta.restriction import Batch, MetaStream, Restriction, View, to_device, without_dropout, without_statistics
 
 
 class All(Restriction):
@@ -30,12 +30,12 @@ class All(Restriction):
         meta_batch = to_device(share(stream[step]), batch["index"].device)
 
         def train_outputs(parameters: Parameters) -> Outputs:
-            with randomness.replay():
+            with randomness.replay(), without_statistics(student):
                 result = functional_call(student, {**fixed, **parameters}, (batch,))
             return {n: o for n, o in result.items() if n != "features"}
 
         def meta_outputs(parameters: Parameters) -> tuple[Outputs, Batch]:
-            with without_dropout(student):
+            with randomness.replay(), without_dropout(student):  # the state of the generators: for a model that draws in evaluation
                 return functional_call(student, {**fixed, **parameters}, (meta_batch,)), meta_batch
 
         return View(theta, train_outputs, meta_outputs)

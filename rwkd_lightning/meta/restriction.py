@@ -10,6 +10,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rwkd_lightning.bilevel import RandomState
 from rwkd_lightning.bilevel.engine import Outputs, Parameters
@@ -72,6 +73,19 @@ def without_dropout(student: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:  # one by one: parts of a student may be held in evaluation mode
             module.training = mode
+
+
+@contextmanager
+def without_statistics(student: nn.Module) -> Iterator[None]:
+    """Passes in which batch normalisation does as in the training pass and leaves its running statistics as they are."""
+    kept = [m for m in student.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for module in kept:
+        module.track_running_stats = False  # in training the batch's own are used then, in evaluation the running ones, as ever
+    try:
+        yield
+    finally:
+        for module in kept:
+            module.track_running_stats = True
 
 
 def to_device(batch: Batch, device: torch.device) -> dict[str, Tensor]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rwkd_lightning.data.datamodule import DistillationDataModule
+from rwkd_lightning.data.resumable import ResumableDataModule
 from rwkd_lightning.data.task import release
 from rwkd_lightning.ledger import Ledger
 from rwkd_lightning.models import Classifier
@@ -27,29 +29,41 @@ ROW_GROUP = 16_384
 
 def write_student(folder: Path, student: Classifier, tokenizer: Any) -> int:
     """``student/`` for ``AutoModelForSequenceClassification.from_pretrained``; returns the bytes of its weights."""
-    part = Path(tempfile.mkdtemp(prefix=".student-", dir=folder.parent))
-    try:
+    with whole(folder) as part:
         student.network.save_pretrained(part)  # type: ignore[operator]
         tokenizer.save_pretrained(part)
+    return size(folder)
+
+
+@contextlib.contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of ``folder`` when that went well."""
+    part = Path(tempfile.mkdtemp(prefix=".student-", dir=folder.parent))
+    try:
+        yield part
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return size(folder)
 
 
-def write_weights(path: Path, ledger: Ledger, data: DistillationDataModule) -> dict[str, Tensor]:
-    """``weights.parquet``: idx, split, label, flags of the probes, the ledger's columns; returns the tensors among them."""
+def teacher_ce(data: DistillationDataModule) -> dict[str, Tensor]:
+    """``loss_teacher_ce`` ``(N,)``: the teacher's own cross-entropy on the training rows; nothing for a regression."""
+    logits = data.rows(data.train_split).extras.get("teacher_logits")
+    if logits is None or data.task.is_regression:
+        return {}
+    groups = [slice(start, start + ROW_GROUP) for start in range(0, data.train_size, ROW_GROUP)]
+    return {"loss_teacher_ce": torch.cat([
+        F.cross_entropy(logits[rows].float(), data.train_labels[rows], ignore_index=-1, reduction="none") for rows in groups])}
+
+
+def write_weights(path: Path, ledger: Ledger, data: ResumableDataModule, more: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """``weights.parquet``: idx, split, label, what is known of each row, the ledger's columns and ``more``; returns the tensors."""
     import pyarrow
     import pyarrow.parquet
 
-    columns = {"idx": data.train_idx, "label": data.train_labels, **data.train_flags, **ledger.columns()}
+    columns = {"idx": data.train_idx, "label": data.train_labels, **data.train_flags, **ledger.columns(), **(more or {})}
     groups = [slice(start, start + ROW_GROUP) for start in range(0, data.train_size, ROW_GROUP)]
-    extras = data.encoded(data.train_split).extras
-    if "teacher_logits" in extras and not data.task.is_regression:
-        columns["loss_teacher_ce"] = torch.cat([
-            F.cross_entropy(extras["teacher_logits"][rows].float(), data.train_labels[rows], ignore_index=-1, reduction="none")
-            for rows in groups])
 
     def table(rows: slice) -> Any:
         idx, *rest = ((name, values[rows].numpy()) for name, values in columns.items())

@@ -12,10 +12,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rwkd_lightning.bilevel import Engine
 from rwkd_lightning.combinations import check_precision
-from rwkd_lightning.data.datamodule import DistillationDataModule
 from rwkd_lightning.data.task import TaskData, TaskSpec
 from rwkd_lightning.errors import UserError
-from rwkd_lightning.meta import MetaStep, Restriction
+from rwkd_lightning.meta import MetaStep, MetaStream, Restriction
 from rwkd_lightning.models import Classifier, check_inputs, load_classifier, load_tokenizer
 from rwkd_lightning.pipeline.fit import quiet, refuse
 from rwkd_lightning.terms import Term
@@ -87,14 +86,22 @@ def term_of(config: DictConfig, name: str) -> Term:
     return term
 
 
-def meta_of(config: DictConfig, loaders: DistillationDataModule) -> MetaStep:
-    """The meta step on this run's meta split."""
-    by_loss = {"hard": config.task.terms[:1], "soft": config.task.terms[1:2], "mix": config.task.terms[:2]}
+def meta_of(config: DictConfig, weighting: Weighting, stream: MetaStream) -> MetaStep | None:
+    """The meta step on this run's meta split; None for a method that takes none."""
+    if not weighting.needs_influence:
+        return None
+    hard, soft = config.task.meta_terms.hard, config.task.meta_terms.soft
+    by_loss = {"hard": hard, "soft": soft, "mix": [*hard, *soft]}
     if config.meta.loss not in by_loss:
         raise UserError(f"meta.loss={config.meta.loss!r} is not known; known are {', '.join(by_loss)}")
     terms = [term_of(config, name) for name in by_loss[config.meta.loss]]
-    return MetaStep(create(config.meta.engine, Engine), create(config.meta.theta, Restriction), terms, loaders.meta_stream,
+    return MetaStep(create(config.meta.engine, Engine), create(config.meta.theta, Restriction), terms, stream,
                     config.meta.lookahead_lr, config.meta.every, config.meta.start)
+
+
+def loop_of(config: DictConfig) -> dict[str, Any]:
+    """The settings of the training loop, for `DistillationModule`."""
+    return {"updated_weights": config.meta.weights, "clip": config.trainer.clip, "accumulate": config.trainer.accumulate}
 
 
 def create(config: DictConfig, kind: type[Any]) -> Any:

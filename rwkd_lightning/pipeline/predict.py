@@ -51,7 +51,7 @@ def speed_ratio(slow: nn.Module, fast: nn.Module, batches: list[tuple[dict[str, 
 
 def seconds(model: nn.Module, batch: dict[str, Tensor]) -> float:
     """Wall time of one forward pass."""
-    cuda = batch["input_ids"].device.type == "cuda"
+    cuda = batch["index"].device.type == "cuda"
     start = time.perf_counter()
     model(batch)
     if cuda:

@@ -1,55 +1,28 @@
-"""The staged run behind ``train.py``: data, teacher, logits, distillation, evaluation, export, report."""
+"""What every run behind ``train.py`` shares: its folder, its lock, its signals; the stages are those of the task's system."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import logging
-import shutil
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import lightning
-import torch
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from rwkd_lightning.data.datamodule import DistillationDataModule
-from rwkd_lightning.disk import check_room, writing
+from rwkd_lightning.disk import writing
 from rwkd_lightning.errors import UserError
-from rwkd_lightning.metrics import metrics
-from rwkd_lightning.models import Classifier
-from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.optim import adamw, linear_schedule
-from rwkd_lightning.pipeline import teacher as stages
 from rwkd_lightning.pipeline import values
-from rwkd_lightning.pipeline.artefacts import probe_scores, write_json, write_student, write_weights
-from rwkd_lightning.pipeline.evaluate import evaluate, predict_hidden
+from rwkd_lightning.pipeline.distil import remove
 from rwkd_lightning.pipeline.faults import memory_told
-from rwkd_lightning.pipeline.fit import Fitted, fit
-from rwkd_lightning.pipeline.inner import check_inside, inside_of, looking_inside
 from rwkd_lightning.pipeline.launch import is_first
-from rwkd_lightning.pipeline.parts import (
-    check_student,
-    check_terms,
-    data_of,
-    meta_of,
-    student_of,
-    terms_of,
-    trainer_of,
-    weighting_of,
-)
 from rwkd_lightning.pipeline.report import table
 from rwkd_lightning.pipeline.slurm import restarted
 from rwkd_lightning.pipeline.stopping import Stop
-from rwkd_lightning.store import Store
-from rwkd_lightning.terms import Term
-from rwkd_lightning.weighting import Weighting
 
-log = logging.getLogger(__name__)
+Stages = Callable[[DictConfig, Path, Stop, bool], dict[str, Any]]
 
 
 def run(config: DictConfig, folder: Path) -> dict[str, Any]:
@@ -71,7 +44,25 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         logging.getLogger("rwkd_lightning").setLevel(logging.WARNING)  # the first process tells
     stop = Stop()
     with stop.listening(), memory_told(), writing(folder, "runs_dir"), only_one(folder):
-        return carry_out(config, folder, stop, force)
+        values.check(config)
+        return stages_of(config.task.system)(config, folder, stop, force)
+
+
+def stages_of(system: str) -> Stages:
+    """The stages of one system, imported only when it is the one: config, folder, stop, force to metrics.
+
+    Raises:
+        UserError: for a system that there is not.
+    """
+    if system == "text":
+        from rwkd_lightning.pipeline import text
+
+        return text.carry_out
+    if system == "topics":
+        from rwkd_lightning.pipeline import topics
+
+        return topics.carry_out
+    raise UserError(f"task.system={system!r} is not known; known are text and topics")
 
 
 @contextlib.contextmanager
@@ -93,88 +84,3 @@ def only_one(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict[str, Any]:
-    """All stages, one after the other."""
-    start = time.perf_counter()
-    values.check(config)
-    lightning.seed_everything(config.seed, workers=True, verbose=False)  # the meta-learner is initialised here
-    weighting, terms, trainer_options = weighting_of(config), terms_of(config), trainer_of(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    if is_first():
-        OmegaConf.save(config, folder / "config.yaml", resolve=True)
-    data = data_of(config)
-    weighting.check(tuple(term.name for term in terms), data.task.is_regression)
-    check_terms(terms, config, data.task)
-    store = Store(Path(config.cache_dir).expanduser(), builds=is_first())
-    lightning.seed_everything(config.seed, workers=True, verbose=False)  # the student's head is drawn here
-    student, tokenizer = check_student(config, data.task)
-    drawn = torch.get_rng_state()
-    check_inside(config, data.task, terms, weighting, student, tokenizer)
-    # three checkpoints with two moments a weight, the best student twice, and the student itself
-    check_room(folder, 12 * sum(p.numel() * p.element_size() for p in student.parameters()), "runs_dir")
-    teacher = stages.teacher_of(config, data, store, trainer_options, stop)
-    device = torch.device("cuda" if trainer_options["accelerator"] in ("auto", "gpu") and torch.cuda.is_available() else "cpu")
-    logits = stages.logits(config, teacher, data, store, device)
-    if force and is_first():  # not before all that may fail has not failed
-        for name in ("metrics.json", "weights.parquet", "student", "predictions", "checkpoints", "log",
-                     "failed_step.safetensors", "failed_step.json"):
-            remove(folder / name)
-
-    lightning.seed_everything(config.seed, workers=True, verbose=False)  # whatever the stages before have drawn
-    if config.pair.student.path == "teacher" or looking_inside(terms):  # there was none yet, or terms have been tried on it
-        student, tokenizer = student_of(config, data.task, str(teacher.folder))
-    else:
-        torch.set_rng_state(drawn)
-    inside = inside_of(config, terms, student, teacher, data, store, device)
-    loaders = DistillationDataModule(
-        data, inside.tokenizer or tokenizer, max_length=config.data.max_length,
-        batch_size=config.data.batch_size * config.trainer.accumulate,  # of a student step; the module cuts it into parts again
-        eval_batch_size=config.data.eval_batch_size, meta_batch_size=config.meta.batch_size, seed=config.seed,
-        label_noise=config.data.label_noise, teacher_noise=config.data.teacher_noise, meta_noise=config.data.meta_noise,
-        teacher_logits=logits, teacher_states=inside.states, num_workers=config.data.num_workers, store=store)
-    loaders.setup()
-    module, fitted = distil(config, folder, loaders, student, weighting, terms, inside.teacher, trainer_options, stop, force)
-    for name in list(student.kept_layers):
-        student.drop(name)
-    if not is_first():
-        return {}
-    device = module.device if module.device.type == "cuda" else device
-    result = evaluate(config, loaders, student, teacher, logits, fitted, module, device)
-    predict_hidden(folder, loaders, student, device)
-    result["cost"]["student_bytes"] = write_student(folder / "student", student, tokenizer)
-    columns = write_weights(folder / "weights.parquet", module.ledger.cpu(), loaders)
-    if config.data.label_noise or config.data.teacher_noise:
-        result["probes"] = probe_scores(columns)
-    result["cost"]["total_seconds"] = time.perf_counter() - start
-    write_json(folder / "metrics.json", result)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    print(f"\n{table(result, str(folder))}")
-    return result
-
-
-def distil(config: DictConfig, folder: Path, loaders: DistillationDataModule, student: Classifier, weighting: Weighting,
-           terms: list[Term], teacher: Classifier | None, trainer_options: dict[str, Any],
-           stop: Stop, anew: bool) -> tuple[DistillationModule, Fitted]:
-    """Stage 3: train the student."""
-    extras = loaders.encoded("train").extras
-    weighting.prepare({"labels": loaders.train_labels, **extras})
-    meta = meta_of(config, loaders) if weighting.needs_influence else None
-    module = DistillationModule(
-        student, terms, weighting,
-        functools.partial(adamw, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay),
-        loaders.train_size, schedule=functools.partial(linear_schedule, warmup=config.optimizer.warmup), meta=meta,
-        teacher=teacher, updated_weights=config.meta.weights, clip=config.trainer.clip, accumulate=config.trainer.accumulate,
-        metrics=metrics(loaders.task))
-    choose = config.trainer.select == "best"
-    log.info("distilling with weighting=%s, %d rows, meta split of %d", weighting, loaders.train_size,
-             len(loaders.data.splits["meta"]))
-    fitted = fit(module, loaders, folder, trainer_options, monitor=loaders.task.monitor if choose else None,
-                 description=f"student ({config.weighting_name})", stop=stop, intervals=config.checkpoint, anew=anew)
-    return module, fitted

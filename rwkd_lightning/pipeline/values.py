@@ -66,6 +66,8 @@ SEED = whole(0, 2**32 - 1)
 COUNT = whole(1)
 RATE = number("a number above 0", lambda x: x > 0)
 SHARE = number("a number from 0 up to, but not including, 1", lambda x: 0 <= x < 1)
+ALPHA = number("a number from 0 to 1", lambda x: 0 <= x <= 1)
+BETAS = Kind("two numbers from 0 up to, but not including, 1: [0.9, 0.999]", lambda x: several(SHARE, 2).fits(x) and len(x) == 2)
 AMOUNT = number("a number, 0 or above", lambda x: x >= 0)
 PRECISION = Kind("32-true or bf16-mixed", lambda x: (type(x) is int and x == 32) or TEXT.fits(x))
 BLOCKS = or_null(several(whole(0)))
@@ -73,19 +75,16 @@ GROUP = Kind("a group of keys", lambda x: isinstance(x, dict))
 ANY = Kind("anything", lambda x: True)
 
 NEEDED: dict[str, Kind] = {
-    "seed": SEED, "force": YES_NO, "terms": NAMES, "temperature": RATE, "cache_dir": PATH, "runs_dir": PATH,
+    "seed": SEED, "force": YES_NO, "terms": NAMES, "alpha": ALPHA, "temperature": RATE, "cache_dir": PATH, "runs_dir": PATH,
     "weighting_name": TEXT, "weighting": GROUP, "loss_terms": GROUP,
-    "data.path": or_null(PATH), "data.max_length": COUNT, "data.batch_size": COUNT, "data.eval_batch_size": COUNT,
-    "data.num_workers": whole(0, 256), "data.meta_fraction": number("a number above 0 and up to 0.5", lambda x: 0 < x <= 0.5),
-    "data.leaderboard": YES_NO, "data.split_seed": SEED, "data.label_noise": SHARE, "data.teacher_noise": SHARE,
-    "data.meta_noise": SHARE,
+    "data.path": or_null(PATH), "data.batch_size": COUNT, "data.eval_batch_size": COUNT, "data.num_workers": whole(0, 256),
+    "data.meta_fraction": number("a number above 0 and up to 0.5", lambda x: 0 < x <= 0.5), "data.split_seed": SEED,
     "checkpoint.minutes": or_null(RATE), "checkpoint.steps": or_null(COUNT),
-    "optimizer.lr": RATE, "optimizer.weight_decay": AMOUNT, "optimizer.warmup": SHARE,
-    "task.load": GROUP, "task.regression": YES_NO, "task.epochs": COUNT, "task.teacher_epochs": whole(0), "task.terms": NAMES,
-    "pair.teacher.path": PATH, "pair.teacher.epochs": whole(0), "pair.teacher.lr": RATE, "pair.teacher.batch_size": COUNT,
-    "pair.teacher.warmup": SHARE, "pair.teacher.weight_decay": AMOUNT, "pair.teacher.seed": SEED,
-    "pair.teacher.precision": PRECISION, "pair.teacher.new_head": YES_NO, "pair.teacher.labels": or_null(NAMES),
-    "pair.student.path": PATH, "pair.student.layers": BLOCKS, "pair.student.new_head": YES_NO,
+    "optimizer.lr": RATE,
+    "task.system": one_of("text", "topics"), "task.load": GROUP, "task.epochs": COUNT, "task.teacher_epochs": whole(0),
+    "task.terms": NAMES, "task.meta_terms.hard": NAMES, "task.meta_terms.soft": NAMES,
+    "pair.teacher.epochs": whole(0), "pair.teacher.lr": RATE, "pair.teacher.batch_size": COUNT, "pair.teacher.seed": SEED,
+    "pair.teacher.precision": PRECISION,
     "meta.engine": GROUP, "meta.theta": GROUP, "meta.batch_size": COUNT, "meta.lookahead_lr": or_null(RATE), "meta.every": COUNT,
     "meta.start": SHARE, "meta.weights": one_of("new", "current"), "meta.loss": one_of("hard", "soft", "mix"),
     "trainer.max_epochs": or_null(COUNT),
@@ -95,6 +94,24 @@ NEEDED: dict[str, Kind] = {
     "trainer.accumulate": COUNT, "trainer.select": one_of("last", "best"),
 }
 """Keys that every run has."""
+
+SYSTEMS: dict[str, dict[str, Kind]] = {
+    "text": {
+        "data.max_length": COUNT, "data.leaderboard": YES_NO, "data.label_noise": SHARE, "data.teacher_noise": SHARE,
+        "data.meta_noise": SHARE, "optimizer.weight_decay": AMOUNT, "optimizer.warmup": SHARE, "task.regression": YES_NO,
+        "pair.teacher.path": PATH, "pair.teacher.warmup": SHARE, "pair.teacher.weight_decay": AMOUNT,
+        "pair.teacher.new_head": YES_NO, "pair.teacher.labels": or_null(NAMES),
+        "pair.student.path": PATH, "pair.student.layers": BLOCKS, "pair.student.new_head": YES_NO,
+    },
+    "topics": {
+        "topics": whole(2, 10_000), "distillation": one_of("none", "ce", "w2", "full"), "settings": TEXT,
+        "data.test_fraction": number("a number from 0 to 0.5", lambda x: 0 <= x <= 0.5), "optimizer.betas": BETAS,
+        "pair.teacher.encoder": PATH, "pair.teacher.layers": whole(0, 100), "pair.teacher.bag_of_words": YES_NO,
+        "pair.teacher.betas": BETAS, "pair.student.encoder": PATH, "pair.student.layers": whole(0, 100),
+        "pair.student.bag_of_words": YES_NO,
+    },
+}
+"""Keys that every run of a system has beyond these."""
 
 OPTIONAL: dict[str, Kind] = {
     "task.load.task": TEXT, "task.load.path": or_null(PATH), "task.load.split_seed": SEED,
@@ -128,11 +145,28 @@ def check(config: DictConfig) -> None:
         raise UserError(f"{key} cannot be resolved ({first_line(error)}); look at its ${{...}}") from error
     plain.pop("hydra", None)
     given = dict(leaves(plain))
-    for key, value in given.items():
-        check_value(key, value, kind_of(key))
-    for key in NEEDED:
+    check_value("task.system", given.get("task.system"), NEEDED["task.system"])
+    system = SYSTEMS[given["task.system"]]
+    if any(given.get(key, 0) is None for key in PUBLISHED) and "task.published" in given:
+        raise UserError(unpublished(config))
+    for key in (*system, *given):  # the system's own first: others may be computed from them
+        if key in given:
+            check_value(key, given[key], system.get(key) or kind_of(key))
+    for key in (*NEEDED, *system):
+        if key not in given and given["task.system"] != "text" and (group := key.partition(".")[0]) in ("pair", "data", "optimizer"):
+            raise UserError(f"{key} is missing: the option of {group}= that was chosen is not for this task; leave it out")
         if key not in given:
             raise UserError(f"{key} is missing; every run needs it (a ~ on the command line or a group of your own took it away)")
+
+
+PUBLISHED = ("alpha", "temperature", "pair.teacher.layers")
+
+
+def unpublished(config: DictConfig) -> str:
+    """The message for a corpus or a number of topics without published settings."""
+    known = [f"settings={name} topics={','.join(by_k)}" for name, by_k in config.task.published.items()]
+    return (f"settings={config.settings} topics={config.topics} has no published α, T and depth of the teacher; known are "
+            f"{' and '.join(known)}; or give alpha=0.5 temperature=2.0 pair.teacher.layers=2 yourself")
 
 
 def kind_of(key: str) -> Kind:

@@ -6,9 +6,12 @@ from rwkd_lightning.terms.ce import CrossEntropy
 from rwkd_lightning.terms.hidden import HiddenStates
 from rwkd_lightning.terms.kd import DistillationKL
 from rwkd_lightning.terms.logit_mse import LogitMSE
+from rwkd_lightning.terms.prior_kl import PriorKL
+from rwkd_lightning.terms.reconstruction import Reconstruction
 from rwkd_lightning.terms.soft_ce import SoftCrossEntropy
 from rwkd_lightning.terms.squared_error import SquaredError
 from rwkd_lightning.terms.value_relation import ValueRelation
+from rwkd_lightning.terms.wasserstein import Wasserstein
 
-__all__ = ["AnnealedMSE", "CrossEntropy", "DistillationKL", "HiddenStates", "LogitMSE", "SoftCrossEntropy", "SquaredError",
-           "Term", "ValueRelation", "stack"]
+__all__ = ["AnnealedMSE", "CrossEntropy", "DistillationKL", "HiddenStates", "LogitMSE", "PriorKL", "Reconstruction",
+           "SoftCrossEntropy", "SquaredError", "Term", "ValueRelation", "Wasserstein", "stack"]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
-from rwkd_lightning.weighting.columns import column, only
+from rwkd_lightning.weighting.columns import columns, only
 
 
 class AnnealingKD(Weighting):
@@ -37,7 +37,7 @@ class AnnealingKD(Weighting):
 
     def forward(self, step: Step) -> Tensor:
         weights = step.losses.new_zeros(step.losses.shape)
-        weights[:, column(step.terms, "annealed" if step.progress < self.stage_one else "label")] = 1.0
+        weights[:, columns(step.terms, "annealed" if step.progress < self.stage_one else "label")] = 1.0
         return weights
 
     def __repr__(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from rwkd_lightning.weighting.base import Step, Weighting
-from rwkd_lightning.weighting.columns import column
+from rwkd_lightning.weighting.columns import columns
 
 
 class LabelsOnly(Weighting):
@@ -20,11 +20,11 @@ class LabelsOnly(Weighting):
     needs_batch = False
 
     def check(self, terms: tuple[str, ...], regression: bool) -> None:
-        column(terms, "label")
+        columns(terms, "label")
 
     def forward(self, step: Step) -> Tensor:
         weights = step.losses.new_zeros(step.losses.shape)
-        weights[:, column(step.terms, "label")] = 1.0
+        weights[:, columns(step.terms, "label")] = 1.0
         return weights
 
     def __repr__(self) -> str:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rwkd_lightning.errors import UserError
 from rwkd_lightning.terms.base import at_least_float32
 from rwkd_lightning.terms.kd import DistillationKL
 from rwkd_lightning.weighting.base import Step
@@ -55,6 +56,9 @@ class RegressionFeatures(nn.Module):
         return torch.stack([*squares, torch.sign((s - y) * (t - y))], 1)
 
 
-def standard_features(regression: bool, temperature: float = 2.0) -> ClassificationFeatures | RegressionFeatures:
-    """The features for the kind of task."""
+def standard_features(regression: bool | None, temperature: float = 2.0) -> ClassificationFeatures | RegressionFeatures:
+    """The features for the kind of task; UserError for one that is neither of classes nor of a number."""
+    if regression is None:
+        raise UserError("meta_features: the standard ones read probabilities of classes or predicted numbers, and this task has "
+                        "neither; leave meta_features at the task's own")
     return RegressionFeatures() if regression else ClassificationFeatures(temperature)

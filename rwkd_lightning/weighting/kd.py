@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
-from rwkd_lightning.weighting.columns import column
+from rwkd_lightning.weighting.columns import columns
 
 
 class FixedAlpha(Weighting):
@@ -36,12 +36,12 @@ class FixedAlpha(Weighting):
 
     def check(self, terms: tuple[str, ...], regression: bool) -> None:
         for role in ("label", "teacher"):
-            column(terms, role)
+            columns(terms, role)
 
     def forward(self, step: Step) -> Tensor:
         weights = torch.full_like(step.losses, self.beta)
-        weights[:, column(step.terms, "label")] = 1 - self.alpha
-        weights[:, column(step.terms, "teacher")] = self.alpha
+        weights[:, columns(step.terms, "label")] = 1 - self.alpha
+        weights[:, columns(step.terms, "teacher")] = self.alpha
         return weights
 
     def __repr__(self) -> str:

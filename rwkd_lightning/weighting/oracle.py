@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
-from rwkd_lightning.weighting.columns import column, only
+from rwkd_lightning.weighting.columns import columns, only
 
 FLAGS = ("label_flipped", "teacher_corrupted")
 
@@ -35,7 +35,7 @@ class Oracle(Weighting):
         flags = [step.batch[name] for name in FLAGS]
         sound = step.losses.new_zeros(step.losses.shape)
         for role, flag in zip(("label", "teacher"), flags, strict=True):
-            sound[:, column(step.terms, role)] = torch.logical_not(flag).to(sound.dtype)
+            sound[:, columns(step.terms, role)] = torch.logical_not(flag).to(sound.dtype)[:, None]
         return sound / sound.sum(1, keepdim=True).clamp_min(1)
 
     def __repr__(self) -> str:

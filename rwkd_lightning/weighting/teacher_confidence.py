@@ -8,7 +8,7 @@ from torch import Tensor
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.terms.base import at_least_float32
 from rwkd_lightning.weighting.base import Step, Weighting
-from rwkd_lightning.weighting.columns import column, only
+from rwkd_lightning.weighting.columns import columns, of_classes, only
 
 
 class TeacherConfidence(Weighting):
@@ -30,8 +30,8 @@ class TeacherConfidence(Weighting):
         others = (1 - of_label) / (probabilities.shape[1] - 1)
         alpha = torch.where(labels >= 0, (of_label - others).clamp_min(0), 1.0).to(step.losses.dtype)
         weights = step.losses.new_zeros(step.losses.shape)
-        weights[:, column(step.terms, "label")] = 1 - alpha
-        weights[:, column(step.terms, "teacher")] = alpha
+        weights[:, columns(step.terms, "label")] = 1 - alpha[:, None]
+        weights[:, columns(step.terms, "teacher")] = alpha[:, None]
         return weights
 
     def check(self, terms: tuple[str, ...], regression: bool) -> None:
@@ -39,6 +39,7 @@ class TeacherConfidence(Weighting):
             raise UserError("weighting=teacher_confidence reads the teacher's class probabilities, and this task is a "
                             "regression; use weighting=kd or weighting=annealed")
         only(terms, ("label", "teacher"), "teacher_confidence")
+        of_classes(terms, "teacher_confidence", "weighting=kd or weighting=annealed")
 
     def __repr__(self) -> str:
         return "teacher_confidence"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.terms.base import at_least_float32
 from rwkd_lightning.weighting.base import Step
-from rwkd_lightning.weighting.columns import column, only
+from rwkd_lightning.weighting.columns import columns, of_classes, only
 from rwkd_lightning.weighting.meta_learned import MetaLearned, in_full_precision
 
 
@@ -49,6 +49,7 @@ class TrilateralGeometry(MetaLearned):
         if regression:
             raise UserError("weighting=tgeo reads class probabilities, and this task is a regression; use weighting=rwkd or mwn")
         only(terms, ("label", "teacher"), "tgeo")
+        of_classes(terms, "tgeo", "weighting=rwkd or mwn")
 
     def prepare(self, training_set: Mapping[str, Tensor]) -> None:
         """Make the network and T̄: ``(C + 1, C)``, a row per class and one for no class, last, where label −1 finds it."""
@@ -82,8 +83,9 @@ class TrilateralGeometry(MetaLearned):
 
     def forward(self, step: Step) -> Tensor:
         alpha = torch.sigmoid(in_full_precision(self.prepared(), self.features(step))[:, 0]).to(step.losses.dtype)
-        shares = {column(step.terms, "label"): 1 - alpha, column(step.terms, "teacher"): alpha}
-        return torch.stack([shares.get(k, torch.zeros_like(alpha)) for k in range(len(step.terms))], 1)
+        shares = {"label": 1 - alpha, "teacher": alpha}
+        by_column = {k: share for role, share in shares.items() for k in columns(step.terms, role)}
+        return torch.stack([by_column.get(k, torch.zeros_like(alpha)) for k in range(len(step.terms))], 1)
 
     def own_optimizer(self) -> torch.optim.Optimizer:
         self.prepared()

@@ -9,7 +9,7 @@ from torch import Tensor
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.terms.base import at_least_float32
 from rwkd_lightning.weighting.base import Step, Weighting
-from rwkd_lightning.weighting.columns import column, only
+from rwkd_lightning.weighting.columns import columns, only
 
 
 class WeightedSoftLabels(Weighting):
@@ -37,14 +37,14 @@ class WeightedSoftLabels(Weighting):
         self.alpha = alpha
 
     def forward(self, step: Step) -> Tensor:
-        label = column(step.terms, "label")
+        label, teachers = columns(step.terms, "label")[0], columns(step.terms, "teacher")
         student, known = step.losses[:, label].detach(), step.valid[:, label]
         logits = at_least_float32(step.batch["teacher_logits"].detach())
         teacher = F.cross_entropy(logits, step.batch["labels"], ignore_index=-1, reduction="none").to(student.dtype)
         weights = step.losses.new_zeros(step.losses.shape)
         weights[:, label] = known.to(student.dtype)
         share = torch.where(known, -torch.expm1(-student / (teacher + 1e-7)), 1.0)
-        weights[:, column(step.terms, "teacher")] = self.alpha * share
+        weights[:, teachers] = self.alpha * share[:, None]
         return weights
 
     def check(self, terms: tuple[str, ...], regression: bool) -> None:

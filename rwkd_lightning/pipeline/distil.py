@@ -1,0 +1,38 @@
+"""Stage 3 of every system: train the student in the run's folder, from where an interrupted run left it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from rwkd_lightning.data.resumable import ResumableDataModule
+from rwkd_lightning.module import DistillationModule
+from rwkd_lightning.pipeline.fit import Fitted, fit
+from rwkd_lightning.pipeline.stopping import Stop
+
+log = logging.getLogger(__name__)
+
+
+def distil(config: DictConfig, folder: Path, module: DistillationModule, loaders: ResumableDataModule,
+           trainer_options: dict[str, Any], stop: Stop, anew: bool, monitor: str) -> Fitted:
+    """Train; with ``trainer.select=best`` the module ends as the epoch with the largest ``monitor`` on the meta split."""
+    log.info("distilling with weighting=%s, %d rows, meta split of %d", module.weighting, loaders.train_size,
+             len(loaders.rows("meta")))
+    return fit(module, loaders, folder, trainer_options, monitor=monitor if config.trainer.select == "best" else None,
+               description=f"student ({config.weighting_name})", stop=stop, intervals=config.checkpoint, anew=anew)
+
+
+def clear(folder: Path, *more: str) -> None:
+    """Remove what an earlier run has left in its folder, ``more`` being what this system alone leaves."""
+    for name in ("metrics.json", "weights.parquet", "student", "checkpoints", "log", "failed_step.safetensors",
+                 "failed_step.json", *more):
+        remove(folder / name)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

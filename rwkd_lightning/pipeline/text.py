@@ -1,0 +1,102 @@
+"""The staged run of a text classifier or regression: data, teacher, logits, distillation, evaluation, export, report."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from rwkd_lightning.data.datamodule import DistillationDataModule
+from rwkd_lightning.disk import check_room
+from rwkd_lightning.metrics import metrics
+from rwkd_lightning.module import DistillationModule
+from rwkd_lightning.optim import adamw, linear_schedule
+from rwkd_lightning.pipeline import teacher as stages
+from rwkd_lightning.pipeline.artefacts import probe_scores, teacher_ce, write_json, write_student, write_weights
+from rwkd_lightning.pipeline.distil import clear, distil
+from rwkd_lightning.pipeline.evaluate import evaluate, predict_hidden
+from rwkd_lightning.pipeline.inner import check_inside, inside_of, looking_inside
+from rwkd_lightning.pipeline.launch import is_first
+from rwkd_lightning.pipeline.parts import (
+    check_student,
+    check_terms,
+    data_of,
+    loop_of,
+    meta_of,
+    student_of,
+    terms_of,
+    trainer_of,
+    weighting_of,
+)
+from rwkd_lightning.pipeline.report import table
+from rwkd_lightning.pipeline.stopping import Stop
+from rwkd_lightning.store import Store
+
+
+def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict[str, Any]:
+    """All stages, one after the other."""
+    start = time.perf_counter()
+    lightning.seed_everything(config.seed, workers=True, verbose=False)  # the meta-learner is initialised here
+    weighting, terms, trainer_options = weighting_of(config), terms_of(config), trainer_of(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_first():
+        OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    data = data_of(config)
+    weighting.check(tuple(term.name for term in terms), data.task.is_regression)
+    check_terms(terms, config, data.task)
+    store = Store(Path(config.cache_dir).expanduser(), builds=is_first())
+    lightning.seed_everything(config.seed, workers=True, verbose=False)  # the student's head is drawn here
+    student, tokenizer = check_student(config, data.task)
+    drawn = torch.get_rng_state()
+    check_inside(config, data.task, terms, weighting, student, tokenizer)
+    # three checkpoints with two moments a weight, the best student twice, and the student itself
+    check_room(folder, 12 * sum(p.numel() * p.element_size() for p in student.parameters()), "runs_dir")
+    teacher = stages.teacher_of(config, data, store, trainer_options, stop)
+    device = torch.device("cuda" if trainer_options["accelerator"] in ("auto", "gpu") and torch.cuda.is_available() else "cpu")
+    logits = stages.logits(config, teacher, data, store, device)
+    if force and is_first():  # not before all that may fail has not failed
+        clear(folder, "predictions")
+
+    lightning.seed_everything(config.seed, workers=True, verbose=False)  # whatever the stages before have drawn
+    if config.pair.student.path == "teacher" or looking_inside(terms):  # there was none yet, or terms have been tried on it
+        student, tokenizer = student_of(config, data.task, str(teacher.folder))
+    else:
+        torch.set_rng_state(drawn)
+    inside = inside_of(config, terms, student, teacher, data, store, device)
+    loaders = DistillationDataModule(
+        data, inside.tokenizer or tokenizer, max_length=config.data.max_length,
+        batch_size=config.data.batch_size * config.trainer.accumulate,  # of a student step; the module cuts it into parts again
+        eval_batch_size=config.data.eval_batch_size, meta_batch_size=config.meta.batch_size, seed=config.seed,
+        label_noise=config.data.label_noise, teacher_noise=config.data.teacher_noise, meta_noise=config.data.meta_noise,
+        teacher_logits=logits, teacher_states=inside.states, num_workers=config.data.num_workers, store=store)
+    loaders.setup()
+    weighting.prepare({"labels": loaders.train_labels, **loaders.encoded("train").extras})
+    module = DistillationModule(
+        student, terms, weighting,
+        functools.partial(adamw, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay),
+        loaders.train_size, schedule=functools.partial(linear_schedule, warmup=config.optimizer.warmup),
+        meta=meta_of(config, weighting, loaders.meta_stream), teacher=inside.teacher, metrics=metrics(loaders.task),
+        **loop_of(config))
+    fitted = distil(config, folder, module, loaders, trainer_options, stop, force, loaders.task.monitor)
+    for name in list(student.kept_layers):
+        student.drop(name)
+    if not is_first():
+        return {}
+    device = module.device if module.device.type == "cuda" else device
+    result = evaluate(config, loaders, student, teacher, logits, fitted, module, device)
+    predict_hidden(folder, loaders, student, device)
+    result["cost"]["student_bytes"] = write_student(folder / "student", student, tokenizer)
+    columns = write_weights(folder / "weights.parquet", module.ledger.cpu(), loaders, teacher_ce(loaders))
+    if config.data.label_noise or config.data.teacher_noise:
+        result["probes"] = probe_scores(columns)
+    result["cost"]["total_seconds"] = time.perf_counter() - start
+    write_json(folder / "metrics.json", result)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    print(f"\n{table(result, str(folder))}")
+    return result

@@ -1,0 +1,119 @@
+"""Stage 4 of topic models: scores of student and teacher, and the files that a run leaves of its topics."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from rwkd_lightning.models.source import size
+from rwkd_lightning.pipeline.artefacts import whole
+from rwkd_lightning.pipeline.evaluate import count
+from rwkd_lightning.pipeline.fit import Fitted
+from rwkd_lightning.pipeline.predict import speed_ratio
+from rwkd_lightning.pipeline.topic_teacher import TopicTeacher, latent
+from rwkd_lightning.topics.datamodule import TopicDataModule
+from rwkd_lightning.topics.metrics import clustering, coherence, diversity, perplexity, sizes, top_words
+from rwkd_lightning.topics.model import TopicModel, save
+from rwkd_lightning.topics.module import TopicDistillationModule, log_likelihoods
+from rwkd_lightning.topics.page import TopicPage, write_page
+
+EXAMPLES = 3
+"""Documents shown of each topic."""
+
+
+def evaluate(config: DictConfig, loaders: TopicDataModule, teacher_embeddings: Tensor, student: TopicModel, network: TopicModel,
+             teacher: TopicTeacher, fitted: Fitted, module: TopicDistillationModule, device: torch.device) -> dict[str, Any]:
+    """Scores of both on the training and the test documents, what it cost, and the topics in words."""
+    corpus = loaders.corpus
+    parts = {name: documents.chosen for name, documents in loaders.documents.items()}
+    theirs = TopicDataModule(corpus, parts, teacher_embeddings, batch_size=loaders.batch_size,
+                             eval_batch_size=loaders.eval_batch_size, meta_batch_size=loaders.meta_batch_size, seed=loaders.seed)
+    reference = [corpus.words[row] for row in parts["train"]]
+    scores: dict[str, dict[str, Any]] = {"student": {}, "teacher": {}}
+    topics: dict[str, list[dict[str, Any]]] = {}
+    for who, model, data in (("student", student, loaders), ("teacher", network, theirs)):
+        words = top_words(model.beta.detach().cpu(), corpus.vocabulary)
+        found = coherence(words, reference)
+        scores[who]["train"] = {"npmi": found["npmi"], "c_v": found["c_v"], "diversity": diversity(words)}
+        for part in ("train", "test"):
+            if len(parts[part]):
+                theta = latent(model, data, part, device)[2]
+                scores[who].setdefault(part, {}).update(of_part(model, data, part, theta, device))
+                if part == "train":
+                    topics[who] = [{"words": w, "share": float(share), "npmi": npmi, "c_v": c_v} for w, share, npmi, c_v in zip(
+                        words, sizes(theta), found["npmi_per_topic"], found["c_v_per_topic"], strict=True)]
+    batches = [(theirs.meta_stream[step], loaders.meta_stream[step]) for step in range(5)]
+    steps = max(1, fitted.steps)
+    cost = {"train_seconds": fitted.train_seconds, "seconds_per_step": fitted.train_seconds / steps, "steps": fitted.steps,
+            "meta_steps": int(module.meta.taken) if module.meta is not None else 0,
+            "peak_memory_mib": fitted.peak_memory_mib, "student_parameters": count(student), "teacher_parameters": count(network),
+            "teacher_seconds": teacher.train_seconds, "teacher_bytes": teacher.bytes,
+            "speed_up": speed_ratio(network, student, batches, device)}
+    return {"task": f"topics ({corpus.name}, {config.topics})", "weighting": config.weighting_name, "seed": config.seed,
+            "metric": "npmi", "corpus": corpus.name, "distillation": config.distillation, "checkpoint": fitted.checkpoint, **scores,
+            "topics": topics, "cost": cost}
+
+
+def of_part(model: TopicModel, data: TopicDataModule, part: str, theta: Tensor, device: torch.device) -> dict[str, float]:
+    """Perplexity, and where there are labels purity and NMI, of the documents of a part."""
+    documents = data.rows(part)
+    likelihoods = torch.empty(len(documents))
+    words = torch.from_numpy(documents.counts.sum(1)).ravel()
+    model.to(device)
+    for batch in data.dataloader(part):
+        at = batch["index"]
+        likelihoods[at] = log_likelihoods(model, {"counts": batch["counts"].to(device)}, theta[at].to(device)).cpu()
+    found = {"perplexity": perplexity(likelihoods, words)}
+    if data.corpus.labels is not None:
+        found |= clustering(documents.labels.tolist(), theta)
+    return found
+
+
+def write_topics(folder: Path, config: DictConfig, result: dict[str, Any], loaders: TopicDataModule, student: TopicModel,
+                 network: TopicModel) -> int:
+    """``student/``, ``topics.json``, ``documents.parquet``, ``topics.html``; returns the bytes of the student's folder."""
+    corpus = loaders.corpus
+    with whole(folder / "student") as part:
+        save(student, part)
+        (part / "vocabulary.txt").write_text("".join(f"{word}\n" for word in corpus.vocabulary), encoding="utf-8")
+        (part / "encoder.json").write_text(json.dumps({"encoder": config.pair.student.encoder}) + "\n")
+    (folder / "topics.json").write_text(json.dumps(result["topics"], indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    shares = write_documents(folder / "documents.parquet", loaders, student)
+    texts = [corpus.texts[row] for row in loaders.rows("train").chosen]
+    best = shares["train"].topk(min(EXAMPLES, len(texts)), dim=0).indices.T
+    page = TopicPage(
+        vocabulary=list(corpus.vocabulary), beta_student=student.topic_words().cpu().numpy(),
+        beta_teacher=network.topic_words().cpu().numpy(), sizes=[topic["share"] for topic in result["topics"]["student"]],
+        npmi=[topic["npmi"] for topic in result["topics"]["student"]],
+        examples=[[(texts[int(i)], float(shares["train"][i, k])) for i in rows] for k, rows in enumerate(best)],
+        title=f"{corpus.name}: {config.topics} topics, {config.weighting_name}, seed {config.seed}",
+        scores={who: {f"{part} {name}": value for part, values in result[who].items() for name, value in values.items()}
+                for who in ("teacher", "student")})
+    write_page(folder / "topics.html", page)
+    return size(folder / "student")
+
+
+def write_documents(path: Path, loaders: TopicDataModule, student: TopicModel) -> dict[str, Tensor]:
+    """``documents.parquet``: idx, part, label, largest topic and the share of each topic, a row a document; returns the shares."""
+    import pyarrow
+    import pyarrow.parquet
+
+    tables, shares = [], {}
+    device = next(student.parameters()).device
+    for name, documents in loaders.documents.items():
+        if not len(documents):
+            continue
+        theta = shares[name] = latent(student, loaders, name, device)[2]
+        tables.append(pyarrow.table({
+            "idx": documents.idx.numpy(), "part": pyarrow.repeat(name, len(documents)), "label": documents.labels.numpy(),
+            "topic": theta.argmax(1).numpy(), **{f"topic_{k}": theta[:, k].numpy() for k in range(theta.shape[1])}}))
+    part = path.with_name(f".{path.name}.part")
+    pyarrow.parquet.write_table(pyarrow.concat_tables(tables), part)
+    os.replace(part, path)
+    return shares

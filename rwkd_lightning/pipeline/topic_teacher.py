@@ -1,0 +1,113 @@
+"""Stages 1 and 2 of topic models: sentence embeddings, the teacher, and what it makes of every document; each computed once."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rwkd_lightning.meta.restriction import to_device
+from rwkd_lightning.models.source import size
+from rwkd_lightning.optim import adam
+from rwkd_lightning.pipeline.fit import fit
+from rwkd_lightning.pipeline.launch import alone
+from rwkd_lightning.pipeline.stopping import Stop
+from rwkd_lightning.store import Store, digests, tensors
+from rwkd_lightning.terms import PriorKL, Reconstruction
+from rwkd_lightning.topics.corpus import Corpus
+from rwkd_lightning.topics.datamodule import TopicDataModule
+from rwkd_lightning.topics.model import Shape, TopicModel, load, save
+from rwkd_lightning.topics.module import TopicDistillationModule
+from rwkd_lightning.weighting import LabelsOnly
+
+log = logging.getLogger(__name__)
+STATES = ("teacher_mu", "teacher_log_var", "teacher_theta")
+
+
+@dataclass
+class TopicTeacher:
+    """A trained teacher in the cache."""
+
+    folder: Path
+    train_seconds: float | None
+    """None where it was not trained now."""
+    bytes: int
+
+
+def shape_of(config: DictConfig, who: str, corpus: Corpus, embeddings: Tensor) -> Shape:
+    """What ``pair.teacher`` or ``pair.student`` says, for this corpus."""
+    spec = config.pair[who]
+    return Shape(len(corpus.vocabulary), config.topics, embeddings.shape[1], spec.layers, spec.bag_of_words)
+
+
+def teacher_of(config: DictConfig, corpus: Corpus, parts: dict[str, np.ndarray], embeddings: Tensor, store: Store,
+               trainer_options: dict[str, Any], stop: Stop) -> TopicTeacher:
+    """The teacher for this corpus: from the cache, or trained now by its negative ELBO on the training documents."""
+    spec, shape = config.pair.teacher, shape_of(config, "teacher", corpus, embeddings)
+    settings = {n: spec[n] for n in ("epochs", "lr", "batch_size", "seed", "precision")} | {"betas": list(spec.betas)}
+    key = {"corpus": corpus.fingerprint(), "train": rows_digest(parts["train"]), "embeddings": rows_digest(embeddings.numpy()),
+           "shape": vars(shape), "settings": settings}
+    if not store.has("topic_teacher", key):
+        store.check_writable(60 * shape.vocabulary * (shape.embedding + shape.topics))
+    taken: list[float] = []
+
+    def build(folder: Path) -> None:
+        log.info("training the teacher (kept in %s)", store.path("topic_teacher", key))
+        lightning.seed_everything(spec.seed, workers=True, verbose=False)
+        teacher = TopicModel(shape)
+        loaders = TopicDataModule(corpus, parts, embeddings, batch_size=spec.batch_size, seed=spec.seed)
+        module = TopicDistillationModule(teacher, [PriorKL(), Reconstruction()], LabelsOnly(),
+                                         functools.partial(adam, lr=spec.lr, betas=tuple(spec.betas)), loaders.train_size, clip=None)
+        part = store.path("topic_teacher", key).with_suffix(".part")  # of an unfinished training, which is resumed
+        options = {**alone(trainer_options), "max_epochs": spec.epochs, "max_steps": -1, "precision": spec.precision}
+        taken.append(fit(module, loaders, part, options, description="teacher", stop=stop,
+                         intervals=config.checkpoint).train_seconds)
+        save(teacher, folder)
+        shutil.rmtree(part, ignore_errors=True)
+
+    folder = store.get("topic_teacher", key, build, about=f"{corpus.name}: {shape.topics} topics")
+    return TopicTeacher(folder, taken[0] if taken else None, size(folder))
+
+
+def rows_digest(values: np.ndarray) -> str:
+    """SHA-256 of an array's bytes."""
+    import hashlib
+
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+
+
+def states(teacher: TopicTeacher, corpus: Corpus, embeddings: Tensor, store: Store, device: torch.device) -> dict[str, Tensor]:
+    """``teacher_mu``, ``teacher_log_var`` and ``teacher_theta`` ``(N, K)`` of all documents: from the cache, or computed now."""
+    key = {"teacher": digests(teacher.folder)}
+
+    def build(folder: Path) -> None:
+        loaders = TopicDataModule(corpus, {"train": np.arange(len(corpus))}, embeddings, batch_size=len(corpus))
+        mu, log_var, theta = latent(load(teacher.folder), loaders, "train", device)
+        save_file(dict(zip(STATES, (mu, log_var, theta), strict=True)), folder / "states.safetensors")
+
+    kept = store.get("topic_states", key, build, about=f"{corpus.name}: what a teacher makes of its documents")
+    return tensors(kept / "states.safetensors", {name: (len(corpus), None) for name in STATES})
+
+
+@torch.inference_mode()
+def latent(model: TopicModel, loaders: TopicDataModule, part: str, device: torch.device,
+           seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """μ, log σ² and the mean θ ``(N, K)`` of the documents of a part, in their order; the draws of θ are set by the seed."""
+    model.eval().to(device)
+    found = {}
+    for batch in loaders.dataloader(part):
+        mu, log_var = model.encode(to_device(batch, device))
+        found.update(zip(batch["index"].tolist(), torch.stack([mu.cpu(), log_var.cpu()], 1), strict=True))
+    mu, log_var = torch.stack([found[place] for place in range(len(found))]).unbind(1)
+    theta = model.mixture(mu, log_var, torch.Generator().manual_seed(seed))
+    return mu.contiguous(), log_var.contiguous(), theta

@@ -1,0 +1,84 @@
+"""The staged run of topic models: documents, embeddings, teacher, distillation, evaluation, export, report."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from rwkd_lightning.combinations import check_reach
+from rwkd_lightning.disk import check_room
+from rwkd_lightning.meta import Restriction
+from rwkd_lightning.optim import adam
+from rwkd_lightning.pipeline import topic_teacher as stages
+from rwkd_lightning.pipeline.artefacts import write_json, write_weights
+from rwkd_lightning.pipeline.distil import clear, distil
+from rwkd_lightning.pipeline.launch import is_first
+from rwkd_lightning.pipeline.parts import create, loop_of, meta_of, terms_of, trainer_of, weighting_of
+from rwkd_lightning.pipeline.report import table
+from rwkd_lightning.pipeline.stopping import Stop
+from rwkd_lightning.pipeline.topic_report import evaluate, write_topics
+from rwkd_lightning.store import Store
+from rwkd_lightning.topics.corpus import Corpus, split
+from rwkd_lightning.topics.datamodule import TopicDataModule
+from rwkd_lightning.topics.embeddings import embeddings
+from rwkd_lightning.topics.model import TopicModel, load
+from rwkd_lightning.topics.module import TeacherWords, TopicDistillationModule
+
+log = logging.getLogger(__name__)
+
+
+def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict[str, Any]:
+    """All stages, one after the other."""
+    start = time.perf_counter()
+    lightning.seed_everything(config.seed, workers=True, verbose=False)  # the meta-learner is initialised here
+    weighting, terms, trainer_options = weighting_of(config), terms_of(config), trainer_of(config)
+    weighting.check(tuple(term.name for term in terms), False)
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_first():
+        OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    corpus: Corpus = create(config.task.load, Corpus)
+    parts = split(corpus, config.data.meta_fraction, config.data.test_fraction, config.data.split_seed)
+    log.info("%s: %d documents, %d words; %s", corpus.name, len(corpus), len(corpus.vocabulary),
+             ", ".join(f"{name} {len(rows)}" for name, rows in parts.items()))
+    store = Store(Path(config.cache_dir).expanduser(), builds=is_first())
+    device = torch.device("cuda" if trainer_options["accelerator"] in ("auto", "gpu") and torch.cuda.is_available() else "cpu")
+    theirs, ours = (embeddings(corpus.texts, corpus.fingerprint(), config.pair[who].encoder, store, device)
+                    for who in ("teacher", "student"))
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    student = TopicModel(stages.shape_of(config, "student", corpus, ours))
+    check_reach(terms, weighting, create(config.meta.theta, Restriction), student)
+    check_room(folder, 12 * sum(p.numel() * p.element_size() for p in student.parameters()), "runs_dir")
+    drawn = torch.get_rng_state()
+    teacher = stages.teacher_of(config, corpus, parts, theirs, store, trainer_options, stop)
+    states = stages.states(teacher, corpus, theirs, store, device)
+    if force and is_first():
+        clear(folder, "topics.json", "topics.html", "documents.parquet")
+    torch.set_rng_state(drawn)
+
+    loaders = TopicDataModule(
+        corpus, parts, ours, states, batch_size=config.data.batch_size, eval_batch_size=config.data.eval_batch_size,
+        meta_batch_size=config.meta.batch_size, seed=config.seed, num_workers=config.data.num_workers)
+    network = load(teacher.folder)
+    weighting.prepare({"labels": loaders.train_labels, **loaders.rows("train").extras})
+    module = TopicDistillationModule(
+        student, terms, weighting, functools.partial(adam, lr=config.optimizer.lr, betas=tuple(config.optimizer.betas)),
+        loaders.train_size, meta=meta_of(config, weighting, loaders.meta_stream), teacher=TeacherWords(network), **loop_of(config))
+    fitted = distil(config, folder, module, loaders, trainer_options, stop, force, module.MONITOR)
+    if not is_first():
+        return {}
+    result = evaluate(config, loaders, theirs, student, network, teacher, fitted, module, module.device)
+    result["cost"]["student_bytes"] = write_topics(folder, config, result, loaders, student, network)
+    write_weights(folder / "weights.parquet", module.ledger.cpu(), loaders)
+    result["cost"]["total_seconds"] = time.perf_counter() - start
+    write_json(folder / "metrics.json", result)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    print(f"\n{table(result, str(folder))}")
+    return result

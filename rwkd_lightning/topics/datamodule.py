@@ -1,0 +1,92 @@
+"""The documents' loaders: sentence embeddings, word counts and what the teacher made of each document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from rwkd_lightning.data.batching import Batch
+from rwkd_lightning.data.resumable import ResumableDataModule
+from rwkd_lightning.errors import UserError
+from rwkd_lightning.topics.corpus import Corpus
+
+
+class Documents(Dataset[Any]):
+    """A part of a corpus, N documents, in their order in it; an item is only a place, as batches are put together at once."""
+
+    def __init__(self, corpus: Corpus, rows: np.ndarray, embeddings: Tensor, states: Mapping[str, Tensor]) -> None:
+        self.chosen = rows
+        self.counts = corpus.counts[rows]
+        self.embeddings = embeddings[rows]
+        self.extras = {name: values[rows] for name, values in states.items()}
+        self.labels = torch.from_numpy(corpus.labels[rows]) if corpus.labels is not None else torch.full((len(rows),), -1)
+        self.idx = torch.from_numpy(corpus.idx[rows])
+        self.lengths: np.ndarray = np.zeros(len(rows), dtype=np.int64)  # nothing is padded, so no order saves anything
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"documents": self, "place": range(len(self))[index]}
+
+    def batch(self, places: Sequence[int]) -> Batch:
+        """index, idx, labels `(B,)`, embeddings `(B, E)`, counts `(B, V)` and the teacher's states."""
+        at = torch.as_tensor(places, dtype=torch.long)
+        counts = torch.from_numpy(self.counts[np.asarray(places)].toarray())
+        return {"index": at, "idx": self.idx[at], "labels": self.labels[at], "embeddings": self.embeddings[at], "counts": counts,
+                **{name: values[at] for name, values in self.extras.items()}}
+
+
+def put_together(items: Sequence[Mapping[str, Any]]) -> Batch:
+    """The batch of these items of one `Documents`."""
+    documents: Documents = items[0]["documents"]
+    return documents.batch([item["place"] for item in items])
+
+
+class TopicDataModule(ResumableDataModule):
+    """Loaders of a corpus that is cut into train, meta and, where it has one, test.
+
+    Args:
+        corpus: the documents.
+        parts: numbers of the documents of each part, by its name (``corpus.split``).
+        embeddings: `(N, E)` of all of them.
+        states: what the teacher made of all of them by name (``teacher_mu``, ...), `(N, ...)`; empty for none.
+        batch_size, eval_batch_size, meta_batch_size: documents.
+        seed: of the order.
+        num_workers: of the loaders.
+
+    Raises:
+        UserError: for a batch size that leaves a batch of one document, of which batch normalisation cannot tell the spread.
+    """
+
+    def __init__(self, corpus: Corpus, parts: Mapping[str, np.ndarray], embeddings: Tensor, states: Mapping[str, Tensor] | None = None,
+                 *, batch_size: int = 64, eval_batch_size: int = 256, meta_batch_size: int = 64, seed: int = 0,
+                 num_workers: int = 0) -> None:
+        super().__init__()
+        size = len(parts["train"])
+        if batch_size < 2 or size % batch_size == 1:
+            raise UserError(f"data.batch_size={batch_size} leaves one document of {size} alone in a batch, and batch normalisation "
+                            f"needs two; use data.batch_size={batch_size + 1}")
+        self.corpus, self.collator, self.seed, self.num_workers = corpus, put_together, seed, num_workers
+        self.batch_size, self.eval_batch_size, self.meta_batch_size = batch_size, eval_batch_size, meta_batch_size
+        self.documents = {name: Documents(corpus, rows, embeddings, states or {}) for name, rows in parts.items()}
+
+    def rows(self, split: str) -> Documents:
+        if split not in self.documents:
+            raise UserError(f"unknown part {split!r} of corpus {self.corpus.name!r}; known are {sorted(self.documents)}")
+        return self.documents[split]
+
+    @property
+    def train_idx(self) -> Tensor:
+        """The idx `(N,)` of the training documents in their source."""
+        return self.rows("train").idx
+
+    @property
+    def train_flags(self) -> dict[str, Tensor]:
+        """Words of each training document, `(N,)`."""
+        return {"words": torch.from_numpy(np.asarray(self.rows("train").counts.sum(1)).ravel().astype(np.int64))}

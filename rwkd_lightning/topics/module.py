@@ -1,0 +1,55 @@
+"""The LightningModule of topic models: the loop of every system, and the held-out documents' likelihood to choose an epoch by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rwkd_lightning.module import DistillationModule
+from rwkd_lightning.topics.model import TopicModel
+
+
+class TopicDistillationModule(DistillationModule):
+    """Trains a topic model on mean_i Σ_k w_ik·l_ik over documents i and the terms k of ``L`` in Adhya and Sanyal 2023:
+
+    L = (1 − α)·(prior_kl + reconstruction) + α·(w2 + soft_ce), with ``weighting=kd``; any other method gives its own weights.
+    Arguments as of `DistillationModule`; the teacher is a `TeacherWords`, or None.
+    """
+
+    MONITOR = "likelihood"
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        student: Any = self.student
+        self._validation.append((log_likelihoods(student, batch, student.mixture(*student.encode(batch))).cpu(),
+                                 batch["counts"].sum(1).cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        if not self._validation:
+            return
+        likelihoods, words = (torch.cat(column) for column in zip(*self._validation, strict=True))
+        self._validation.clear()
+        self.log(f"meta/{self.MONITOR}", likelihoods.sum() / words.sum(), prog_bar=True, sync_dist=True)
+
+
+class TeacherWords(nn.Module):
+    """A frozen teacher's distribution of words, from what is cached of it: ``teacher_theta`` ``(B, K)`` to ``logits`` θβ ``(B, V)``.
+
+    Without batch normalisation, as in the released code.
+    """
+
+    def __init__(self, teacher: TopicModel) -> None:
+        super().__init__()
+        self.register_buffer("beta", teacher.beta.detach().clone())
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        beta: Any = self.beta
+        return {"logits": batch["teacher_theta"] @ beta}
+
+
+@torch.no_grad()
+def log_likelihoods(model: TopicModel, batch: dict[str, Tensor], theta: Tensor) -> Tensor:
+    """log p(document | θ) ``(B,)``, in nats, without the multinomial coefficient."""
+    logits = model.norm_words(theta @ model.beta)
+    return (batch["counts"] * logits.float().log_softmax(1)).sum(1)
