@@ -1,0 +1,1 @@
+"""Neural topic models and their distillation by the Wasserstein distance between latent distributions."""
