@@ -227,10 +227,15 @@ class DistillationModule(lightning.LightningModule):
         if scheduler is not None:
             scheduler.step()
         self.weighting.observe(step)
-        self.log_step(*self.ledger.record(watch.visit, weights))
+        losses, weights = self.ledger.record(watch.visit, weights)
+        if self.weighting.needs_influence:
+            self.sound_alarm(weights)
+        every = self.trainer.log_every_n_steps
+        if (every and self.global_step % every == 0) or self.trainer.is_last_batch:  # the others would not be kept, and cost 5 ms
+            self.log_step(losses, weights)
 
     def log_step(self, losses: Tensor, weights: Tensor) -> None:
-        """Log every term, and mean and spread over the samples of every weight; sound the alarm on a collapse.
+        """Log every term, and mean and spread over the samples of every weight.
 
         Args:
             losses: ``(B, K)``, of all ranks.
@@ -240,10 +245,12 @@ class DistillationModule(lightning.LightningModule):
             of_term = {"loss": loss.mean(), "weight": weight.mean(), "weight_spread": weight.std(correction=0)}
             self.log_dict({f"{kind}/{name}": value.float() for kind, value in of_term.items()})
         self.log("loss", (weights * losses).sum(1).mean().float(), prog_bar=True)
-        if self.weighting.needs_influence:
-            message = self.alarm(weights)
-            if message and self.trainer.is_global_zero:
-                log.warning("step %d: %s", self.global_step, message)
+
+    def sound_alarm(self, weights: Tensor) -> None:
+        """Warn of a collapse of the weights ``(B, K)`` of all ranks."""
+        message = self.alarm(weights)
+        if message and self.trainer.is_global_zero:
+            log.warning("step %d: %s", self.global_step, message)
 
     # Set-up
 

@@ -18,7 +18,7 @@ class LogFile(Callback):
 
     Args:
         path: of the file.
-        every: student steps per row.
+        every: student steps per row; 0: none.
         held_out: beginning of the names that belong to a validation, which gets a row of its own.
     """
 
@@ -38,7 +38,7 @@ class LogFile(Callback):
         self._replace(rows[: self.rows])
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
-        if trainer.global_step % self.every == 0:
+        if self.every and trainer.global_step % self.every == 0:
             self._add(trainer, held_out=False)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
