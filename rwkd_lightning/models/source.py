@@ -57,8 +57,8 @@ def _hub(path: str) -> Path:
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) or path.startswith("."):
         raise UserError(f"model {path!r} is not a directory; give one that holds config.json, {WEIGHTS} and the tokenizer")
     try:
-        # subfolders of a hub's repository hold other formats of the same weights
-        return Path(snapshot_download(path, allow_patterns=list(FILES), ignore_patterns=["*/*"]))
+        # subfolders of a hub's repository hold other formats of the same weights, or (1_Pooling) modules of a sentence encoder
+        return Path(snapshot_download(path, allow_patterns=list(FILES), ignore_patterns=["[!0-9]*/*"]))
     except GatedRepoError as error:
         raise UserError(f"model {path!r}: the hub gives it only to those who accepted its terms; accept them on its page and log "
                         "in (hf auth login), or give a directory") from error

@@ -9,13 +9,9 @@ from rwkd_lightning.errors import UserError
 
 
 def needed(module: str) -> Any:
-    """The imported module.
-
-    Raises:
-        UserError: where it, or something it imports, is not installed.
-    """
+    """The module, imported; UserError where it is not installed."""
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError as missing:
-        raise UserError(f"topic models need the module {module!r}, and {missing.name!r} is not installed: "
-                        'pip install "rwkd_lightning[topics]"') from missing
+    except ImportError as error:
+        raise UserError(f"topic models need {module}, which cannot be imported ({error}); "
+                        'pip install "rwkd_lightning[topics]"') from error

@@ -1,0 +1,128 @@
+"""Corpora from a file of raw documents: text, CSV, TSV, or a JSON object a line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from rwkd_lightning.errors import UserError
+from rwkd_lightning.places import place
+from rwkd_lightning.topics.corpus import Corpus, make_corpus
+from rwkd_lightning.topics.preprocessing import preprocess
+from rwkd_lightning.topics.text_file import PATH, lines, read_text
+
+TEXT, TABLES, JSON = (".txt",), {".csv": ",", ".tsv": "\t"}, (".jsonl", ".json")
+KINDS = f"{', '.join([*TEXT, *TABLES, *JSON])}"
+
+
+class Document(NamedTuple):
+    """A document and the line it starts in, from 1."""
+
+    line: int
+    text: str
+    label: str | None
+
+
+def load_documents(path: str | Path, text_column: str = "text", label_column: str | None = None, min_documents: int = 5,
+                   max_share: float = 0.5, max_words: int = 2000) -> Corpus:
+    """Load the documents, preprocessed by `preprocess`; the texts stay raw.
+
+    Args:
+        path: ``.txt`` (a document a line), ``.csv`` or ``.tsv`` (with a header), ``.jsonl`` or ``.json`` (an object a line).
+        text_column: where the text is; a .txt has no columns.
+        label_column: where the label is; None: no labels.
+
+    Raises:
+        UserError: if it is no such file, for a row that is broken or lacks a column, or for what `preprocess` and
+            `make_corpus` refuse.
+    """
+    file = place(path, PATH)
+    where = f"{PATH}={str(file)!r}"
+    if file.suffix.lower() not in (*TEXT, *TABLES, *JSON):
+        raise UserError(f"{where} ends in none of {KINDS}; rename it, or convert it to one of them")
+    if not file.is_file():
+        raise UserError(f"{where} is {'a folder' if file.is_dir() else 'not there'}; give a file that ends in one of {KINDS}")
+    documents = read_documents(file, text_column, label_column)
+    texts = [document.text for document in documents]
+    labels = [document.label for document in documents if document.label is not None]
+    words, vocabulary = preprocess(texts, min_documents, max_share, max_words)
+    return make_corpus(file.stem, texts, words, vocabulary, labels if label_column is not None else None)
+
+
+def read_documents(file: Path, text_column: str, label_column: str | None) -> list[Document]:
+    """The documents in the file's order."""
+    content, where, kind = read_text(file), f"{PATH}={str(file)!r}", file.suffix.lower()
+    if kind in TEXT:
+        if label_column is not None or text_column != "text":
+            raise UserError(f"{where} has no columns, so task.load.text_column and task.load.label_column do not apply; leave "
+                            f"them out, or give a table ({', '.join(TABLES)})")
+        documents = [Document(number, line, None) for number, line in enumerate(lines(content), 1)]
+    elif kind in TABLES:
+        documents = _table(content, TABLES[kind], text_column, label_column, where)
+    else:
+        documents = _objects(content, text_column, label_column, where)
+    for document in documents:
+        if label_column is not None and not document.label:
+            raise UserError(f"{where} has no {label_column!r} in line {document.line}; give each document a label, or leave "
+                            "task.load.label_column out")
+        if any("\ud800" <= c <= "\udfff" for c in document.text):  # JSON can write half a character, and no tokenizer takes it
+            raise UserError(f"{where} has half a surrogate pair in line {document.line}, which is no character; delete it")
+    return documents
+
+
+def _table(content: str, delimiter: str, text_column: str, label_column: str | None, where: str) -> list[Document]:
+    documents = []
+    limit = csv.field_size_limit(max(len(content), 1))  # a document may be a book
+    rows = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
+    try:
+        header = next(fields for fields in rows if fields)
+        text = _column(header, text_column, "text_column", where)
+        label = None if label_column is None else _column(header, label_column, "label_column", where)
+        start = rows.line_num + 1
+        for fields in rows:
+            if fields and len(fields) != len(header):
+                raise UserError(f"{where} has {len(fields)} fields in line {start}, its header {len(header)}; put a text that "
+                                "holds the delimiter or a line break in quotes")
+            if fields:
+                documents.append(Document(start, fields[text], None if label is None else fields[label].strip()))
+            start = rows.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{where} is not a readable table ({error} in line {rows.line_num}); look at the quotes there") from error
+    finally:
+        csv.field_size_limit(limit)
+    return documents
+
+
+def _column(header: list[str], name: str, option: str, where: str) -> int:
+    if header.count(name) != 1:
+        has = f"column {name!r} twice" if name in header else f"no column {name!r}"
+        raise UserError(f"{where} has {has}; its columns are {', '.join(header)}: name one with task.load.{option}")
+    return header.index(name)
+
+
+def _objects(content: str, text_column: str, label_column: str | None, where: str) -> list[Document]:
+    documents = []
+    for number, line in enumerate(lines(content), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+            raise UserError(f"{where} has no JSON in line {number} ({reason}); write one object a line") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{where} has a {type(row).__name__} in line {number}; write one object a line")
+        for name, option in ((text_column, "text_column"), (label_column, "label_column")):
+            if name is not None and name not in row:
+                raise UserError(f"{where} has no {name!r} in line {number}; there are {', '.join(row) or 'none'}: name one with "
+                                f"task.load.{option}")
+        text, label = row[text_column], None if label_column is None else row[label_column]
+        if not isinstance(text, str):
+            raise UserError(f"{where} has a {type(text).__name__} as {text_column!r} in line {number}; give text")
+        if isinstance(label, dict | list):
+            raise UserError(f"{where} has a {type(label).__name__} as {label_column!r} in line {number}; give text or a number")
+        documents.append(Document(number, text, None if label is None else str(label).strip()))
+    return documents
