@@ -230,7 +230,7 @@ class DistillationModule(lightning.LightningModule):
         losses, weights = self.ledger.record(watch.visit, weights)
         if self.weighting.needs_influence:
             self.sound_alarm(weights)
-        every = self.trainer.log_every_n_steps
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (every and self.global_step % every == 0) or self.trainer.is_last_batch:  # the others would not be kept, and cost 5 ms
             self.log_step(losses, weights)
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Batch = dict[str, Tensor]
+Collate = Callable[[Sequence[Mapping[str, Any]]], Batch]
+"""Rows to a batch."""
 _RESERVED = {"input_ids", "token_type_ids", "attention_mask", "label", "labels", "index"}
 _BUCKET_STREAM, _META_STREAM = 31, 32  # keep apart the uses of one seed
 
@@ -159,7 +161,7 @@ class MetaStream:
     but for the one in which two permutations meet.
     """
 
-    def __init__(self, dataset: Any, collator: Callable[[Sequence[Mapping[str, Any]]], Batch], batch_size: int, seed: int) -> None:
+    def __init__(self, dataset: Any, collator: Collate, batch_size: int, seed: int) -> None:
         self.dataset, self.collator, self.batch_size, self.seed = dataset, collator, batch_size, seed
         self._cycle, self._order = -1, np.empty(0, dtype=np.int64)
 

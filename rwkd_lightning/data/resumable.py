@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import lightning
@@ -12,11 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rwkd_lightning.data.batching import Batch, BucketBatchSampler, LengthSortedBatchSampler, MetaStream
-
-
-Collate = Callable[[Sequence[Mapping[str, Any]]], Batch]
-"""Rows to a batch."""
+from rwkd_lightning.data.batching import Batch, BucketBatchSampler, Collate, LengthSortedBatchSampler, MetaStream
 
 
 class Rows(Protocol):

@@ -35,7 +35,7 @@ class All(Restriction):
             return {n: o for n, o in result.items() if n != "features"}
 
         def meta_outputs(parameters: Parameters) -> tuple[Outputs, Batch]:
-            with randomness.replay(), without_dropout(student):  # the state of the generators: for a model that draws in evaluation
+            with randomness.replay(), without_dropout(student):  # replayed for a model that draws in evaluation too
                 return functional_call(student, {**fixed, **parameters}, (meta_batch,)), meta_batch
 
         return View(theta, train_outputs, meta_outputs)

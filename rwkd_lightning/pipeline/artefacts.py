@@ -57,8 +57,9 @@ def teacher_ce(data: DistillationDataModule) -> dict[str, Tensor]:
         F.cross_entropy(logits[rows].float(), data.train_labels[rows], ignore_index=-1, reduction="none") for rows in groups])}
 
 
-def write_weights(path: Path, ledger: Ledger, data: ResumableDataModule, more: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """``weights.parquet``: idx, split, label, what is known of each row, the ledger's columns and ``more``; returns the tensors."""
+def write_weights(path: Path, ledger: Ledger, data: ResumableDataModule,
+                  more: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """``weights.parquet``: idx, split, label, what is known of a row, the ledger's columns and ``more``; returns the tensors."""
     import pyarrow
     import pyarrow.parquet
 

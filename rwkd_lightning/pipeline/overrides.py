@@ -101,7 +101,7 @@ def inspect(overrides: Sequence[Override], conf: Path) -> None:
         return
     values = [value for setting in settings for value in expanded(setting, conf)]
     # of a group none of whose keys is set, one option stands for all; experiments, which are no default, may change any key
-    fixed = set(usage.defaults(conf)) - {setting.key_or_group.split(".")[0] for setting in settings}
+    fixed = set(usage.defaults(conf)) - {"task", *(setting.key_or_group.split(".")[0] for setting in settings)}
     swept = [list(itertools.islice(expanded(o, conf), 1 if o.key_or_group in fixed else ENOUGH)) for o in structural]
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
         for chosen in combinations(swept):

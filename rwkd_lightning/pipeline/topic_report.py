@@ -54,10 +54,10 @@ def evaluate(config: DictConfig, loaders: TopicDataModule, teacher_embeddings: T
             "meta_steps": int(module.meta.taken) if module.meta is not None else 0,
             "peak_memory_mib": fitted.peak_memory_mib, "student_parameters": count(student), "teacher_parameters": count(network),
             "teacher_seconds": teacher.train_seconds, "teacher_bytes": teacher.bytes,
-            "speed_up": speed_ratio(network, student, batches, device)}
+            "speed_up": speed_ratio(network, student, batches, device)}  # without the sentence encoders
     return {"task": f"topics ({corpus.name}, {config.topics})", "weighting": config.weighting_name, "seed": config.seed,
-            "metric": "npmi", "corpus": corpus.name, "distillation": config.distillation, "checkpoint": fitted.checkpoint, **scores,
-            "topics": topics, "cost": cost}
+            "metric": "npmi", "corpus": corpus.name, "distillation": config.distillation, "checkpoint": fitted.checkpoint,
+            **scores, "topics": topics, "cost": cost}
 
 
 def of_part(model: TopicModel, data: TopicDataModule, part: str, theta: Tensor, device: torch.device) -> dict[str, float]:
@@ -100,7 +100,7 @@ def write_topics(folder: Path, config: DictConfig, result: dict[str, Any], loade
 
 
 def write_documents(path: Path, loaders: TopicDataModule, student: TopicModel) -> dict[str, Tensor]:
-    """``documents.parquet``: idx, part, label, largest topic and the share of each topic, a row a document; returns the shares."""
+    """``documents.parquet``: idx, part, label, largest topic, the share of each topic, a row a document; returns the shares."""
     import pyarrow
     import pyarrow.parquet
 

@@ -66,8 +66,9 @@ def teacher_of(config: DictConfig, corpus: Corpus, parts: dict[str, np.ndarray],
         lightning.seed_everything(spec.seed, workers=True, verbose=False)
         teacher = TopicModel(shape)
         loaders = TopicDataModule(corpus, parts, embeddings, batch_size=spec.batch_size, seed=spec.seed)
-        module = TopicDistillationModule(teacher, [PriorKL(), Reconstruction()], LabelsOnly(),
-                                         functools.partial(adam, lr=spec.lr, betas=tuple(spec.betas)), loaders.train_size, clip=None)
+        module = TopicDistillationModule(
+            teacher, [PriorKL(), Reconstruction()], LabelsOnly(),
+            functools.partial(adam, lr=spec.lr, betas=tuple(spec.betas)), loaders.train_size, clip=None)
         part = store.path("topic_teacher", key).with_suffix(".part")  # of an unfinished training, which is resumed
         options = {**alone(trainer_options), "max_epochs": spec.epochs, "max_steps": -1, "precision": spec.precision}
         taken.append(fit(module, loaders, part, options, description="teacher", stop=stop,
@@ -104,7 +105,7 @@ def latent(model: TopicModel, loaders: TopicDataModule, part: str, device: torch
            seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """μ, log σ² and the mean θ ``(N, K)`` of the documents of a part, in their order; the draws of θ are set by the seed."""
     model.eval().to(device)
-    found = {}
+    found: dict[int, Tensor] = {}
     for batch in loaders.dataloader(part):
         mu, log_var = model.encode(to_device(batch, device))
         found.update(zip(batch["index"].tolist(), torch.stack([mu.cpu(), log_var.cpu()], 1), strict=True))

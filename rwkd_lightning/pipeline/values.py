@@ -67,7 +67,8 @@ COUNT = whole(1)
 RATE = number("a number above 0", lambda x: x > 0)
 SHARE = number("a number from 0 up to, but not including, 1", lambda x: 0 <= x < 1)
 ALPHA = number("a number from 0 to 1", lambda x: 0 <= x <= 1)
-BETAS = Kind("two numbers from 0 up to, but not including, 1: [0.9, 0.999]", lambda x: several(SHARE, 2).fits(x) and len(x) == 2)
+BETAS = Kind("two numbers from 0 up to, but not including, 1: [0.9, 0.999]",
+             lambda x: several(SHARE, 2).fits(x) and len(x) == 2)
 AMOUNT = number("a number, 0 or above", lambda x: x >= 0)
 PRECISION = Kind("32-true or bf16-mixed", lambda x: (type(x) is int and x == 32) or TEXT.fits(x))
 BLOCKS = or_null(several(whole(0)))
@@ -153,8 +154,10 @@ def check(config: DictConfig) -> None:
         if key in given:
             check_value(key, given[key], system.get(key) or kind_of(key))
     for key in (*NEEDED, *system):
-        if key not in given and given["task.system"] != "text" and (group := key.partition(".")[0]) in ("pair", "data", "optimizer"):
-            raise UserError(f"{key} is missing: the option of {group}= that was chosen is not for this task; leave it out")
+        group = key.partition(".")[0]
+        if key not in given and key in system and group in ("pair", "data", "optimizer"):
+            raise UserError(f"{key} is missing; the chosen option of {group}= is not for this task (or a ~ or a group of your own "
+                            f"took it away): leave {group}= out")
         if key not in given:
             raise UserError(f"{key} is missing; every run needs it (a ~ on the command line or a group of your own took it away)")
 

@@ -54,10 +54,10 @@ class Shape:
 class TopicModel(nn.Module):
     """A batch with ``embeddings`` ``(B, E)`` (and ``counts`` ``(B, V)``) to outputs by name.
 
-    ``mu``, ``log_var`` ``(B, K)``: the latent Gaussian; ``theta`` ``(B, K)``: softmax of one draw of it, in training with dropout;
-    ``logits`` ``(B, V)``: BN(θβ), whose softmax is the distribution of words; ``prior_mu``, ``prior_log_var`` ``(B, K)``: the prior,
-    the same in each row, N(0, 1 − 1/K) before training and learned along. Its variance is kept as a logarithm, so that it stays
-    above 0. The decoder β ``(K, V)`` starts Xavier-uniform.
+    ``mu``, ``log_var`` ``(B, K)``: the latent Gaussian; ``theta`` ``(B, K)``: softmax of one draw of it, in training with
+    dropout; ``logits`` ``(B, V)``: BN(θβ), whose softmax is the distribution of words; ``prior_mu``, ``prior_log_var``
+    ``(B, K)``: the prior, the same in each row, N(0, 1 − 1/K) before training and learned along. Its variance is kept as a
+    logarithm, so that it stays above 0. The decoder β ``(K, V)`` starts Xavier-uniform.
 
     A draw is taken in training and in evaluation alike, from torch's global generator; `mixture` averages many.
     """
@@ -137,6 +137,6 @@ def load(folder: Path) -> TopicModel:
         model = TopicModel(Shape(**config))
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder} holds no topic model ({' '.join(str(error).split())[:200]}); give the folder student/ of a run "
-                        "of task=topics") from error
+        raise UserError(f"{folder} holds no topic model ({' '.join(str(error).split())[:200]}); give the folder student/ of a "
+                        "run of task=topics") from error
     return model.eval()

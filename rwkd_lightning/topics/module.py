@@ -34,9 +34,9 @@ class TopicDistillationModule(DistillationModule):
 
 
 class TeacherWords(nn.Module):
-    """A frozen teacher's distribution of words, from what is cached of it: ``teacher_theta`` ``(B, K)`` to ``logits`` θβ ``(B, V)``.
+    """A frozen teacher's distribution of words, from what is cached of it: ``teacher_theta`` ``(B, K)`` to ``logits`` ``(B, V)``.
 
-    Without batch normalisation, as in the released code.
+    These are θβ without batch normalisation, as in the released code.
     """
 
     def __init__(self, teacher: TopicModel) -> None:
@@ -51,5 +51,5 @@ class TeacherWords(nn.Module):
 @torch.no_grad()
 def log_likelihoods(model: TopicModel, batch: dict[str, Tensor], theta: Tensor) -> Tensor:
     """log p(document | θ) ``(B,)``, in nats, without the multinomial coefficient."""
-    logits = model.norm_words(theta @ model.beta)
+    logits: Tensor = model.norm_words(theta @ model.beta)
     return (batch["counts"] * logits.float().log_softmax(1)).sum(1)
