@@ -122,6 +122,6 @@ def split(corpus: Corpus, meta_fraction: float, test_fraction: float, seed: int)
     for group in order:
         parts[next((part for part in ("meta", "test") if len(parts[part]) < sizes[part]), "train")] += group
     if empty := [part for part in parts if not parts[part] and sizes.get(part) != 0]:
-        raise UserError(f"meta_fraction={meta_fraction} and test_fraction={test_fraction} of {corpus.name!r} leave no document for "
-                        f"the {empty[0]} part ({len(corpus)} documents, {len(groups)} different ones); give less")
+        raise UserError(f"meta_fraction={meta_fraction} and test_fraction={test_fraction} of {corpus.name!r} leave no document "
+                        f"for the {empty[0]} part ({len(corpus)} documents, {len(groups)} different ones); give less")
     return {part: np.array(sorted(rows), dtype=np.int64) for part, rows in parts.items()}

@@ -51,13 +51,15 @@ def _embed(texts: Sequence[str], folder: Path, encoder: str, device: torch.devic
         found: Tensor = model.encode(list(texts), show_progress_bar=True, convert_to_tensor=True).float().cpu()
     wrong = (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()
     if wrong:
-        raise UserError(f"encoder {encoder!r} gives document {wrong[0]} ({texts[wrong[0]][:60]!r}) an embedding that is not finite "
-                        f"({len(wrong)} documents in all); its weights are broken, fetch them again")
+        raise UserError(f"encoder {encoder!r} gives document {wrong[0]} ({texts[wrong[0]][:60]!r}) an embedding that is not "
+                        f"finite ({len(wrong)} documents in all); its weights are broken, fetch them again")
     return found.contiguous()
 
 
 def _tell_cut(texts: Sequence[str], model: Any) -> None:
     length = model.max_seq_length
+    if length is None:
+        return
     ids = model.tokenizer(list(texts), truncation=False, padding=False, return_attention_mask=False)["input_ids"]
     cut = sum(len(row) > length for row in ids)
     log.info("embedding %d documents, %d of them (%.1f%%) cut at %d tokens", len(texts), cut, 100 * cut / len(texts), length)

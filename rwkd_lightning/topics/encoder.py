@@ -53,8 +53,8 @@ def modules(folder: Path, encoder: str) -> dict[str, str]:
                 raise UserError(f"encoder {encoder!r}: {name} is missing in {folder / module['path']} (pickled weights are "
                                 "not read); fetch it again, or save it anew with sentence-transformers")
     if "Transformer" not in found or "Pooling" not in found:
-        raise UserError(f"encoder {encoder!r}: its modules.json has only {', '.join(found) or 'nothing'}; a sentence encoder has a "
-                        "Transformer and a Pooling")
+        raise UserError(f"encoder {encoder!r}: its modules.json has only {', '.join(found) or 'nothing'}; a sentence encoder "
+                        "has a Transformer and a Pooling")
     for settings in folder.glob("sentence_*_config.json"):
         given = _json(settings, encoder)
         if wrong := [name for name in ARGUMENTS if isinstance(given, dict) and given.get(name)]:
@@ -75,7 +75,7 @@ def load_encoder(folder: Path, encoder: str, device: torch.device | str) -> Any:
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
     modules(folder, encoder)
     try:
-        _, report = transformers.AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True,
+        network, report = transformers.AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True,
                                                            output_loading_info=True)
         model = library.SentenceTransformer(str(folder), device=str(device), trust_remote_code=False, local_files_only=True,
                                             model_kwargs={"use_safetensors": True})
@@ -87,6 +87,13 @@ def load_encoder(folder: Path, encoder: str, device: torch.device | str) -> Any:
     if lost := sorted(name for name in report["missing_keys"] if "pooler" not in name):
         raise UserError(f"encoder {encoder!r}: its weights lack {len(lost)} tensors, as {lost[0]}; they are of another model "
                         "than its config.json, or cut off")
+    positions, length = getattr(network.config, "max_position_embeddings", None), model.max_seq_length
+    if positions is not None and length is not None and length > positions:
+        raise UserError(f"encoder {encoder!r} cuts texts at {length} tokens (max_seq_length), and its network takes {positions}; "
+                        "give less in sentence_bert_config.json")
+    if len(model.tokenizer) > (rows := network.get_input_embeddings().num_embeddings):
+        raise UserError(f"encoder {encoder!r}: its tokenizer has {len(model.tokenizer)} tokens, its embedding {rows}; the "
+                        "tokenizer is of another model")
     return model.float().eval()
 
 
