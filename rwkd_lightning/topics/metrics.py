@@ -1,4 +1,4 @@
-"""Scores of a topic model: what its topics say (coherence, diversity) and what its documents' shares say (clusters, perplexity)."""
+"""Scores of a topic model: of its topics (coherence, diversity) and of its documents' shares (clusters, perplexity)."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def coherence(topics: Sequence[Sequence[str]], documents: Sequence[Sequence[str]
         scores = np.array([measure(pairs[np.ix_(topic, topic)]) if len(topic) > 1 else np.nan for topic in known])
         defined = ~np.isnan(scores)
         if not defined.any():
-            raise UserError(f"{name} is not defined for any of {len(topics)} topics in {len(documents)} documents: each has fewer "
-                            "than two words that occur there, or words that are everywhere; give more documents")
+            raise UserError(f"{name} is not defined for any of {len(topics)} topics in {len(documents)} documents: each has "
+                            "fewer than two words that occur there, or words that are in every window; give more documents")
         result |= {name: float(scores[defined].mean()), f"{name}_per_topic": scores.tolist(),
                    f"{name}_undefined": int((~defined).sum())}
     return result | {"words_missing": len(wanted) - len(words)}
@@ -95,7 +95,7 @@ def c_v(pairs: NDArray[np.float64]) -> float:
 
 
 def diversity(topics: Sequence[Sequence[str]]) -> float:
-    """Share of distinct words among all top words: 1 where no word is in two topics. Dieng et al. (2020) give it 25 words a topic."""
+    """Share of distinct words among all top words: 1 where no word is in two topics; Dieng et al. (2020) take 25 a topic."""
     words = [word for topic in topics for word in topic]
     if not words:
         raise UserError(f"diversity of {len(topics)} topics without words; give top_words(beta, vocabulary)")
@@ -123,7 +123,7 @@ def clustering(labels: Sequence[Any], theta: Tensor) -> dict[str, float]:
 
 
 def perplexity(log_likelihoods: Tensor, words: Tensor) -> float:
-    """exp(-Σ log-likelihood / Σ words) over documents, both ``(N,)``; of an ELBO instead of the likelihood it is an upper bound."""
+    """exp(-Σ log-likelihood / Σ words) over documents, both ``(N,)``; from ELBOs instead of likelihoods an upper bound."""
     total = float(words.double().sum())
     if log_likelihoods.shape != words.shape or total <= 0:
         raise UserError(f"perplexity of {tuple(log_likelihoods.shape)} log-likelihoods over {total:.0f} words of "

@@ -6,6 +6,7 @@ import scipy.sparse
 import torch
 
 from rwkd_lightning.errors import UserError
+from rwkd_lightning.topics import baseline
 from rwkd_lightning.topics.baseline import lda, lda_and_shares
 
 
@@ -18,8 +19,10 @@ def two_themes(documents=200):
     return scipy.sparse.csr_matrix(counts)
 
 
-def test_lda_finds_the_themes():
+@pytest.mark.parametrize("online_from", [0, 1000])
+def test_lda_finds_the_themes(online_from, monkeypatch):
     """Prevents a baseline that is no opponent: topics mixed up, or weights that are no probabilities."""
+    monkeypatch.setattr(baseline, "ONLINE_FROM", online_from)
     beta, theta = lda_and_shares(two_themes(), 2, seed=0)
     halves = beta.view(2, 2, 10).sum(2)
     assert beta.sum(1).tolist() == pytest.approx([1, 1]) and theta.sum(1).tolist() == pytest.approx([1] * 200)

@@ -23,7 +23,8 @@ def corpus(documents, longest, seed=0, repeats=True):
     """Documents of 1 to ``longest`` words of a Zipf-like vocabulary, each word at most once a document without ``repeats``."""
     rng = np.random.default_rng(seed)
     p = 1 / np.arange(1, 41)
-    return [rng.choice(VOCABULARY, rng.integers(1, longest + 1), replace=repeats, p=p / p.sum()).tolist() for _ in range(documents)]
+    lengths = rng.integers(1, longest + 1, documents)
+    return [rng.choice(VOCABULARY, length, replace=repeats, p=p / p.sum()).tolist() for length in lengths]
 
 
 def random_topics(count, words=6, seed=1):
