@@ -12,9 +12,10 @@ from kd_job import BATCH, LENGTH, RATE, STUDENT, TEMPERATURE, WARMUP, Job
 
 from rwkd_lightning.data.datamodule import DistillationDataModule
 from rwkd_lightning.pipeline import teacher as stages
+from rwkd_lightning.pipeline.distil import distil
 from rwkd_lightning.pipeline.parts import terms_of, trainer_of, weighting_of
-from rwkd_lightning.pipeline.run import distil
 from rwkd_lightning.pipeline.stopping import Stop
+from rwkd_lightning.pipeline.text import module_of
 from rwkd_lightning.store import Store
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -36,4 +37,5 @@ def train(job: Job, weighting: str) -> None:
             logits = stages.logits(config, teacher, job.data, store, torch.device("cpu"), ["train"])  # as many as the peers
             loaders = DistillationDataModule(job.data, job.tokenizer, max_length=LENGTH, batch_size=BATCH, seed=job.seed,
                                              meta_batch_size=config.meta.batch_size, teacher_logits=logits, store=store)
-            distil(config, Path(folder) / "run", loaders, job.student, method, terms, None, options, Stop(), False)
+            module = module_of(config, loaders, job.student, method, terms, None)
+            distil(config, Path(folder) / "run", module, loaders, options, Stop(), False, loaders.task.monitor)

@@ -24,6 +24,9 @@ def table(metrics: Mapping[str, Any], folder: str) -> str:
     for name, areas in metrics.get("probes", {}).items():
         lines += ["", f"area under the ROC curve for {name}: "
                   + ", ".join(f"{score} {value:.3f}" for score, value in areas.items())]
+    for k, topic in enumerate(metrics.get("topics", {}).get("student", [])):
+        lines += ["", "topics of the student, with their share of the documents"] if k == 0 else []
+        lines.append(f"{k:3d} {topic['share']:6.1%}  {' '.join(topic['words'])}")
     return "\n".join([*lines, "", f"results in {folder}"])
 
 

@@ -55,13 +55,13 @@ def stages_of(system: str) -> Stages:
         UserError: for a system that there is not.
     """
     if system == "text":
-        from rwkd_lightning.pipeline import text
+        from rwkd_lightning.pipeline.text import carry_out as of_text
 
-        return text.carry_out
+        return of_text
     if system == "topics":
-        from rwkd_lightning.pipeline import topics
+        from rwkd_lightning.pipeline.topics import carry_out as of_topics
 
-        return topics.carry_out
+        return of_topics
     raise UserError(f"task.system={system!r} is not known; known are text and topics")
 
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rwkd_lightning.data.datamodule import DistillationDataModule
 from rwkd_lightning.disk import check_room
 from rwkd_lightning.metrics import metrics
+from rwkd_lightning.models import Classifier
 from rwkd_lightning.module import DistillationModule
 from rwkd_lightning.optim import adamw, linear_schedule
 from rwkd_lightning.pipeline import teacher as stages
@@ -37,6 +38,8 @@ from rwkd_lightning.pipeline.parts import (
 from rwkd_lightning.pipeline.report import table
 from rwkd_lightning.pipeline.stopping import Stop
 from rwkd_lightning.store import Store
+from rwkd_lightning.terms import Term
+from rwkd_lightning.weighting import Weighting
 
 
 def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict[str, Any]:
@@ -76,13 +79,7 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
         label_noise=config.data.label_noise, teacher_noise=config.data.teacher_noise, meta_noise=config.data.meta_noise,
         teacher_logits=logits, teacher_states=inside.states, num_workers=config.data.num_workers, store=store)
     loaders.setup()
-    weighting.prepare({"labels": loaders.train_labels, **loaders.encoded("train").extras})
-    module = DistillationModule(
-        student, terms, weighting,
-        functools.partial(adamw, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay),
-        loaders.train_size, schedule=functools.partial(linear_schedule, warmup=config.optimizer.warmup),
-        meta=meta_of(config, weighting, loaders.meta_stream), teacher=inside.teacher, metrics=metrics(loaders.task),
-        **loop_of(config))
+    module = module_of(config, loaders, student, weighting, terms, inside.teacher)
     fitted = distil(config, folder, module, loaders, trainer_options, stop, force, loaders.task.monitor)
     for name in list(student.kept_layers):
         student.drop(name)
@@ -100,3 +97,14 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     print(f"\n{table(result, str(folder))}")
     return result
+
+
+def module_of(config: DictConfig, loaders: DistillationDataModule, student: Classifier, weighting: Weighting, terms: list[Term],
+              teacher: Classifier | None) -> DistillationModule:
+    """The LightningModule of stage 3; ``teacher`` only where a term needs it to run along."""
+    weighting.prepare({"labels": loaders.train_labels, **loaders.encoded("train").extras})
+    return DistillationModule(
+        student, terms, weighting,
+        functools.partial(adamw, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay),
+        loaders.train_size, schedule=functools.partial(linear_schedule, warmup=config.optimizer.warmup),
+        meta=meta_of(config, weighting, loaders.meta_stream), teacher=teacher, metrics=metrics(loaders.task), **loop_of(config))

@@ -93,8 +93,8 @@ def write_topics(folder: Path, config: DictConfig, result: dict[str, Any], loade
         npmi=[topic["npmi"] for topic in result["topics"]["student"]],
         examples=[[(texts[int(i)], float(shares["train"][i, k])) for i in rows] for k, rows in enumerate(best)],
         title=f"{corpus.name}: {config.topics} topics, {config.weighting_name}, seed {config.seed}",
-        scores={who: {f"{part} {name}": value for part, values in result[who].items() for name, value in values.items()}
-                for who in ("teacher", "student")})
+        scores={f"{part} {name}": (value, result["student"][part][name])
+                for part, values in result["teacher"].items() for name, value in values.items()})
     write_page(folder / "topics.html", page)
     return size(folder / "student")
 

@@ -156,8 +156,8 @@ def check(config: DictConfig) -> None:
     for key in (*NEEDED, *system):
         group = key.partition(".")[0]
         if key not in given and key in system and group in ("pair", "data", "optimizer"):
-            raise UserError(f"{key} is missing; the chosen option of {group}= is not for this task (or a ~ or a group of your own "
-                            f"took it away): leave {group}= out")
+            raise UserError(f"{key} is missing; the chosen option of {group}= is not for this task (or a ~ or a group of your "
+                            f"own took it away): leave {group}= out")
         if key not in given:
             raise UserError(f"{key} is missing; every run needs it (a ~ on the command line or a group of your own took it away)")
 

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from rwkd_lightning.pipeline import run as stages
+from rwkd_lightning.pipeline import distil as stages
 from rwkd_lightning.pipeline.checkpoints import AtomicCheckpointIO, Checkpoints, newest
 from tests.pipeline.test_pipeline_run import METHODS, finished
 from tests.pipeline.tiny import overrides

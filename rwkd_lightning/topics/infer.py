@@ -1,0 +1,105 @@
+"""Topics of new documents: ``python -m rwkd_lightning.topics.infer RUN/student FILE``, as CSV.
+
+The student reads sentence embeddings alone, so a document needs none of the vocabulary's words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rwkd_lightning.disk import writing
+from rwkd_lightning.errors import UserError
+from rwkd_lightning.models.source import find
+from rwkd_lightning.topics.encoder import load_encoder
+from rwkd_lightning.topics.metrics import top_words
+from rwkd_lightning.topics.model import TopicModel, load
+from rwkd_lightning.topics.plain import read_documents
+
+
+class Student:
+    """A shipped student with its vocabulary and its sentence encoder.
+
+    Args:
+        folder: ``student/`` of a run.
+        encoder: another place of the same encoder; None: where the run had it.
+        device: of both.
+
+    Raises:
+        UserError: if the folder holds none, for a student that reads word counts too, and as `load_encoder` raises.
+    """
+
+    def __init__(self, folder: Path, encoder: str | None = None, device: str = "cpu") -> None:
+        self.model: TopicModel = load(folder).to(device)
+        if self.model.shape.bag_of_words:
+            raise UserError(f"{folder}: this student reads word counts too, and those of new documents are not prepared here; "
+                            "distil one with pair.student.bag_of_words=false")
+        try:
+            self.vocabulary = (folder / "vocabulary.txt").read_text(encoding="utf-8").splitlines()
+            path = encoder or json.loads((folder / "encoder.json").read_text())["encoder"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{folder} is not a whole student ({error}); give the folder student/ of a run of "
+                            "task=topics") from error
+        self.encoder: Any = load_encoder(find(path), path, device)
+        width = self.encoder.get_sentence_embedding_dimension()
+        if width != self.model.shape.embedding:
+            raise UserError(f"encoder {path!r} gives {width} numbers a sentence, and the student reads "
+                            f"{self.model.shape.embedding}; give the one that it was distilled with")
+
+    def words(self, count: int = 10) -> list[list[str]]:
+        """The top words of each topic."""
+        return top_words(self.model.beta.detach().cpu(), self.vocabulary, count)
+
+    @torch.inference_mode()
+    def shares(self, texts: Sequence[str], seed: int = 0) -> Tensor:
+        """Share of each topic in each text ``(N, K)``, the mean of 10 draws; ``seed`` is theirs."""
+        embedded = self.encoder.encode(list(texts), convert_to_tensor=True, show_progress_bar=len(texts) > 1000)
+        mu, log_var = self.model.encode({"embeddings": embedded.float().clone()})
+        return self.model.mixture(mu.cpu(), log_var.cpu(), torch.Generator().manual_seed(seed))
+
+
+def write(to: Any, shares: Tensor, words: Sequence[Sequence[str]]) -> None:
+    """A row a document: its number, its largest topic with three words of it, and the share of each topic."""
+    table = csv.writer(to)
+    table.writerow(["document", "topic", "words", *(f"topic_{k}" for k in range(shares.shape[1]))])
+    for number, row in enumerate(shares):
+        largest = int(row.argmax())
+        table.writerow([number, largest, " ".join(words[largest][:3]), *(f"{share:.4f}" for share in row.tolist())])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m rwkd_lightning.topics.infer", description=__doc__.splitlines()[0])
+    parser.add_argument("student", type=Path, help="the folder student/ of a run of task=topics")
+    parser.add_argument("file", type=Path, help=".txt (one document a line), .csv, .tsv or .jsonl")
+    parser.add_argument("--column", default="text", help="of the documents in a table (text)")
+    parser.add_argument("--encoder", help="another place of the sentence encoder")
+    parser.add_argument("--to", type=Path, help="a CSV file to write; none: the standard output")
+    options = parser.parse_args(arguments)
+    try:
+        texts = [document.text for document in read_documents(options.file, options.column, None)]
+        student = Student(options.student, options.encoder)
+        shares = student.shares(texts)
+        if options.to is None:
+            write(sys.stdout, shares, student.words(3))
+            return
+        with writing(options.to.parent, "--to"), tempfile.NamedTemporaryFile(
+                "w", dir=options.to.parent, suffix=".part", newline="", encoding="utf-8", delete=False) as part:
+            write(part, shares, student.words(3))
+        os.replace(part.name, options.to)
+    except UserError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""The staged run of topic models on tiny data: every method, every distillation, resume, export, inference, mistakes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+import torch
+
+from rwkd_lightning.errors import UserError
+from rwkd_lightning.pipeline import distil as stages
+from rwkd_lightning.topics.infer import Student, main
+from rwkd_lightning.topics.model import load
+from tests.pipeline.test_pipeline_run import METHODS, ROOT, finished
+from tests.pipeline.test_resume import check_same, power_cut
+
+UNFIT = {"oracle": "oracle", "wls": "'ce' is not known", "teacher_confidence": "classes", "tgeo": "classes",
+         "annealing_kd": "annealed_mse", "gradnorm": "prior_kl"}
+"""Methods that need classes or probes, with a word of what they say."""
+
+
+@pytest.fixture
+def arguments(octis: Path, encoder: Path, tmp_path: Path) -> list[str]:
+    return ["task=topics", f"data.path={octis}", f"pair.teacher.encoder={encoder}", f"pair.student.encoder={encoder}", "topics=3",
+            "alpha=0.5", "temperature=2.0", "pair.teacher.layers=1", "pair.teacher.epochs=3", "trainer.max_epochs=2",
+            "data.batch_size=20", "data.meta_fraction=0.1", "data.test_fraction=0.1", "meta.batch_size=5",
+            "trainer.accelerator=cpu", f"cache_dir={tmp_path / 'cache'}", f"runs_dir={tmp_path / 'runs'}"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_weighs_documents_or_says_why_not(method: str, arguments: list[str], tmp_path: Path) -> None:
+    """Prevents: a method that trains topic models with weights for terms or classes that there are not."""
+    folder, chosen = tmp_path / "run", [f"weighting={method}", f"weighting_name={method}"]
+    if method in UNFIT:
+        with pytest.raises(UserError, match=UNFIT[method]):
+            finished(arguments, folder, *chosen)
+        return
+    result = finished(arguments, folder, *chosen)
+    assert result["cost"]["steps"] == 2 * 4  # 72 documents, batches of 20
+    weights = pyarrow.parquet.read_table(folder / "weights.parquet").to_pydict()
+    assert len(weights["idx"]) == 72
+    w = torch.tensor([weights[f"w_{term}"] for term in ("prior_kl", "reconstruction", "w2", "soft_ce")])
+    assert bool(w.isfinite().all())
+    assert bool((w > 0).any())
+
+
+@pytest.mark.parametrize(("distillation", "terms"), [
+    ("none", ["prior_kl", "reconstruction"]), ("ce", ["prior_kl", "reconstruction", "soft_ce"]),
+    ("w2", ["prior_kl", "reconstruction", "w2"]), ("full", ["prior_kl", "reconstruction", "w2", "soft_ce"])])
+def test_a_run_leaves_everything_behind(distillation: str, terms: list[str], arguments: list[str], tmp_path: Path) -> None:
+    """Prevents: files of a run that do not belong together, or a distillation that trains by other terms than it says."""
+    folder = tmp_path / "run"
+    weighting = "ce" if distillation == "none" else "kd"
+    result = finished(arguments, folder, f"distillation={distillation}", f"weighting={weighting}")
+    assert json.loads((folder / "metrics.json").read_text()) == result
+    for who in ("student", "teacher"):
+        assert set(result[who]["train"]) == {"npmi", "c_v", "diversity", "perplexity", "purity", "nmi"}
+        assert set(result[who]["test"]) == {"perplexity", "purity", "nmi"}
+        assert len(result["topics"][who]) == 3
+        assert sum(topic["share"] for topic in result["topics"][who]) == pytest.approx(1)
+    columns = pyarrow.parquet.read_schema(folder / "weights.parquet").names
+    assert [name for name in columns if name.startswith("w_")] == [f"w_{term}" for term in terms]
+    weights = pyarrow.parquet.read_table(folder / "weights.parquet").to_pydict()
+    if distillation == "full":
+        assert all(set(weights[f"w_{name}"]) == {0.5} for name in terms)
+    documents = pyarrow.parquet.read_table(folder / "documents.parquet").to_pydict()
+    assert len(documents["idx"]) == 90 and sorted(documents["idx"]) == list(range(90))
+    assert all(sum(row) == pytest.approx(1, abs=1e-5) for row in zip(*(documents[f"topic_{k}"] for k in range(3)), strict=True))
+    student = load(folder / "student")
+    words = (folder / "student/vocabulary.txt").read_text().split()
+    best = student.beta[0].argmax()
+    assert words[int(best)] == result["topics"]["student"][0]["words"][0] == json.loads(
+        (folder / "topics.json").read_text())["student"][0]["words"][0]
+    page = (folder / "topics.html").read_text()
+    assert all(word in page for topic in result["topics"]["student"] for word in topic["words"])
+
+
+@pytest.fixture
+def last(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
+    """The last checkpoint of each finished training of a student, by the name of its folder."""
+    from rwkd_lightning.pipeline.checkpoints import AtomicCheckpointIO, newest
+
+    found: dict[str, dict[str, Any]] = {}
+    real = stages.fit
+
+    def fit(module: Any, data: Any, folder: Path, *rest: Any, **options: Any) -> Any:
+        fitted = real(module, data, folder, *rest, **options)
+        path = newest(folder / "checkpoints")
+        assert path is not None
+        found[folder.name] = AtomicCheckpointIO().load_checkpoint(path)
+        return fitted
+
+    monkeypatch.setattr(stages, "fit", fit)
+    return found
+
+
+def test_an_interrupted_run_ends_as_the_whole_one(arguments: list[str], tmp_path: Path, last: dict[str, dict[str, Any]]) -> None:
+    """Prevents: running statistics, noise or held-out documents that go another way after a resume."""
+    options = ["weighting=rwkd", "trainer.log_every_n_steps=1"]
+    finished(arguments, tmp_path / "whole", *options)
+    with power_cut(3, True):
+        finished(arguments, tmp_path / "cut", *options, "checkpoint.steps=3")
+    finished(arguments, tmp_path / "cut", *options)
+    check_same(tmp_path / "whole", tmp_path / "cut", last)
+
+
+def test_the_best_epoch_is_the_one_that_explains_held_out_documents(arguments: list[str], tmp_path: Path) -> None:
+    """Prevents: trainer.select=best without a score to choose by."""
+    result = finished(arguments, tmp_path / "run", "weighting=kd", "trainer.select=best")
+    assert result["checkpoint"].startswith("best meta/likelihood")
+
+
+def test_the_command_line_and_new_documents(arguments: list[str], octis: Path, tmp_path: Path,
+                                            capsys: pytest.CaptureFixture[str]) -> None:
+    """Prevents: topics of new documents that are not those that the run found for the same texts."""
+    call = [sys.executable, str(ROOT / "train.py"), *arguments, "weighting=kd"]
+    first = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert first.returncode == 0, first.stderr[-2000:]
+    assert "topics of the student" in first.stdout
+    (run,) = (tmp_path / "runs/topics").iterdir()
+    again = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert "already finished" in again.stdout and "topics of the student" in again.stdout
+
+    texts = [line.split("\t")[0] for line in (octis / "corpus.tsv").read_text().splitlines()]
+    documents = pyarrow.parquet.read_table(run / "documents.parquet").to_pydict()
+    shares = Student(run / "student").shares(texts)
+    largest = dict(zip(documents["idx"], documents["topic"], strict=True))
+    assert sum(int(shares[i].argmax()) == largest[i] for i in range(90)) >= 80  # other draws of θ
+
+    (tmp_path / "new.txt").write_text("boat wave fish\nnothing of all this\n")
+    main([str(run / "student"), str(tmp_path / "new.txt"), "--to", str(tmp_path / "new.csv")])
+    with (tmp_path / "new.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["document"] for row in rows] == ["0", "1"]
+    assert sum(float(rows[0][f"topic_{k}"]) for k in range(3)) == pytest.approx(1, abs=1e-3)
+    main([str(run / "student"), str(tmp_path / "new.txt")])
+    assert capsys.readouterr().out.splitlines()[0].startswith("document,topic,words,topic_0")
+
+
+@pytest.mark.parametrize(("more", "match"), [
+    (["data.batch_size=71"], "data.batch_size=72"),
+    (["meta=bank"], "meta"),
+    (["meta_features=standard", "weighting=rwkd"], "meta_features"),
+    (["terms=[ce]"], "not known"),
+    (["distillation=none", "weighting=kd"], "no teacher term"),
+    (["distillation=half"], "distillation"),
+    (["trainer.accumulate=2"], "trainer.accumulate"),
+    (["topics=1"], "topics"),
+    (["alpha=null", "topics=7"], "settings=m10 topics=7 has no published"),
+])
+def test_mistakes_are_told(more: list[str], match: str, arguments: list[str], tmp_path: Path) -> None:
+    """Prevents: a traceback, or hours of a teacher's training before it."""
+    with pytest.raises(UserError, match=match):
+        finished(arguments, tmp_path / "run", *more)
