@@ -153,6 +153,9 @@ def test_matches_are_the_best_of_all_assignments():
     best = min(itertools.permutations(range(5)), key=lambda columns: sum(distances[range(5), columns]))
     assert matches(distances) == list(best)
     assert matches(np.array([[0.1], [0.9], [0.5]])) == [0, None, None]
+    turned = replace(a_page(3), beta_teacher=a_page(3).beta_student[[1, 2, 0]])
+    assert re.findall(r"teacher's topic (\d), distance ([\d.]+)", page(replace(turned, sizes=[3, 2, 1]))) == [
+        ("2", "0.00"), ("0", "0.00"), ("1", "0.00")]
     assert "no topic of the teacher is left" in page(replace(a_page(3), beta_teacher=a_page(3).beta_teacher[:2]))
 
 
