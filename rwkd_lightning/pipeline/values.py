@@ -120,7 +120,7 @@ OPTIONAL: dict[str, Kind] = {
     "task.load.leaderboard": YES_NO,
     "meta.engine.radius": RATE, "meta.engine.central": YES_NO, "meta.theta.centre": YES_NO,
     **{f"{group}.{key}": kind for group in ("weighting", "meta_features", "loss_terms") for key, kind in {
-        "*terms": NAMES, "*regression": YES_NO, "*temperature": RATE, "*lr": RATE, "*hidden.pool": TEXT,
+        "*terms": NAMES, "*regression": or_null(YES_NO), "*temperature": RATE, "*lr": RATE, "*hidden.pool": TEXT,
         "*stage_one": number(), "*heads": whole(1), "*_layer": or_null(whole(0)),
     }.items()},
     "loss_terms.hidden.layers": either(TEXT, several(several(whole(0)))),

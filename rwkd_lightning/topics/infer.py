@@ -51,7 +51,7 @@ class Student:
             raise UserError(f"{folder} is not a whole student ({error}); give the folder student/ of a run of "
                             "task=topics") from error
         self.encoder: Any = load_encoder(find(path), path, device)
-        width = self.encoder.get_sentence_embedding_dimension()
+        width = len(self.encoder.encode("a"))
         if width != self.model.shape.embedding:
             raise UserError(f"encoder {path!r} gives {width} numbers a sentence, and the student reads "
                             f"{self.model.shape.embedding}; give the one that it was distilled with")

@@ -7,18 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.topics.needs import needed
-from rwkd_lightning.topics.windows import window_counts
-
-NPMI_WINDOW, C_V_WINDOW = 10, 110
-"""Words of a window: gensim's defaults for ``c_npmi`` and ``c_v``, which OCTIS keeps."""
-
-EPSILON = 1e-12
-"""Added to the probability of a pair, as in gensim: a pair that never meets has an NPMI of almost -1."""
 
 
 def top_words(beta: Tensor, vocabulary: Sequence[str], count: int = 10) -> list[list[str]]:
@@ -39,59 +31,38 @@ def top_words(beta: Tensor, vocabulary: Sequence[str], count: int = 10) -> list[
 
 
 def coherence(topics: Sequence[Sequence[str]], documents: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """NPMI and C_V of top words, from how often they meet in windows over documents (Röder et al. 2015, as in gensim and OCTIS).
+    """NPMI and C_V of top words, from how often they meet in windows over documents (Röder et al. 2015), by gensim as in OCTIS.
 
-    ``npmi`` of a topic: the mean over its pairs of words of log(p_ij / (p_i p_j)) / -log p_ij, p being shares of the windows of
-    10 words. ``c_v``: the mean over its words of the cosine between the word's NPMIs with all words of the topic and the sum of
-    these vectors over the topic, p being shares of the windows of 110 words. Documents must keep the order of their words.
-
-    Words that occur in no document are left out of their topic. Undefined, NaN in the list, are topics with fewer than two words
-    left, and those with a pair (``c_v``: a word) that is in every window, for which NPMI is 0 / 0.
+    Windows of 10 words (``c_npmi``) and 110 (``c_v``), gensim's defaults; documents must keep the order of their words. Words
+    that occur in no document are left out of their topic; topics with fewer than two words left are undefined, NaN in the list.
+    gensim forgets a word that leaves a window although the window holds it again, so where words repeat the figures are those
+    that are published, and not quite those of the definition.
 
     Returns:
         ``npmi`` and ``c_v``, means over the topics that are defined; ``npmi_per_topic`` and ``c_v_per_topic``, lists of K;
-        ``npmi_undefined`` and ``c_v_undefined``, numbers of topics; ``words_missing``, number of top words in no document.
+        ``undefined``, number of topics; ``words_missing``, number of top words in no document.
 
     Raises:
-        UserError: if one of the two is defined for no topic.
+        UserError: if no topic is defined, or there are fewer than two documents.
     """
-    present = {word for document in documents for word in document}
-    wanted = dict.fromkeys(word for topic in topics for word in topic)
-    words = [word for word in wanted if word in present]
-    number = {word: i for i, word in enumerate(words)}
-    known = [[number[word] for word in topic if word in number] for topic in topics]
-    result: dict[str, Any] = {}
-    for name, measure, length in (("npmi", mean_npmi, NPMI_WINDOW), ("c_v", c_v, C_V_WINDOW)):
-        pairs = npmi(*window_counts(words, documents, length))
-        scores = np.array([measure(pairs[np.ix_(topic, topic)]) if len(topic) > 1 else np.nan for topic in known])
-        defined = ~np.isnan(scores)
-        if not defined.any():
-            raise UserError(f"{name} is not defined for any of {len(topics)} topics in {len(documents)} documents: each has "
-                            "fewer than two words that occur there, or words that are in every window; give more documents")
-        result |= {name: float(scores[defined].mean()), f"{name}_per_topic": scores.tolist(),
-                   f"{name}_undefined": int((~defined).sum())}
-    return result | {"words_missing": len(wanted) - len(words)}
-
-
-def npmi(counts: NDArray[np.int64], windows: int) -> NDArray[np.float64]:
-    """Normalised pointwise mutual information ``(W, W)`` from counts of windows, NaN for what is in all of them."""
-    p = counts / max(windows, 1)
-    single = p.diagonal()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value = np.log((p + EPSILON) / np.outer(single, single)) / -np.log(p + EPSILON)
-    return np.where(counts == windows, np.nan, value)
-
-
-def mean_npmi(pairs: NDArray[np.float64]) -> float:
-    """Mean of the NPMIs ``(n, n)`` of a topic's words, a word with itself left out."""
-    return float(pairs[np.triu_indices(len(pairs), 1)].mean())
-
-
-def c_v(pairs: NDArray[np.float64]) -> float:
-    """C_V of a topic from the NPMIs ``(n, n)`` of its words."""
-    whole = pairs.sum(0)
-    norms = np.linalg.norm(pairs, axis=1) * np.linalg.norm(whole)
-    return float((pairs @ whole / norms).mean()) if (norms > 0).all() else float("nan")
+    reference = [list(document) for document in documents if document]
+    dictionary = needed("gensim.corpora").Dictionary(reference)
+    known = [[word for word in topic if word in dictionary.token2id] for topic in topics]
+    defined = [k for k, topic in enumerate(known) if len(topic) > 1]
+    if not defined or len(reference) < 2:
+        raise UserError(f"coherence is not defined for any of {len(topics)} topics in {len(reference)} documents: each topic has "
+                        "fewer than two words that occur there, or there are no two documents; give more documents")
+    model = needed("gensim.models.coherencemodel").CoherenceModel
+    wanted = {word for topic in topics for word in topic}
+    result: dict[str, Any] = {"undefined": len(topics) - len(defined), "words_missing": len(wanted.difference(*known))}
+    for name, measure in (("npmi", "c_npmi"), ("c_v", "c_v")):
+        # one process: those of gensim's own pool outlive a run that is stopped
+        scores = model(topics=[known[k] for k in defined], texts=reference, dictionary=dictionary, coherence=measure, processes=1,
+                       topn=max(map(len, known))).get_coherence_per_topic()
+        by_topic = dict(zip(defined, map(float, scores), strict=True))
+        result |= {name: sum(by_topic.values()) / len(by_topic),
+                   f"{name}_per_topic": [by_topic.get(k, float("nan")) for k in range(len(topics))]}
+    return result
 
 
 def diversity(topics: Sequence[Sequence[str]]) -> float:
