@@ -157,6 +157,6 @@ def test_sizes():
 def test_missing_library_is_named(monkeypatch):
     """Prevents a traceback at the end of a run on a machine without the extra."""
     monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
-    with pytest.raises(UserError, match=r"the module 'sklearn.metrics'.*pip install \"rwkd_lightning\[topics\]\""):
+    with pytest.raises(UserError, match=r"sklearn.metrics, which cannot be imported.*pip install \"rwkd_lightning\[topics\]\""):
         clustering(["a", "b"], torch.eye(2))
     assert needed("math") is math
