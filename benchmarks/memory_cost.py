@@ -32,7 +32,9 @@ from rwkd_lightning.weighting import RWKD, ClassificationFeatures, FixedAlpha
 LOOKAHEAD = 0.01
 ENGINES: dict[str, type[Engine]] = {"finite difference": FiniteDifference, "jvp": Jvp, "double backward": Unrolled}
 BANK = "bank, jvp (default)"
-KINDS = ["kd", BANK, *(f"all, {engine}{also}" for engine in ENGINES for also in ("", ", lookahead"))]
+CURRENT = "all, finite difference, lookahead, current"
+"""The student's step with the weights that the lookahead took, and so along the same gradient (``meta.weights=current``)."""
+KINDS = ["kd", BANK, *(f"all, {engine}{also}" for engine in ENGINES for also in ("", ", lookahead")), CURRENT]
 TARGETS = {"all, finite difference": 1.25, "all, finite difference, lookahead": 1.6}
 
 
@@ -44,9 +46,11 @@ def build(kind: str, layers: int, batch: int, length: int) -> DistillationModule
     elif kind != "kd":
         _, engine, *also = kind.split(", ")
         meta = MetaStep(ENGINES[engine](), All(), [CrossEntropy()], Stream(batch, length), LOOKAHEAD if also else None)
-    weighting = FixedAlpha() if meta is None else RWKD(ClassificationFeatures())
+    current = kind == CURRENT
+    weighting = FixedAlpha() if meta is None else RWKD(ClassificationFeatures(), evidence=0.0 if current else 0.5)
     return DistillationModule(student(layers), [CrossEntropy(), DistillationKL(2.0)], weighting,
-                              functools.partial(adamw, lr=1e-5), HELD_OUT, meta=meta, clip=1.0)  # fmt: skip
+                              functools.partial(adamw, lr=1e-5), HELD_OUT, meta=meta, clip=1.0,
+                              updated_weights="current" if current else "new")  # fmt: skip
 
 
 def measure(kind: str, layers: int, batch: int, length: int, steps: int) -> dict[str, float]:
@@ -78,7 +82,7 @@ def main() -> None:
         return
 
     found: list[dict[str, Any]] = []
-    print(f"{'layers':>6}{'length':>8}  {'step':<36}{'peak MiB':>9}{'x kd':>7}{'target':>9}{'activations':>13}{'x kd':>7}")
+    print(f"{'layers':>6}{'length':>8}  {'step':<44}{'peak MiB':>9}{'x kd':>7}{'target':>9}{'activations':>13}{'x kd':>7}")
     for layers in options.layers:
         for length in options.length:
             kd: dict[str, float] = {}
@@ -89,7 +93,7 @@ def main() -> None:
                 kd = kd or row
                 row |= {f"{name}_to_kd": row[f"{name}_mib"] / kd[f"{name}_mib"] for name in ("peak", "activations")}
                 target = f"<= {TARGETS[kind]}" if kind in TARGETS else ""
-                print(f"{layers:>6}{length:>8}  {kind:<36}{row['peak_mib']:>9.0f}{row['peak_to_kd']:>7.2f}{target:>9}"
+                print(f"{layers:>6}{length:>8}  {kind:<44}{row['peak_mib']:>9.0f}{row['peak_to_kd']:>7.2f}{target:>9}"
                       f"{row['activations_mib']:>13.0f}{row['activations_to_kd']:>7.2f}", flush=True)  # fmt: skip
                 found.append({"layers": layers, "length": length, "kind": kind, **row,
                               "peaks_mib": [run["peak_mib"] for run in runs]})

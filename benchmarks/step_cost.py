@@ -9,8 +9,9 @@ logging. ``all``: a meta step every step on held-out batches of the size and len
 as ``conf/meta/bank.yaml`` ships it, on the real held-out rows, its first fill left out.
 
 What must be computed at least, in forward passes F of a batch (a backward pass is 2 F): ``kd`` 3 F. θ = all: 3 F more for v and
-one for the outputs' derivative, 7 F in all, which is 2.33 of ``kd``; the lookahead's gradient 2 F more, 9 F, 3.00. The bank: a
-forward pass of m rows, m/32 F, so 1.08 for m = 8. AdamW's part of ``kd`` lowers the multiples, copies of the parameters (v, and
+one for the outputs' derivative, 7 F in all, which is 2.33 of ``kd``; the lookahead's gradient 2 F more, 9 F, 3.00, and nothing
+where the student's step takes the same (``current``: the weights of the φ before, which do not read the influence). The bank:
+a forward pass of m rows, m/32 F, so 1.08 for m = 8. AdamW's part of ``kd`` lowers the multiples, copies of the parameters (v, and
 θ + εv) raise them; ``--profile`` tells where the time goes.
 """
 
@@ -37,7 +38,7 @@ from rwkd_lightning.terms import CrossEntropy, DistillationKL
 from rwkd_lightning.weighting import RWKD, ClassificationFeatures, FixedAlpha
 
 BATCH, VISIT = 32, 3  # rows; steps of a visit, of which the first is not timed (loader, caches)
-DEFAULT = "bank, jvp (default)"
+DEFAULT, CURRENT = "bank, jvp (default)", "all, finite difference, lookahead, current"
 TARGETS = {"all, finite difference": 2.4, "all, finite difference, lookahead": 3.1, DEFAULT: 1.1}
 
 
@@ -48,23 +49,24 @@ def kinds(rows: Rows) -> dict[str, MetaStep | None]:
         "kd": None,
         "all, finite difference": MetaStep(FiniteDifference(), All(), loss, same),
         "all, finite difference, lookahead": MetaStep(FiniteDifference(), All(), loss, same, 0.01),
+        CURRENT: MetaStep(FiniteDifference(), All(), loss, same, 0.01),
         "all, jvp": MetaStep(Jvp(), All(), loss, same),
         "all, unrolled": MetaStep(Unrolled(), All(), loss, same),
         DEFAULT: MetaStep(Jvp(), HeadWithBank(), loss, rows.module.meta_stream),
     }
 
 
-def build(meta: MetaStep | None, student: Classifier, size: int) -> DistillationModule:
-    """A module as the shipped configuration builds it."""
-    weighting = FixedAlpha() if meta is None else RWKD(ClassificationFeatures())
+def build(meta: MetaStep | None, student: Classifier, size: int, current: bool = False) -> DistillationModule:
+    """A module as the shipped configuration builds it, with the new weights or, of a method that allows it, the current ones."""
+    weighting = FixedAlpha() if meta is None else RWKD(ClassificationFeatures(), evidence=0.0 if current else 0.5)
     return DistillationModule(student, [CrossEntropy(), DistillationKL(2.0)], weighting, functools.partial(adamw, lr=1e-5), size,
-                              meta=meta, clip=1.0)
+                              meta=meta, clip=1.0, updated_weights="current" if current else "new")
 
 
 def measure(rows: Rows, layers: int, turns: int, only: list[str] | None) -> dict[str, list[float]]:
     """The median seconds of a step of each kind, by turn."""
     first = rows.student(layers)
-    modules = {name: build(meta, copy.deepcopy(first), rows.size) for name, meta in kinds(rows).items()
+    modules = {name: build(meta, copy.deepcopy(first), rows.size, name == CURRENT) for name, meta in kinds(rows).items()
                if only is None or name in ("kd", *only)}  # fmt: skip
     for module in modules.values():
         train(module, rows.batches, 0, 1)  # fills the bank
@@ -105,10 +107,10 @@ def main() -> None:
                 continue
             seconds = measure(rows, layers, options.turns, options.only)
             to_kd = {kind: ratios(seconds, kind, "kd") for kind in seconds}
-            print(f"\n{f'{name}, {layers} blocks, {rows.tokens / BATCH:.0f} tokens':<36}{'seconds':>9}{'x kd':>8}{'target':>9}")
+            print(f"\n{f'{name}, {layers} blocks, {rows.tokens / BATCH:.0f} tokens':<44}{'seconds':>9}{'x kd':>8}{'target':>9}")
             for kind, values in seconds.items():
                 r, target = to_kd[kind], f"<= {TARGETS[kind]}" if kind in TARGETS else ""
-                print(f"{kind:<36}{statistics.median(values):>9.3f}{r['median']:>8.2f}{target:>9}   "
+                print(f"{kind:<44}{statistics.median(values):>9.3f}{r['median']:>8.2f}{target:>9}   "
                       f"{r['min']:.2f} to {r['max']:.2f}", flush=True)  # fmt: skip
             result["measured"].append({"task": name, "layers": layers, "tokens_a_row": rows.tokens / BATCH,
                                        "ratio_to_kd": to_kd, "seconds_by_turn": seconds})  # fmt: skip

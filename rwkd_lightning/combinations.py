@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rwkd_lightning.distributed import on_any_rank
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import MetaStep, Restriction
 from rwkd_lightning.terms import Term
@@ -62,6 +64,24 @@ def check_loop(weighting: Weighting, meta: MetaStep | None, updated_weights: str
                         "step before the first part's backward; use weighting=dwa or weighting=uncertainty")
     if clip is not None and not clip > 0:
         raise UserError(f"trainer.clip={clip}; it must be above 0, or null for no clipping")
+
+
+def shares_gradient(weighting: Weighting, meta: MetaStep, updated_weights: str) -> bool:
+    """Whether the gradient of the lookahead is that of the student's step, so that one backward serves both."""
+    same_weights = updated_weights == "current" and not weighting.reads_influence
+    return same_weights and meta.theta.needs_pass and not weighting.needs_head  # else the method wants the graph after it
+
+
+def check_unmoved(weighting: Weighting, before: Tensor, after: Tensor) -> None:
+    """Refuse weights ``(B, K)`` that the meta step has changed where the student's gradient is already taken with them.
+
+    Raises:
+        UserError: on all ranks, if they differ on one.
+    """
+    (moved,) = on_any_rank(not torch.equal(before, after), device=after.device)
+    if moved:
+        raise UserError(f"weighting={weighting!r} has reads_influence=False, but with the influence of the step, or asked again, "
+                        "it gives other weights; use meta.weights=new")
 
 
 def check_accumulate(accumulate: int) -> None:

@@ -15,7 +15,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from rwkd_lightning.alarm import CollapseAlarm
-from rwkd_lightning.combinations import check_loop, check_parts, check_precision, check_reach
+from rwkd_lightning.combinations import (
+    check_loop,
+    check_parts,
+    check_precision,
+    check_reach,
+    check_unmoved,
+    shares_gradient,
+)
 from rwkd_lightning.distributed import all_reduce_mean, gather_objects, rank
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.ledger import Ledger
@@ -122,15 +129,18 @@ class DistillationModule(lightning.LightningModule):
         """One student step with weights that are known when all rows have been through the student."""
         how = self.run, self.backward_of, self.device
         passes = OnePass(batch, *how) if len(parts) == 1 else TwoPasses(batch, parts, *how)
-        influence = None
+        influence = descended = None
         if self.weighting.needs_influence and self.meta is not None and self.meta.due(self.global_step, self.progress):
-            influence = self.influence(self.meta, batch, passes)
+            influence, descended = self.influence(self.meta, batch, passes)
         step = self.step_of(batch, *passes.forward())
         step.influence = influence
         watch = self.watch(step)
         weights = self.weigh(step, watch)
         used = watch.weights_of_all(weights)
-        passes.descend(weights)
+        if descended is None:
+            passes.descend(weights)
+        else:
+            check_unmoved(self.weighting, descended, weights)
         self.finish(step, watch, used)
 
     def learn_by_sample(self, batch: dict[str, Tensor], parts: list[dict[str, Tensor]]) -> None:
@@ -170,15 +180,26 @@ class DistillationModule(lightning.LightningModule):
         return Step(losses, valid, self.term_names, {n: o.detach() for n, o in outputs.items()}, batch, self.progress,
                     history=self.ledger.history(batch["index"]), shared_parameters=shared)
 
-    def influence(self, meta: MetaStep, batch: dict[str, Tensor], passes: OnePass | TwoPasses) -> Tensor:
-        """Take the meta step: u ``(B, K)``. Where it can, it leaves the training pass for later: their memory is not added up."""
+    def influence(self, meta: MetaStep, batch: dict[str, Tensor], passes: OnePass | TwoPasses) -> tuple[Tensor, Tensor | None]:
+        """Take the meta step: u ``(B, K)``, and the weights of the student's gradient where that was taken on the way.
+
+        Its memory and that of the training pass are not added up where one can wait for the other: without a lookahead the
+        training pass is left for later, and a lookahead whose gradient is that of the student's step comes after its backward.
+        """
         self.ask_teacher(batch)
         weights = self.ledger.weights.new_ones(len(batch["index"]), len(self.terms))
+        descended = gradient = None
         if meta.lookahead_lr is not None:  # nothing else reads them
             step = self.step_of(batch, *passes.forward())
             weights = masked(self.weighting(step).detach(), step.valid)
-        return meta.influence(self.student, batch, lambda: passes.forward()[0], lambda o: stack(self.loss_terms, o, batch),
-                              weights, passes.randomness)
+            del step  # and with it the graph, once the backward is taken
+            if shares_gradient(self.weighting, meta, self.updated_weights):
+                passes.descend(weights)
+                descended = weights
+                gradient = {n: p.grad for n, p in self.student.named_parameters() if p.grad is not None}
+        u = meta.influence(self.student, batch, lambda: passes.forward()[0], lambda o: stack(self.loss_terms, o, batch),
+                           weights, passes.randomness, gradient)
+        return u, descended
 
     def watch(self, step: Step) -> Watch:
         """What all ranks found out about their rows; all of it is finite."""

@@ -45,8 +45,10 @@ class OnePass:
         return self.passed
 
     def descend(self, weights: Tensor) -> None:
-        """The gradient of mean_i Σ_k w_ik·l_ik, for weights ``(B, K)``."""
-        self.backward((weights * self.forward()[1]).sum(1).mean(), True)
+        """The gradient of mean_i Σ_k w_ik·l_ik, for weights ``(B, K)``; takes the graph with it."""
+        outputs, losses = self.forward()
+        self.backward((weights * losses).sum(1).mean(), True)
+        self.passed = {name: output.detach() for name, output in outputs.items()}, losses.detach()
 
 
 class TwoPasses:

@@ -5,11 +5,12 @@
     peers/bin/python benchmarks/peers/bilevel.py [--turns 5] --out peers_bilevel.json
 
 On the CPU, in float32, with dropout as in training and the same mask for all. Two estimators: with a lookahead (one SGD step of
-length 0.01, the meta loss at its end) and without (at θ itself). What is timed is a whole cycle: forward pass, hypergradient,
-gradient of the student's real step, which share what the library lets them share; no optimizer's step. All in one process, in
-turns. Cosine and error of the influence u = −(n/a)·∂L_meta/∂w are against ``Unrolled``, our double backward; a gradient of the
-real step that differs stops the benchmark. Memory: ``bilevel_memory.py``. What each library is given: ``bilevel_double.py``
-and ``bilevel_betty.py``.
+length 0.01, the meta loss at its end) and without (at θ itself). With a lookahead, in two settings: the student's real step takes
+the weights that the hypergradient gives, or those that the lookahead took (``meta.weights=current``), and so its gradient too, in
+all libraries. What is timed is a whole cycle: forward pass, hypergradient, gradient of the real step, which share what the
+library lets them share; no optimizer's step. All in one process, in turns. Cosine and error of the influence
+u = −(n/a)·∂L_meta/∂w are against ``Unrolled``, our double backward; a gradient of the real step that differs stops the benchmark.
+Memory: ``bilevel_memory.py``. What each library is given: ``bilevel_double.py`` and ``bilevel_betty.py``.
 """
 
 from __future__ import annotations
@@ -34,33 +35,47 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch  # noqa: E402
 from bilevel_betty import with_betty  # noqa: E402
-from bilevel_double import STEP, with_higher, with_torchopt  # noqa: E402
+from bilevel_double import STEP, with_higher, with_torchopt, with_torchopt_by_hand  # noqa: E402
 from bilevel_memory import CLEAR, in_own_process, measure  # noqa: E402
 from bilevel_scene import Cycle, Scene  # noqa: E402
 from timing import in_turns, machine, quiet, ratios  # noqa: E402
+from torch import Tensor  # noqa: E402
 
-from rwkd_lightning.bilevel import Engine, FiniteDifference, Jvp, RandomState, Unrolled  # noqa: E402
+from rwkd_lightning.bilevel import Engine, FiniteDifference, Jvp, Unrolled  # noqa: E402
 from rwkd_lightning.meta import All, MetaStep  # noqa: E402
+from rwkd_lightning.passes import OnePass  # noqa: E402
 from rwkd_lightning.terms import CrossEntropy  # noqa: E402
 
 OURS, REFERENCE, PLAIN = "ours, finite difference", "ours, unrolled", "no hypergradient"
+CURRENT = "lookahead, current"
+ESTIMATORS = ("lookahead", CURRENT, "no lookahead")
 TIMES = {"lookahead": 1.2, "no lookahead": 1.6}
 """What a peer's seconds should be at least, as a multiple of ours."""
 MEMORY = 2.0
 """The same of its activations."""
 
 
-def ours(engine: Engine, lookahead: float | None, scene: Scene) -> Cycle:
-    """The meta step as a run takes it."""
+def ours(engine: Engine, lookahead: float | None, current: bool, scene: Scene) -> Cycle:
+    """The meta step as a run takes it, before the student's backward or, with the weights of now, after it."""
     meta = MetaStep(engine, All(), [CrossEntropy()], [scene.held_out], lookahead)
+    names = [name for name, _ in scene.student.named_parameters()]
+
+    def run(batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        outputs = scene.student(batch)
+        return outputs, scene.losses(outputs)
 
     def cycle() -> Any:
         meta.taken.zero_()
-        randomness = RandomState.capture(torch.device("cpu"))
-        outputs = scene.student(scene.batch)
-        losses = scene.losses(outputs)
-        influence = meta.influence(scene.student, scene.batch, outputs, scene.losses, scene.weights, randomness)
-        return influence, scene.gradient(losses)
+        gradient: list[Tensor] = []
+        passes = OnePass(scene.batch, run, lambda loss, _: gradient.extend(torch.autograd.grad(loss, scene.parameters)),
+                         torch.device("cpu"))
+        if current:
+            passes.descend(scene.weights)
+        influence = meta.influence(scene.student, scene.batch, lambda: passes.forward()[0], scene.losses, scene.weights,
+                                   passes.randomness, dict(zip(names, gradient, strict=True)) if current else None)
+        if not current:
+            passes.descend(scene.weights)
+        return influence, gradient
 
     return cycle
 
@@ -72,16 +87,16 @@ def plain(scene: Scene) -> Cycle:
 
 def kinds(estimator: str) -> dict[str, Callable[[Scene], Cycle]]:
     """Name -> what makes its cycle."""
-    ahead = estimator == "lookahead"
+    ahead, current = estimator != "no lookahead", estimator == CURRENT
     step = STEP if ahead else None
+    betty = {"Betty, darts": False} | ({} if current else {"Betty, darts, roll back": True})  # rolled back, it takes new weights
     return {
-        REFERENCE: functools.partial(ours, Unrolled(), step),
-        OURS: functools.partial(ours, FiniteDifference(), step),
-        "ours, jvp": functools.partial(ours, Jvp(), step),
-        "higher": functools.partial(with_higher, lookahead=ahead),
-        "TorchOpt": functools.partial(with_torchopt, lookahead=ahead),
-        "Betty, darts": functools.partial(with_betty, lookahead=step, roll_back=False),
-        "Betty, darts, roll back": functools.partial(with_betty, lookahead=step, roll_back=True),
+        REFERENCE: functools.partial(ours, Unrolled(), step, current),
+        OURS: functools.partial(ours, FiniteDifference(), step, current),
+        "ours, jvp": functools.partial(ours, Jvp(), step, current),
+        "higher": functools.partial(with_higher, lookahead=ahead, current=current),
+        "TorchOpt": functools.partial(with_torchopt_by_hand if current else with_torchopt, lookahead=ahead),
+        **{name: functools.partial(with_betty, lookahead=step, roll_back=back) for name, back in betty.items()},
         PLAIN: plain,
     }
 
@@ -129,7 +144,7 @@ def compare(estimator: str, options: argparse.Namespace, memory: bool) -> dict[s
     print(f"\n{estimator:<26}{'seconds':>9}{'x ours':>8}{'(range)':>13}{'target':>8}{'cosine':>10}{'error':>9}"
           f"{'peak MiB':>10}{'activations':>13}{'x ours':>8}{'target':>8}")
     for name in cycles:
-        peer = not name.startswith("ours") and name != PLAIN
+        peer = not name.startswith("ours") and name != PLAIN and estimator in TIMES
         row = f"{name:<26}{statistics.median(seconds[name]):>9.3f}{times[name]['median']:>8.2f}"
         row += f"{times[name]['min']:>7.2f}-{times[name]['max']:<5.2f}{f'>= {TIMES[estimator]}' if peer else '':>8}"
         row += f"{precise[name]['cosine']:>10.6f}{precise[name]['error']:>9.1e}" if name != PLAIN else " " * 19
@@ -141,7 +156,7 @@ def compare(estimator: str, options: argparse.Namespace, memory: bool) -> dict[s
 
 
 def main() -> None:
-    """Print two tables."""
+    """Print a table of each estimator."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--layers", type=int, default=3, help="transformer blocks of the student (1 to 6)")
     parser.add_argument("--batch", type=int, default=32, help="rows of the training batch, and of the held-out one")
@@ -149,7 +164,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5, help="times that all kinds are visited")
     parser.add_argument("--cycles", type=int, default=3, help="timed cycles a visit")
     parser.add_argument("--no-memory", action="store_true", help="time only")
-    parser.add_argument("--memory-of", choices=TIMES, help="print the memory of one estimator's kinds alone")
+    parser.add_argument("--only", nargs="+", choices=ESTIMATORS, default=ESTIMATORS, help="these estimators")
+    parser.add_argument("--memory-of", choices=ESTIMATORS, help="print the memory of one estimator's kinds alone")
     parser.add_argument("--out", type=Path, default=Path("peers_bilevel.json"), help="JSON file to write")
     options = parser.parse_args()
     quiet()
@@ -159,7 +175,7 @@ def main() -> None:
         print(json.dumps(measure(kinds(options.memory_of), options.layers, options.batch, options.length)))
         return
 
-    results = {estimator: compare(estimator, options, not options.no_memory) for estimator in TIMES}
+    results = {estimator: compare(estimator, options, not options.no_memory) for estimator in options.only}
     settings = {k: v for k, v in vars(options).items() if k not in ("out", "memory_of")} | {"step": STEP}
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "higher", "torchopt", "betty-ml")}
     targets = {"times": TIMES, "activations": MEMORY}

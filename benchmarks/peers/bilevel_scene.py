@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from timing import rows, student
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from rwkd_lightning.meta.restriction import without_dropout
 from rwkd_lightning.terms import CrossEntropy, DistillationKL, stack
@@ -40,10 +41,10 @@ class Scene:
         """``(B, 2)``: cross-entropy and distillation of each row of the training batch."""
         return stack([CrossEntropy(), DistillationKL(2.0)], outputs, self.batch)
 
-    def held_out_loss(self, network: nn.Module) -> Tensor:
+    def held_out_loss(self, network: nn.Module, parameters: dict[str, Tensor] | None = None) -> Tensor:
         """Mean cross-entropy on the held-out batch, without dropout, where attention may be fused."""
         with without_dropout(network):
-            outputs = network(self.held_out)
+            outputs = network(self.held_out) if parameters is None else functional_call(network, parameters, (self.held_out,))
         return stack([CrossEntropy()], outputs, self.held_out).sum(1).mean()
 
     def gradient(self, losses: Tensor) -> Sequence[Tensor]:

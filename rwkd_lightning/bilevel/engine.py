@@ -38,6 +38,8 @@ class Problem:
         lookahead: SGD step a of the lookahead; None: v is taken at θ itself, which is another estimator.
         outputs_at: the outputs at θ where they are known already, saving a forward pass; or a function that takes this pass,
             as one that keeps its graph is best taken when the engine's own passes are over (see ``known``).
+        gradient: ∇_θ mean_i Σ_k w_ik·l_ik(θ) over the samples of all ranks, by name, where it is known already: a lookahead along
+            it needs neither a pass nor the graph of one. What is missing in it has none.
     """
 
     parameters: Parameters
@@ -47,6 +49,7 @@ class Problem:
     weights: Tensor
     lookahead: float | None = None
     outputs_at: Outputs | Callable[[], Outputs] | None = None
+    gradient: Parameters | None = None
 
     def known(self) -> Outputs | None:
         """``outputs_at``; where that is a function it takes a pass, with a graph where the caller's mode allows one."""
@@ -104,19 +107,24 @@ def lookahead_parameters(problem: Problem) -> dict[str, Tensor]:
 
     Leaves that require gradients.
     """
-    theta = leaves(problem.parameters)
     if problem.lookahead is None:
-        return theta
+        return leaves(problem.parameters)
+    step = problem.lookahead
+    mean = problem.gradient if problem.gradient is not None else training_gradient(problem)
+    moved = {n: torch.sub(p.detach(), mean[n], alpha=step) if n in mean else p.detach() for n, p in problem.parameters.items()}
+    return {n: p.requires_grad_() for n, p in moved.items()}
+
+
+def training_gradient(problem: Problem) -> dict[str, Tensor]:
+    """∇_θ mean_i Σ_k w_ik l_ik(θ), the mean over the samples of all ranks, by name; without what has none."""
+    theta = leaves(problem.parameters)
     known, at = problem.known(), list(problem.parameters.values())
     kept = known is not None and all(p.requires_grad for p in at) and any(o.requires_grad for o in known.values())
     if known is None or not kept:  # else the graph of the training pass serves, and saves a forward pass
         known, at = problem.outputs(theta), list(theta.values())
     objective = (problem.weights.detach() * problem.terms(known)).sum(1).mean()
     gradients = torch.autograd.grad(objective, at, allow_unused=True, retain_graph=kept)
-    step = problem.lookahead
-    mean = all_reduce_means({n: g for n, g in zip(theta, gradients, strict=True) if g is not None})
-    moved = {n: torch.sub(p.detach(), mean[n], alpha=step) if n in mean else p.detach() for n, p in theta.items()}
-    return {n: p.requires_grad_() for n, p in moved.items()}
+    return all_reduce_means({n: g for n, g in zip(theta, gradients, strict=True) if g is not None})
 
 
 def meta_gradient(problem: Problem) -> dict[str, Tensor]:

@@ -41,7 +41,8 @@ class Restriction(nn.Module, ABC):
     """Builds the view of the student for one meta step."""
 
     needs_pass: bool = True
-    """Whether the engine runs the student on the training batch again; else its outputs from the training pass do."""
+    """Whether the engine runs the student on the training batch again; else its outputs from the training pass do. If it does,
+    θ is some of the student's own parameters, by their names."""
 
     def build(self, student: nn.Module, stream: MetaStream) -> None:
         """Make room for what is kept between steps; called before training, so that a checkpoint finds its buffers."""

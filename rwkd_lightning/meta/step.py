@@ -63,11 +63,15 @@ class MetaStep(nn.Module):
         return progress >= self.start and step % self.every == 0
 
     def influence(self, student: nn.Module, batch: Batch, outputs: Outputs | Callable[[], Outputs],
-                  terms: Callable[[Outputs], Tensor], weights: Tensor, randomness: RandomState) -> Tensor:
+                  terms: Callable[[Outputs], Tensor], weights: Tensor, randomness: RandomState,
+                  gradient: Parameters | None = None) -> Tensor:
         """u ``(B, K)`` for a training batch whose training pass gives ``outputs`` from the state ``randomness``.
 
         ``outputs`` may be a function that takes this pass: a meta step without a lookahead calls it when its own passes are over,
         if at all, so that their memory and that of the training graph are not needed at the same time.
+
+        ``gradient`` is that of the training loss under ``weights``, by the names of the student's parameters, where it is known;
+        only for a θ of such parameters (``Restriction.needs_pass``).
         """
         training_pass = outputs if callable(outputs) else lambda: outputs
         view = self.theta.view(student, batch, training_pass, randomness, self.stream, int(self.taken))
@@ -83,7 +87,7 @@ class MetaStep(nn.Module):
         def known() -> Outputs:
             return {n: o for n, o in training_pass().items() if n != "features"}
 
-        problem = Problem(view.parameters, view.outputs, terms, meta_loss, weights, self.lookahead_lr, known)
+        problem = Problem(view.parameters, view.outputs, terms, meta_loss, weights, self.lookahead_lr, known, gradient)
         influence = self.engine.influence(problem)
         self.taken += 1
         return influence

@@ -71,6 +71,11 @@ class Weighting(nn.Module, ABC):
     """Whether a sample's weights depend on the other samples of its batch, or on what is learned from them in the same step.
     Where they do not, a batch in parts (``accumulate``) goes through once and not twice."""
 
+    reads_influence: bool = True
+    """Whether the influence of a step changes the weights of the same step, φ being what it was. Where it does not, the lookahead
+    along the weights of this φ and the student's step share one backward pass (``meta.weights=current``), and ``losses`` come
+    without a graph after it."""
+
     collapse_remedy: str | None = None
     """What to change if the influence drives all samples to one and the same term; None: the method sets the shares itself."""
 

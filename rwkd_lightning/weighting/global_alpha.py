@@ -20,6 +20,8 @@ class GlobalAlpha(MetaLearned):
         entropy: τ of ``MetaLearned``.
     """
 
+    reads_influence = False
+
     def __init__(self, terms: Sequence[str] = ("ce", "kd"), lr: float = 3e-3, entropy: float = 0.0) -> None:
         super().__init__(lr, entropy)
         self.logits = nn.Parameter(torch.zeros(len(terms)))

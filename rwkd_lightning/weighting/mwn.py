@@ -31,6 +31,7 @@ class MetaWeightNet(MetaLearned):
         UserError: if alpha, beta, hidden or lr is out of range; by ``check``, if the label or the teacher term is missing.
     """
 
+    reads_influence = False
     collapse_remedy = None  # the shares of the terms are α's
 
     def __init__(self, alpha: float = 0.5, beta: float = 1.0, hidden: int = 100, lr: float = 1e-3) -> None:

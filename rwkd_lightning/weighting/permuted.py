@@ -38,6 +38,7 @@ class Permuted(Weighting):
         self.needs_influence = inner.needs_influence
         self.has_memory = inner.has_memory
         self.needs_head = inner.needs_head
+        self.reads_influence = inner.reads_influence
         remedy = inner.collapse_remedy
         self.collapse_remedy = None if remedy is None else remedy.replace("weighting.", "weighting.inner.")
 

@@ -58,6 +58,7 @@ class RWKD(MetaLearned):
         if not 0 <= smoothing < 1:
             raise UserError(f"weighting.smoothing is {smoothing}; give a number from 0 (none) up to, but not including, 1")
         self.evidence = evidence
+        self.reads_influence = evidence > 0
         self.smoothing = smoothing
         self.features = features
         self.gate = Softmax() if gate is None else gate

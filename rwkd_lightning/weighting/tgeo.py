@@ -39,6 +39,7 @@ class TrilateralGeometry(MetaLearned):
             by ``prepare`` without ``teacher_logits``; by ``forward`` and ``own_optimizer`` before ``prepare``.
     """
 
+    reads_influence = False
     means: Tensor
 
     def __init__(self, lr: float = 3e-3, entropy: float = 0.0) -> None:

@@ -67,6 +67,8 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], MetaStep] | None, dict[st
     "rwkd, all": (lambda: RWKD(ClassificationFeatures()), meta(All, FiniteDifference(1e-4, central=True)), {}),
     "rwkd, centred head": (lambda: RWKD(ClassificationFeatures()), meta(functools.partial(Head, True)), {}),
     "rwkd, lookahead": (lambda: RWKD(ClassificationFeatures()), meta(All, lookahead_lr=0.5), {}),
+    "rwkd_plain, one backward": (lambda: RWKD(ClassificationFeatures(), evidence=0.0), meta(All, lookahead_lr=0.5),
+                                 {"updated_weights": "current"}),
     "rwkd, accumulated": (lambda: RWKD(ClassificationFeatures()), meta(HeadWithBank), {"accumulate": 3}),
     "dwa, accumulated": (lambda: DynamicWeightAverage(window=2), None, {"accumulate": 3}),
     "rwkd, hidden": (lambda: RWKD(ClassificationFeatures(), ["ce", "kd", "hidden"]), meta(All), {}),

