@@ -29,7 +29,7 @@ from rwkd_lightning.store import Store
 from rwkd_lightning.topics.corpus import Corpus, split
 from rwkd_lightning.topics.datamodule import TopicDataModule
 from rwkd_lightning.topics.embeddings import embeddings
-from rwkd_lightning.topics.model import TopicModel, load
+from rwkd_lightning.topics.model import Shape, TopicModel, load
 from rwkd_lightning.topics.module import TeacherWords, TopicDistillationModule
 
 log = logging.getLogger(__name__)
@@ -50,11 +50,13 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
              ", ".join(f"{name} {len(rows)}" for name, rows in parts.items()))
     store = Store(Path(config.cache_dir).expanduser(), builds=is_first())
     device = torch.device("cuda" if trainer_options["accelerator"] in ("auto", "gpu") and torch.cuda.is_available() else "cpu")
+    # before the embeddings, which may take long; the width of theirs does not matter here
+    check_reach(terms, weighting, create(config.meta.theta, Restriction), TopicModel(Shape(
+        len(corpus.vocabulary), config.topics, 1, config.pair.student.layers, config.pair.student.bag_of_words)))
     theirs, ours = (embeddings(corpus.texts, corpus.fingerprint(), config.pair[who].encoder, store, device)
                     for who in ("teacher", "student"))
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     student = TopicModel(stages.shape_of(config, "student", corpus, ours))
-    check_reach(terms, weighting, create(config.meta.theta, Restriction), student)
     check_room(folder, 12 * sum(p.numel() * p.element_size() for p in student.parameters()), "runs_dir")
     drawn = torch.get_rng_state()
     teacher = stages.teacher_of(config, corpus, parts, theirs, store, trainer_options, stop)

@@ -10,7 +10,7 @@ from pathlib import Path
 WIDTH = 120
 KEYS = {
     "seed": "of the student, the meta-learner and the order of the samples",
-    "data.path": "local data instead of the task's own source: a GLUE directory, or the tweets' CSV file",
+    "data.path": "local data instead of the task's own source: a GLUE directory, the tweets' CSV file, documents for topics",
     "trainer.max_epochs": "of the student; the teacher's are pair.teacher.epochs",
     "trainer.precision": "32-true or bf16-mixed; the teacher has its own, pair.teacher.precision",
     "cache_dir": "where teachers and their logits are kept for all runs",
@@ -19,6 +19,7 @@ KEYS = {
 EXAMPLES = {
     "the main job": "python train.py",
     "GLUE from a local directory, with another pair": "python train.py task=mrpc data.path=DIR pair=mpnet_to_minilm",
+    "topics of your documents, a line each": "python train.py task=topics data.path=FILE.txt",
     "a sweep of nine runs": "python train.py -m weighting=ce,kd,rwkd seed=0,1,2",
 }
 REST = {

@@ -118,6 +118,9 @@ OPTIONAL: dict[str, Kind] = {
     "task.load.task": TEXT, "task.load.path": or_null(PATH), "task.load.split_seed": SEED,
     "task.load.sizes": or_null(GROUP), "task.load.sizes.*": whole(1, 10**9), "task.load.meta_fraction": number(),
     "task.load.leaderboard": YES_NO,
+    "task.load.text_column": or_null(TEXT), "task.load.label_column": or_null(TEXT), "task.load.min_documents": or_null(COUNT),
+    "task.load.max_share": or_null(number("a number above 0 and up to 1", lambda x: 0 < x <= 1)),
+    "task.load.max_words": or_null(whole(2)), "task.load.documents": or_null(COUNT), "task.load.seed": or_null(SEED),
     "meta.engine.radius": RATE, "meta.engine.central": YES_NO, "meta.theta.centre": YES_NO,
     **{f"{group}.{key}": kind for group in ("weighting", "meta_features", "loss_terms") for key, kind in {
         "*terms": NAMES, "*regression": or_null(YES_NO), "*temperature": RATE, "*lr": RATE, "*hidden.pool": TEXT,
