@@ -32,7 +32,9 @@ def table(metrics: Mapping[str, Any], folder: str) -> str:
 
 def number(value: float | None) -> str:
     """A score; NaN in a fresh result and None in one read back mean that it does not exist."""
-    return "undefined" if value is None or math.isnan(value) else f"{value:.4f}"
+    if value is None or math.isnan(value):
+        return "undefined"
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:.1f}"
 
 
 def columns(rows: list[tuple[str, ...]]) -> list[str]:

@@ -38,16 +38,20 @@ def evaluate(config: DictConfig, loaders: TopicDataModule, teacher_embeddings: T
     scores: dict[str, dict[str, Any]] = {"student": {}, "teacher": {}}
     topics: dict[str, list[dict[str, Any]]] = {}
     for who, model, data in (("student", student, loaders), ("teacher", network, theirs)):
-        words = top_words(model.beta.detach().cpu(), corpus.vocabulary)
-        found = coherence(words, reference)
-        scores[who]["train"] = {"npmi": found["npmi"], "c_v": found["c_v"], "diversity": diversity(words)}
+        by_beta = top_words(model.beta.detach().cpu(), corpus.vocabulary)  # as in the literature
+        words = top_words(model.topic_words().cpu(), corpus.vocabulary)  # as the decoder has them
+        published, found = coherence(by_beta, reference), coherence(words, reference)
+        scores[who]["train"] = {
+            "npmi": published["npmi"], "c_v": published["c_v"], "diversity": diversity(by_beta),
+            "decoder_npmi": found["npmi"], "decoder_c_v": found["c_v"], "decoder_diversity": diversity(words)}
         for part in ("train", "test"):
             if len(parts[part]):
                 theta = latent(model, data, part, device)[2]
                 scores[who].setdefault(part, {}).update(of_part(model, data, part, theta, device))
                 if part == "train":
-                    topics[who] = [{"words": w, "share": float(share), "npmi": npmi, "c_v": c_v} for w, share, npmi, c_v in zip(
-                        words, sizes(theta), found["npmi_per_topic"], found["c_v_per_topic"], strict=True)]
+                    topics[who] = [
+                        {"words": w, "share": float(share), "npmi": npmi, "c_v": c_v, "words_by_beta": b} for w, share, npmi, c_v, b
+                        in zip(words, sizes(theta), found["npmi_per_topic"], found["c_v_per_topic"], by_beta, strict=True)]
     batches = [(theirs.meta_stream[step], loaders.meta_stream[step]) for step in range(5)]
     steps = max(1, fitted.steps)
     cost = {"train_seconds": fitted.train_seconds, "seconds_per_step": fitted.train_seconds / steps, "steps": fitted.steps,

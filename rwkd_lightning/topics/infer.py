@@ -57,8 +57,8 @@ class Student:
                             f"{self.model.shape.embedding}; give the one that it was distilled with")
 
     def words(self, count: int = 10) -> list[list[str]]:
-        """The top words of each topic."""
-        return top_words(self.model.beta.detach().cpu(), self.vocabulary, count)
+        """The top words of each topic, as the decoder has them."""
+        return top_words(self.model.topic_words().cpu(), self.vocabulary, count)
 
     @torch.inference_mode()
     def shares(self, texts: Sequence[str], seed: int = 0) -> Tensor:

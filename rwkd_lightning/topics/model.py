@@ -100,9 +100,16 @@ class TopicModel(nn.Module):
         """The mean of ``SAMPLES`` draws of θ ``(B, K)``, each row a distribution over the topics."""
         return torch.stack([draw(mu, log_var, generator) for _ in range(SAMPLES)]).mean(0)
 
+    @torch.no_grad()
     def topic_words(self) -> Tensor:
-        """softmax(β) ``(K, V)``: the distribution of words of each topic."""
-        return self.beta.detach().softmax(1)
+        """softmax(BN(β_k)) ``(K, V)``, by the running statistics: the words of a document that is all topic k.
+
+        softmax(β) alone, by which topics are read and scored in the literature, is nearly flat: what the decoder says of a topic
+        it says through the normalisation.
+        """
+        normalised: Tensor = nn.functional.batch_norm(self.beta, self.norm_words.running_mean, self.norm_words.running_var,
+                                                      eps=self.norm_words.eps)
+        return normalised.softmax(1)
 
 
 def draw(mu: Tensor, log_var: Tensor, generator: torch.Generator | None = None) -> Tensor:

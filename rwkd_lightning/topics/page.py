@@ -174,7 +174,7 @@ def bold(word: str, yes: bool) -> str:
 
 def percent(share: float) -> str:
     """A share as text."""
-    return f"{100 * share:.1f} %" if share >= 0.001 or share == 0 else "< 0.1 %"
+    return f"{100 * share:.1f}\u00a0%" if share >= 0.001 or share == 0 else "<\u00a00.1\u00a0%"
 
 
 def number_or_dash(value: Any) -> str:
@@ -183,7 +183,7 @@ def number_or_dash(value: Any) -> str:
         return "–"
     if isinstance(value, Integral):
         return f"{int(value):,}"
-    return f"{float(value):.4f}" if isinstance(value, Real) else text(str(value))
+    return f"{float(value):{'.4f' if abs(float(value)) < 100 else '.1f'}}" if isinstance(value, Real) else text(str(value))
 
 
 def shortened(document: str) -> str:

@@ -60,7 +60,8 @@ def test_a_run_leaves_everything_behind(distillation: str, terms: list[str], arg
     result = finished(arguments, folder, f"distillation={distillation}", f"weighting={weighting}")
     assert json.loads((folder / "metrics.json").read_text()) == result
     for who in ("student", "teacher"):
-        assert set(result[who]["train"]) == {"npmi", "c_v", "diversity", "perplexity", "purity", "nmi"}
+        assert set(result[who]["train"]) == {
+            "npmi", "c_v", "diversity", "decoder_npmi", "decoder_c_v", "decoder_diversity", "perplexity", "purity", "nmi"}
         assert set(result[who]["test"]) == {"perplexity", "purity", "nmi"}
         assert len(result["topics"][who]) == 3
         assert sum(topic["share"] for topic in result["topics"][who]) == pytest.approx(1)
@@ -74,9 +75,10 @@ def test_a_run_leaves_everything_behind(distillation: str, terms: list[str], arg
     assert all(sum(row) == pytest.approx(1, abs=1e-5) for row in zip(*(documents[f"topic_{k}"] for k in range(3)), strict=True))
     student = load(folder / "student")
     words = (folder / "student/vocabulary.txt").read_text().split()
-    best = student.beta[0].argmax()
-    assert words[int(best)] == result["topics"]["student"][0]["words"][0] == json.loads(
-        (folder / "topics.json").read_text())["student"][0]["words"][0]
+    first = result["topics"]["student"][0]
+    assert words[int(student.beta[0].argmax())] == first["words_by_beta"][0]
+    assert words[int(student.norm_words(student.beta)[0].argmax())] == first["words"][0]
+    assert json.loads((folder / "topics.json").read_text()) == result["topics"]
     page = (folder / "topics.html").read_text()
     assert all(word in page for topic in result["topics"]["student"] for word in topic["words"])
 
