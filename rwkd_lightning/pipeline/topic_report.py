@@ -49,9 +49,10 @@ def evaluate(config: DictConfig, loaders: TopicDataModule, teacher_embeddings: T
                 theta = latent(model, data, part, device)[2]
                 scores[who].setdefault(part, {}).update(of_part(model, data, part, theta, device))
                 if part == "train":
-                    topics[who] = [
-                        {"words": w, "share": float(share), "npmi": npmi, "c_v": c_v, "words_by_beta": b} for w, share, npmi, c_v, b
-                        in zip(words, sizes(theta), found["npmi_per_topic"], found["c_v_per_topic"], by_beta, strict=True)]
+                    columns = zip(words, sizes(theta).tolist(), found["npmi_per_topic"], found["c_v_per_topic"], by_beta,
+                                  strict=True)
+                    names = ("words", "share", "npmi", "c_v", "words_by_beta")
+                    topics[who] = [dict(zip(names, topic, strict=True)) for topic in columns]
     batches = [(theirs.meta_stream[step], loaders.meta_stream[step]) for step in range(5)]
     steps = max(1, fitted.steps)
     cost = {"train_seconds": fitted.train_seconds, "seconds_per_step": fitted.train_seconds / steps, "steps": fitted.steps,

@@ -82,7 +82,7 @@ def test_words_of_the_corpus_are_text():
     assert '<b onclick="x">' in words and "'\"&amp;" in words and "שלום" in words
     html.encode()
     document = next(line for line in words.splitlines() if "</svg><img" in line)
-    assert document.endswith(" …") and len(document.removeprefix("100.0 % ")) <= 202
+    assert document.endswith(" …") and len(document.removeprefix("100.0\u00a0% ")) <= 202
 
 
 def test_numbers_of_a_card():
