@@ -1,0 +1,107 @@
+"""Topic models side by side: ``python benchmarks/topics.py RUNS``, the folder that runs of task=topics were written to.
+
+Teacher, plain student and every kind of distillation found there, mean and standard deviation over the seeds, and how often a
+method beats the plain student of the same seed. ``--lda CORPUS ...`` adds LDA on the same training documents.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+COLUMNS = ("npmi", "c_v", "diversity", "decoder_npmi", "decoder_c_v", "purity", "nmi")
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    sd = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{sd}"
+
+
+def method_of(metrics: dict[str, Any]) -> str:
+    """What a row is called."""
+    return "student" if metrics["distillation"] == "none" else f"{metrics['weighting']}, {metrics['distillation']}"
+
+
+def read(runs: Path) -> dict[tuple[str, int], dict[str, dict[int, dict[str, Any]]]]:
+    """By corpus and K, then by method, then by seed: scores and cost."""
+    found: dict[tuple[str, int], dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
+    for file in sorted(runs.rglob("metrics.json")):
+        metrics = json.loads(file.read_text())
+        if "topics" not in metrics:
+            continue
+        rows = found[metrics["corpus"], len(metrics["topics"]["student"])]
+        for who, name in (("teacher", "teacher"), ("student", method_of(metrics))):
+            cost = metrics["cost"]
+            row = {**metrics[who]["train"], "test_perplexity": metrics[who].get("test", {}).get("perplexity"),
+                   "parameters": cost[f"{who}_parameters"]}
+            row["seconds"] = cost["train_seconds"] if who == "student" else cost["teacher_seconds"]
+            if who == "student" or row["seconds"] is not None or metrics["seed"] not in rows[name]:
+                rows[name][metrics["seed"]] = row
+    return found
+
+
+def lda(corpora: list[str], topics: list[int], seeds: int) -> None:
+    """Rows of LDA, trained and scored on the training documents of a run with the default split."""
+    import torch
+
+    from rwkd_lightning.topics.baseline import lda_and_shares
+    from rwkd_lightning.topics.corpus import split
+    from rwkd_lightning.topics.load import load_corpus
+    from rwkd_lightning.topics.metrics import clustering, coherence, diversity, top_words
+
+    for path in corpora:
+        corpus = load_corpus(path)
+        train = split(corpus, 0.05, 0.05, 0)["train"]
+        for k in topics:
+            rows: dict[str, list[float]] = defaultdict(list)
+            for seed in range(seeds):
+                start = time.perf_counter()
+                beta, theta = lda_and_shares(corpus.counts[train], k, seed)
+                rows["seconds"].append(time.perf_counter() - start)
+                words = top_words(torch.as_tensor(beta), corpus.vocabulary)
+                scores = coherence(words, [corpus.words[i] for i in train])
+                scores |= {"diversity": diversity(words)}
+                if corpus.labels is not None:
+                    scores |= clustering(corpus.labels[train].tolist(), torch.as_tensor(theta))
+                for name in COLUMNS:
+                    if isinstance(scores.get(name), float):
+                        rows[name].append(scores[name])
+            print(f"| LDA on {corpus.name}, K = {k} ({seeds}) | " + " | ".join(
+                spread(rows[name]) if rows[name] else "" for name in COLUMNS) + f" | | {spread(rows['seconds'])} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("runs", type=Path, nargs="?")
+    parser.add_argument("--lda", nargs="+", default=[], help="corpora")
+    parser.add_argument("--topics", nargs="+", type=int, default=[10])
+    parser.add_argument("--seeds", type=int, default=3, help="of LDA")
+    options = parser.parse_args()
+    for (corpus, k), methods in sorted(read(options.runs).items()) if options.runs else []:
+        print(f"\n{corpus}, K = {k}\n\n| method (seeds) | {' | '.join(COLUMNS)} | test perplexity | parameters | seconds |")
+        print("|---" * (len(COLUMNS) + 4) + "|")
+        for name, by_seed in methods.items():
+            rows = list(by_seed.values())
+            cells = [spread([row[c] for row in rows]) if all(c in row for row in rows) else "" for c in COLUMNS]
+            perplexity = [row["test_perplexity"] for row in rows if row["test_perplexity"] is not None]
+            seconds = [row["seconds"] for row in rows if row["seconds"] is not None]
+            print(f"| {name} ({len(rows)}) | {' | '.join(cells)} | {statistics.mean(perplexity):.0f} | "
+                  f"{rows[0]['parameters']:,} | {f'{statistics.mean(seconds):.0f}' if seconds else ''} |")
+        plain = methods.get("student", {})
+        for name, by_seed in methods.items():
+            shared = sorted(by_seed.keys() & plain.keys())
+            if name != "student" and shared:
+                gains = {c: [by_seed[s][c] - plain[s][c] for s in shared] for c in ("npmi", "c_v", "decoder_npmi")}
+                print(f"{name} minus the plain student, {len(shared)} seeds: " + "; ".join(
+                    f"{c} {spread(values)}, above in {sum(v > 0 for v in values)}" for c, values in gains.items()))
+    lda(options.lda, options.topics, options.seeds)
+
+
+if __name__ == "__main__":
+    main()
