@@ -93,8 +93,9 @@ def measure(turns: int, length: int = LENGTH, classes: int = 3, layers: int = LA
     task = TaskSpec("random", ("text",), tuple(f"c{i}" for i in range(classes)), ("accuracy",), "accuracy", ("validation",))
     stream = HeldOut(REFRESH, length)
     stream.classes = classes
-    steps = Steps(3, BATCH, length)
-    steps.batches = [of_classes(batch, classes) for batch in steps.batches]
+    first, steps = Steps(1, 2, 8), Steps(3, BATCH, length)
+    for some in (first, steps):
+        some.batches = [of_classes(batch, classes) for batch in some.batches]
 
     def build(method: str) -> DistillationModule:
         return module_of(method, load_classifier(MINILM, task, list(range(layers))), terms_of(terms), HELD_OUT, stream)
@@ -107,7 +108,7 @@ def measure(turns: int, length: int = LENGTH, classes: int = 3, layers: int = LA
         train(module, batches, 0, len(batches))
         return sizes()["VmHWM"] - before
 
-    peak("kd", Steps(1, 2, 8))  # what the first step of a process loads and keeps
+    peak("kd", first)  # what the first step of a process loads and keeps
     peaks = {method: peak(method, steps) for method in METHODS}
     modules = {method: build(method) for method in METHODS}
     seconds = in_turns({m: lambda _, m=m: train(modules[m], steps, 0, 3)[1:] for m in METHODS}, turns)

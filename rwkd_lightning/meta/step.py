@@ -76,6 +76,11 @@ class MetaStep(nn.Module):
         training_pass = outputs if callable(outputs) else lambda: outputs
         view = self.theta.view(student, batch, training_pass, randomness, self.stream, int(self.taken))
 
+        strange = set() if gradient is None else set(view.parameters) - {name for name, _ in student.named_parameters()}
+        if strange:
+            raise UserError(f"meta.theta={self.theta!r} has parameters {sorted(strange)[:3]}, which the student does not have by "
+                            "these names, so its lookahead cannot take the student's gradient; use meta.weights=new")
+
         terms_of_loss = [term for term in self.loss_terms if isinstance(term, Term)]
 
         def meta_loss(parameters: Parameters) -> Tensor:

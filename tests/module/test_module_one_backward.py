@@ -206,6 +206,21 @@ def test_weights_that_move_after_all_are_refused(made, rows, fit):
         fit(made(Claims), rows(8, 1))
 
 
+class Renamed(All):
+    """A θ of one's own, under names of its own."""
+
+    def view(self, *arguments):
+        found = super().view(*arguments)
+        found.parameters = {f"my {name}": p for name, p in found.parameters.items()}
+        return found
+
+
+def test_a_theta_by_other_names_is_refused(made, rows, fit):
+    """Prevents a lookahead that stands still, as none of its parameters is found in the gradient."""
+    with pytest.raises(UserError, match="'my body.bias'.*use meta.weights=new"):
+        fit(made(plain, theta=Renamed()), rows(8, 1))
+
+
 @pytest.mark.parametrize("name", [*METHODS, "rwkd", "rwkd with options", "rwkd_online", "l2rw"])
 def test_methods_know_whether_they_read_the_influence(module, rows, fit, name):
     """Prevents a method that takes two backwards without need, and one whose weights move after the only one."""
