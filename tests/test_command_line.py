@@ -179,7 +179,8 @@ def test_options_that_do_not_exist(arguments: list[str], said: str) -> None:
 
 @pytest.mark.parametrize(("arguments", "said"), [
     (["temprature=1"], "temprature is not a key; did you mean temperature? (+temprature=... adds a new one)"),
-    (["data.bath_size=3"], "data.bath_size is not a key; did you mean data.batch_size? (+data.bath_size=... adds a new one)"),
+    (["data.bath_size=3"], "data.bath_size is not a key with data=text; did you mean data.batch_size? (+data.bath_size=... adds "
+                           "a new one)"),
     (["weighting.entropi=1"], "weighting.entropi is not a key with weighting=rwkd; did you mean weighting.entropy?"),
     (["wieghting=kd"], "wieghting is not a key; did you mean weighting?"),
     (["wieghting.lr=1"], "did you mean weighting.lr?"),
@@ -188,7 +189,7 @@ def test_options_that_do_not_exist(arguments: list[str], said: str) -> None:
     (["zzz=3"], "zzz is not a key (+zzz=... adds a new one)"),
     (["trainer.max_epoch=3"], "did you mean trainer.max_epochs? (+trainer.max_epoch=... hands it to lightning.Trainer)"),
     (["trainer.limit_train_batches=3"], "(+trainer.limit_train_batches=... hands it to lightning.Trainer)"),
-    (["data={pth: 3}"], "data.pth is not a key; did you mean data.path?"),
+    (["data={pth: 3}"], "data.pth is not a key with data=text; did you mean data.path?"),
     (["data.path.x=1"], "data.path.x is not a key"),
     (["weighting.alpha=0.3"], "weighting.alpha is not a key with weighting=rwkd; weighting=kd and"),
     (["-m", "weighting=wls,rwkd", "weighting.alpha=0.3,0.5"], "weighting.alpha is not a key with weighting=rwkd;"),

@@ -105,6 +105,7 @@ SYSTEMS: dict[str, dict[str, Kind]] = {
         "pair.student.path": PATH, "pair.student.layers": BLOCKS, "pair.student.new_head": YES_NO,
     },
     "topics": {
+        "task.regression": or_null(YES_NO),
         "topics": whole(2, 10_000), "distillation": one_of("none", "ce", "w2", "full"), "settings": TEXT,
         "data.test_fraction": number("a number from 0 to 0.5", lambda x: 0 <= x <= 0.5), "optimizer.betas": BETAS,
         "pair.teacher.encoder": PATH, "pair.teacher.layers": whole(0, 100), "pair.teacher.bag_of_words": YES_NO,
@@ -121,6 +122,8 @@ OPTIONAL: dict[str, Kind] = {
     "task.load.text_column": or_null(TEXT), "task.load.label_column": or_null(TEXT), "task.load.min_documents": or_null(COUNT),
     "task.load.max_share": or_null(number("a number above 0 and up to 1", lambda x: 0 < x <= 1)),
     "task.load.max_words": or_null(whole(2)), "task.load.documents": or_null(COUNT), "task.load.seed": or_null(SEED),
+    "task.distillations": GROUP, "task.distillations.*": NAMES, "task.published.*.alpha": ALPHA,
+    "task.published.*.temperature": RATE, "task.published.*.layers": whole(0, 100), "task.published*": GROUP,
     "meta.engine.radius": RATE, "meta.engine.central": YES_NO, "meta.theta.centre": YES_NO,
     **{f"{group}.{key}": kind for group in ("weighting", "meta_features", "loss_terms") for key, kind in {
         "*terms": NAMES, "*regression": or_null(YES_NO), "*temperature": RATE, "*lr": RATE, "*hidden.pool": TEXT,
@@ -176,9 +179,12 @@ def unpublished(config: DictConfig) -> str:
 
 
 def kind_of(key: str) -> Kind:
-    """What the value of a key may be."""
+    """What the value of a key may be, in one system or another."""
     if key.startswith("loss_terms.") and key.count(".") == 1:
         return GROUP
+    kinds = [system[key] for system in SYSTEMS.values() if key in system]
+    if kinds:
+        return kinds[0] if len(kinds) == 1 else either(*kinds)
     return NEEDED.get(key) or next((kind for name, kind in OPTIONAL.items() if fnmatchcase(key, name)), ANY)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from rwkd_lightning.errors import UserError
 from rwkd_lightning.terms.base import at_least_float32
 from rwkd_lightning.weighting.base import Step
 
@@ -12,9 +15,21 @@ from rwkd_lightning.weighting.base import Step
 class TopicFeatures(nn.Module):
     """log1p of the document's length and of its negative log-likelihood per word, the same for the divergence from the prior, and
     of student and, where the batch has it, teacher the entropy of θ, with their inner product: ``(B, 6)``; 0 without a teacher.
+
+    Args:
+        terms: names of the loss terms.
+
+    Raises:
+        UserError: if they are not those of a topic model.
     """
 
     width = 6
+
+    def __init__(self, terms: Sequence[str]) -> None:
+        super().__init__()
+        if "reconstruction" not in terms:
+            raise UserError("meta_features: TopicFeatures reads the reconstruction of documents, and "
+                            f"terms={list(terms)} has none; leave meta_features out for another task, or add the term")
 
     @torch.no_grad()
     def forward(self, step: Step) -> Tensor:

@@ -77,7 +77,7 @@ def test_weights_in_row_groups(make_data, tokenizer, tmp_path, monkeypatch):
     for name in ("weights", "losses", "influence"):
         getattr(ledger, name).copy_(torch.randn(45, 2))
     monkeypatch.setattr(artefacts, "ROW_GROUP", 10)
-    columns = artefacts.write_weights(tmp_path / "weights.parquet", ledger, loaders)
+    columns = artefacts.write_weights(tmp_path / "weights.parquet", ledger, loaders, artefacts.teacher_ce(loaders))
     assert pyarrow.parquet.read_metadata(tmp_path / "weights.parquet").num_row_groups == 5
     found = pyarrow.parquet.read_table(tmp_path / "weights.parquet")
     labels = loaders.train_labels

@@ -184,8 +184,7 @@ def prepare(config: DictConfig) -> None:
         label_noise=config.data.label_noise, meta_noise=config.data.meta_noise, num_workers=config.data.num_workers)
     len(loaders.encoded("train")), loaders.train_dataloader()
     parts.create(config.meta.engine, Engine), parts.create(config.meta.theta, Restriction)
-    if weighting.needs_influence:
-        parts.meta_of(config, loaders)
+    parts.meta_of(config, weighting, loaders.meta_stream)
     optimizer = adamw(nn.Linear(2, 2), config.optimizer.lr, config.optimizer.weight_decay)
     linear_schedule(optimizer, 10, config.optimizer.warmup)
 

@@ -65,7 +65,7 @@ test_files.__doc__ = "Prevents: code that a file brings, weights that no file ha
 def test_another_reading_of_the_tweets_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prevents: examples that are accepted whatever is loaded."""
     read = product_tweets._read
-    monkeypatch.setattr(product_tweets, "_read", lambda file: [row._replace(text=row.text[1:]) for row in read(file)])
+    monkeypatch.setattr(product_tweets, "_read", lambda *where: [row._replace(text=row.text[1:]) for row in read(*where)])
     with pytest.raises(AssertionError, match="was loaded"):
         tweets.check([])
 
@@ -190,10 +190,13 @@ def test_a_name_cannot_lead_out_of_the_runs() -> None:
 def test_every_shipped_value_is_allowed_and_every_key_known() -> None:
     """Prevents: a key that is added to the configs and never checked, a row for one that is gone."""
     found = configs.shipped(()) | configs.shipped(("task=mrpc", "meta=all", "meta_features=history", "weighting=permuted"))
-    for key, value in found.items():
+    of_topics = configs.shipped(("task=topics",))
+    for key, value in (*found.items(), *of_topics.items()):
         values.check_value(key, value, values.kind_of(key))
-    assert sorted(set(values.NEEDED) - set(found)) == []
-    for group in ("weighting", "meta_features", "meta/engine", "meta", "trainer", "optimizer"):
+    assert sorted({*values.NEEDED, *values.SYSTEMS["text"]} - set(found)) == []
+    assert sorted({*values.NEEDED, *values.SYSTEMS["topics"]} - set(of_topics)) == []
+    found = of_topics | found
+    for group in ("weighting", "meta_features", "meta/engine", "meta", "trainer", "optimizer", "data"):
         for file in sorted((configs.CONF / group).glob("*.yaml")):
             written: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
             is_global = "@package _global_" in file.read_text()
