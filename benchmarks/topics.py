@@ -25,7 +25,8 @@ def spread(values: list[float]) -> str:
 
 def method_of(metrics: dict[str, Any]) -> str:
     """What a row is called."""
-    return "student" if metrics["distillation"] == "none" else f"{metrics['weighting']}, {metrics['distillation']}"
+    normalised = " normalised" if metrics.get("normalised") else ""
+    return "student" if metrics["distillation"] == "none" else f"{metrics['weighting']}, {metrics['distillation']}{normalised}"
 
 
 def read(runs: Path) -> dict[tuple[str, int], dict[str, dict[int, dict[str, Any]]]]:

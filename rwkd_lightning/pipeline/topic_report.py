@@ -61,8 +61,8 @@ def evaluate(config: DictConfig, loaders: TopicDataModule, teacher_embeddings: T
             "teacher_seconds": teacher.train_seconds, "teacher_bytes": teacher.bytes,
             "speed_up": speed_ratio(network, student, batches, device)}  # without the sentence encoders
     return {"task": f"topics ({corpus.name}, {config.topics})", "weighting": config.weighting_name, "seed": config.seed,
-            "metric": "npmi", "corpus": corpus.name, "distillation": config.distillation, "checkpoint": fitted.checkpoint,
-            **scores, "topics": topics, "cost": cost}
+            "metric": "npmi", "corpus": corpus.name, "distillation": config.distillation,
+            "normalised": config.pair.teacher.normalised, "checkpoint": fitted.checkpoint, **scores, "topics": topics, "cost": cost}
 
 
 def of_part(model: TopicModel, data: TopicDataModule, part: str, theta: Tensor, device: torch.device) -> dict[str, float]:

@@ -72,8 +72,8 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     weighting.prepare({"labels": loaders.train_labels, **loaders.rows("train").extras})
     module = TopicDistillationModule(
         student, terms, weighting, functools.partial(adam, lr=config.optimizer.lr, betas=tuple(config.optimizer.betas)),
-        loaders.train_size, meta=meta_of(config, weighting, loaders.meta_stream), teacher=TeacherWords(network),
-        **loop_of(config))
+        loaders.train_size, meta=meta_of(config, weighting, loaders.meta_stream),
+        teacher=TeacherWords(network, config.pair.teacher.normalised), **loop_of(config))
     fitted = distil(config, folder, module, loaders, trainer_options, stop, force, module.MONITOR)
     if not is_first():
         return {}

@@ -109,6 +109,7 @@ SYSTEMS: dict[str, dict[str, Kind]] = {
         "topics": whole(2, 10_000), "distillation": one_of("none", "ce", "w2", "full"), "settings": TEXT,
         "data.test_fraction": number("a number from 0 to 0.5", lambda x: 0 <= x <= 0.5), "optimizer.betas": BETAS,
         "pair.teacher.encoder": PATH, "pair.teacher.layers": whole(0, 100), "pair.teacher.bag_of_words": YES_NO,
+        "pair.teacher.normalised": YES_NO,
         "pair.teacher.betas": BETAS, "pair.student.encoder": PATH, "pair.student.layers": whole(0, 100),
         "pair.student.bag_of_words": YES_NO,
     },

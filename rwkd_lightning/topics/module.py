@@ -36,16 +36,20 @@ class TopicDistillationModule(DistillationModule):
 class TeacherWords(nn.Module):
     """A frozen teacher's distribution of words, from what is cached of it: ``teacher_theta`` ``(B, K)`` to ``logits`` ``(B, V)``.
 
-    These are θβ without batch normalisation, as in the released code.
+    Args:
+        teacher: the trained model.
+        normalised: False: θβ without batch normalisation, as in the released code, whose softmax is nearly flat; True: BN(θβ) by
+            the running statistics, what the teacher itself says.
     """
 
-    def __init__(self, teacher: TopicModel) -> None:
+    def __init__(self, teacher: TopicModel, normalised: bool = False) -> None:
         super().__init__()
         self.register_buffer("beta", teacher.beta.detach().clone())
+        self.norm = teacher.norm_words if normalised else nn.Identity()
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         beta: Any = self.beta
-        return {"logits": batch["teacher_theta"] @ beta}
+        return {"logits": self.norm(batch["teacher_theta"] @ beta)}
 
 
 @torch.no_grad()

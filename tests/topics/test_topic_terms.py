@@ -77,6 +77,18 @@ def batch_of(rows: int = B, seed: int = 6) -> dict[str, Tensor]:
             "teacher_theta": random(rows, K, seed=seed + 3).softmax(1)}
 
 
+def test_the_teachers_words_with_and_without_normalisation() -> None:
+    """Prevents: soft labels that are flat where the teacher's own were asked for, or normalised by a batch."""
+    teacher, batch = model(), batch_of()
+    with torch.no_grad():
+        teacher.norm_words.running_mean.copy_(random(V, seed=11))  # type: ignore[union-attr, operator]
+        teacher.norm_words.running_var.copy_(random(V, seed=12).exp())  # type: ignore[union-attr, operator]
+    plain = batch["teacher_theta"] @ teacher.beta
+    torch.testing.assert_close(TeacherWords(teacher)(batch)["logits"], plain)
+    normalised = (plain - random(V, seed=11)) / (random(V, seed=12).exp() + 1e-5).sqrt()
+    torch.testing.assert_close(TeacherWords(teacher.eval(), normalised=True)(batch)["logits"], normalised)
+
+
 def test_the_whole_loss_of_a_step_against_a_plain_implementation() -> None:
     """Prevents: an activation, a normalisation or a softmax left out between the embedding and the words.
 
