@@ -62,7 +62,8 @@ def evaluate(config: DictConfig, loaders: TopicDataModule, teacher_embeddings: T
             "speed_up": speed_ratio(network, student, batches, device)}  # without the sentence encoders
     return {"task": f"topics ({corpus.name}, {config.topics})", "weighting": config.weighting_name, "seed": config.seed,
             "metric": "npmi", "corpus": corpus.name, "distillation": config.distillation,
-            "normalised": config.pair.teacher.normalised, "checkpoint": fitted.checkpoint, **scores, "topics": topics, "cost": cost}
+            "normalised": config.pair.teacher.normalised, "checkpoint": fitted.checkpoint, **scores, "topics": topics,
+            "cost": cost}
 
 
 def of_part(model: TopicModel, data: TopicDataModule, part: str, theta: Tensor, device: torch.device) -> dict[str, float]:
