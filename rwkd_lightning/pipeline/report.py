@@ -13,7 +13,7 @@ def table(metrics: Mapping[str, Any], folder: str) -> str:
     rows = [(f"{split} {name}", number(metrics["teacher"][split][name]), number(value))
             for split, scores in metrics["student"].items() for name, value in scores.items()]
     rows += [
-        ("parameters", f"{cost['teacher_parameters'] / 1e6:.1f} M", f"{cost['student_parameters'] / 1e6:.1f} M"),
+        ("parameters", *(f"{n / 1e6:.{1 if n >= 1e7 else 2}f} M" for n in (cost["teacher_parameters"], cost["student_parameters"]))),
         ("size on disk", f"{cost['teacher_bytes'] / 2**20:.0f} MiB", f"{cost['student_bytes'] / 2**20:.0f} MiB"),
         ("speed at inference", "1.0 x", f"{cost['speed_up']:.1f} x"),
         ("training", "from cache" if cost["teacher_seconds"] is None else f"{cost['teacher_seconds']:.0f} s",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ def coherence(topics: Sequence[Sequence[str]], documents: Sequence[Sequence[str]
     Raises:
         UserError: if no topic is defined, or there are fewer than two documents.
     """
+    logging.getLogger("gensim").setLevel(logging.WARNING)  # it tells of every document that it counts
     reference = [list(document) for document in documents if document]
     dictionary = needed("gensim.corpora").Dictionary(reference)
     known = [[word for word in topic if word in dictionary.token2id] for topic in topics]
