@@ -13,7 +13,7 @@ def table(metrics: Mapping[str, Any], folder: str) -> str:
     rows = [(f"{split} {name}", number(metrics["teacher"][split][name]), number(value))
             for split, scores in metrics["student"].items() for name, value in scores.items()]
     rows += [
-        ("parameters", *(f"{n / 1e6:.{1 if n >= 1e7 else 2}f} M" for n in (cost["teacher_parameters"], cost["student_parameters"]))),
+        ("parameters", millions(cost["teacher_parameters"]), millions(cost["student_parameters"])),
         ("size on disk", f"{cost['teacher_bytes'] / 2**20:.0f} MiB", f"{cost['student_bytes'] / 2**20:.0f} MiB"),
         ("speed at inference", "1.0 x", f"{cost['speed_up']:.1f} x"),
         ("training", "from cache" if cost["teacher_seconds"] is None else f"{cost['teacher_seconds']:.0f} s",
@@ -28,6 +28,11 @@ def table(metrics: Mapping[str, Any], folder: str) -> str:
         lines += ["", "topics of the student, with their share of the documents"] if k == 0 else []
         lines.append(f"{k:3d} {topic['share']:6.1%}  {' '.join(topic['words'])}")
     return "\n".join([*lines, "", f"results in {folder}"])
+
+
+def millions(count: int) -> str:
+    """A number of parameters."""
+    return f"{count / 1e6:.1f} M" if count >= 1e7 else f"{count / 1e6:.2f} M"
 
 
 def number(value: float | None) -> str:
