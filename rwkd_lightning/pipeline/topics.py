@@ -13,7 +13,7 @@ import lightning
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from rwkd_lightning.combinations import check_reach
+from rwkd_lightning.combinations import check_parts, check_reach
 from rwkd_lightning.disk import check_room
 from rwkd_lightning.meta import Restriction
 from rwkd_lightning.optim import adam
@@ -26,11 +26,13 @@ from rwkd_lightning.pipeline.report import table
 from rwkd_lightning.pipeline.stopping import Stop
 from rwkd_lightning.pipeline.topic_report import evaluate, write_topics
 from rwkd_lightning.store import Store
+from rwkd_lightning.terms import Term
 from rwkd_lightning.topics.corpus import Corpus, split
-from rwkd_lightning.topics.datamodule import TopicDataModule
+from rwkd_lightning.topics.datamodule import TopicDataModule, check_batches
 from rwkd_lightning.topics.embeddings import embeddings
 from rwkd_lightning.topics.model import Shape, TopicModel, load
 from rwkd_lightning.topics.module import TeacherWords, TopicDistillationModule
+from rwkd_lightning.weighting import Weighting
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +52,7 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
              ", ".join(f"{name} {len(rows)}" for name, rows in parts.items()))
     store = Store(Path(config.cache_dir).expanduser(), builds=is_first())
     device = torch.device("cuda" if trainer_options["accelerator"] in ("auto", "gpu") and torch.cuda.is_available() else "cpu")
-    # before the embeddings, which may take long; the width of theirs does not matter here
-    check_reach(terms, weighting, create(config.meta.theta, Restriction), TopicModel(Shape(
-        len(corpus.vocabulary), config.topics, 1, config.pair.student.layers, config.pair.student.bag_of_words)))
+    check_early(config, corpus, len(parts["train"]), terms, weighting)
     theirs, ours = (embeddings(corpus.texts, corpus.fingerprint(), config.pair[who].encoder, store, device)
                     for who in ("teacher", "student"))
     lightning.seed_everything(config.seed, workers=True, verbose=False)
@@ -85,3 +85,13 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     print(f"\n{table(result, str(folder))}")
     return result
+
+
+def check_early(config: DictConfig, corpus: Corpus, documents: int, terms: list[Term], weighting: Weighting) -> None:
+    """Raise UserError for what would be found after the embeddings and the teacher, which may take long."""
+    check_batches(documents, config.data.batch_size)
+    check_batches(documents, config.pair.teacher.batch_size, "pair.teacher.batch_size")
+    student = TopicModel(Shape(len(corpus.vocabulary), config.topics, 1, config.pair.student.layers,
+                               config.pair.student.bag_of_words))  # the width of the embeddings does not matter here
+    check_reach(terms, weighting, create(config.meta.theta, Restriction), student)
+    check_parts(student, config.trainer.accumulate)

@@ -48,6 +48,13 @@ def put_together(items: Sequence[Mapping[str, Any]]) -> Batch:
     return documents.batch([item["place"] for item in items])
 
 
+def check_batches(documents: int, batch_size: int, setting: str = "data.batch_size") -> None:
+    """Raise UserError for a batch size that leaves one document alone: batch normalisation cannot tell the spread of one."""
+    if batch_size < 2 or documents % batch_size == 1:
+        raise UserError(f"{setting}={batch_size} leaves one document of {documents} alone in a batch, and batch "
+                        f"normalisation needs two; use {setting}={batch_size + 1}")
+
+
 class TopicDataModule(ResumableDataModule):
     """Loaders of a corpus that is cut into train, meta and, where it has one, test.
 
@@ -61,17 +68,14 @@ class TopicDataModule(ResumableDataModule):
         num_workers: of the loaders.
 
     Raises:
-        UserError: for a batch size that leaves a batch of one document, of which batch normalisation cannot tell the spread.
+        UserError: as ``check_batches``.
     """
 
     def __init__(self, corpus: Corpus, parts: Mapping[str, np.ndarray], embeddings: Tensor,
                  states: Mapping[str, Tensor] | None = None, *, batch_size: int = 64, eval_batch_size: int = 256,
                  meta_batch_size: int = 64, seed: int = 0, num_workers: int = 0) -> None:
         super().__init__()
-        size = len(parts["train"])
-        if batch_size < 2 or size % batch_size == 1:
-            raise UserError(f"data.batch_size={batch_size} leaves one document of {size} alone in a batch, and batch "
-                            f"normalisation needs two; use data.batch_size={batch_size + 1}")
+        check_batches(len(parts["train"]), batch_size)
         self.corpus, self.collator, self.seed, self.num_workers = corpus, put_together, seed, num_workers
         self.batch_size, self.eval_batch_size, self.meta_batch_size = batch_size, eval_batch_size, meta_batch_size
         self.documents = {name: Documents(corpus, rows, embeddings, states or {}) for name, rows in parts.items()}

@@ -150,7 +150,7 @@ def test_the_command_line_and_new_documents(arguments: list[str], octis: Path, t
     (["data.batch_size=71"], "data.batch_size=72"),
     (["meta=bank"], "meta"),
     (["meta_features=standard", "weighting=rwkd"], "meta_features"),
-    (["terms=[ce]"], "not known"),
+    (["terms=[prior_kl,reconstruction,ce]"], "not known"),
     (["distillation=none", "weighting=kd"], "no teacher term"),
     (["distillation=half"], "distillation"),
     (["trainer.accumulate=2"], "trainer.accumulate"),
