@@ -14,7 +14,7 @@ def table(metrics: Mapping[str, Any], folder: str) -> str:
             for split, scores in metrics["student"].items() for name, value in scores.items()]
     rows += [
         ("parameters", millions(cost["teacher_parameters"]), millions(cost["student_parameters"])),
-        ("size on disk", f"{cost['teacher_bytes'] / 2**20:.0f} MiB", f"{cost['student_bytes'] / 2**20:.0f} MiB"),
+        ("size on disk", mebibytes(cost["teacher_bytes"]), mebibytes(cost["student_bytes"])),
         ("speed at inference", "1.0 x", f"{cost['speed_up']:.1f} x"),
         ("training", "from cache" if cost["teacher_seconds"] is None else f"{cost['teacher_seconds']:.0f} s",
          f"{cost['train_seconds']:.0f} s"),
@@ -33,6 +33,11 @@ def table(metrics: Mapping[str, Any], folder: str) -> str:
 def millions(count: int) -> str:
     """A number of parameters."""
     return f"{count / 1e6:.1f} M" if count >= 1e7 else f"{count / 1e6:.2f} M"
+
+
+def mebibytes(count: int) -> str:
+    """A size on disk."""
+    return f"{count / 2**20:.0f} MiB" if count >= 10 * 2**20 else f"{count / 2**20:.1f} MiB"
 
 
 def number(value: float | None) -> str:
