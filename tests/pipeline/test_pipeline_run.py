@@ -239,18 +239,18 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(
     from rwkd_lightning.module import DistillationModule
 
     whole = finished(arguments, tmp_path / "whole", "data.teacher_noise=0.4")
-    original = DistillationModule.log_step
+    original = DistillationModule.finish
 
     def failing(self: DistillationModule, *args: Any) -> None:
         original(self, *args)
         if self.meta is not None and self.global_step == 6:  # in the second epoch of the student
             raise RuntimeError("power cut")
 
-    monkeypatch.setattr(DistillationModule, "log_step", failing)
+    monkeypatch.setattr(DistillationModule, "finish", failing)
     with pytest.raises(RuntimeError, match="power cut"):
         finished(arguments, tmp_path / "cut", "data.teacher_noise=0.4")
     assert not (tmp_path / "cut/metrics.json").exists()
-    monkeypatch.setattr(DistillationModule, "log_step", original)
+    monkeypatch.setattr(DistillationModule, "finish", original)
     resumed = finished(arguments, tmp_path / "cut", "data.teacher_noise=0.4")
     assert resumed["cost"]["steps"] == whole["cost"]["steps"] and resumed["student"] == whole["student"]
     tables = [pyarrow.parquet.read_table(tmp_path / name / "weights.parquet") for name in ("whole", "cut")]
