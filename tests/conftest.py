@@ -2,6 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # those about unreachable hubs would wait for retries
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two tests run at a time
@@ -10,3 +13,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two tests run at a time
 ROOT = Path(__file__).parents[1]
 MODULES = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in sorted((ROOT / "rwkd_lightning").rglob("*.py"))]
 os.environ["PYTHONWARNINGS"] = ",".join(f"error:::{name.removesuffix('.__init__')}" for name in ["__main__", *MODULES])
+
+
+@pytest.fixture
+def last(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
+    """The last checkpoint of each finished training of a student, by the name of its folder."""
+    from rwkd_lightning.pipeline import distil as stages
+    from rwkd_lightning.pipeline.checkpoints import AtomicCheckpointIO, newest
+
+    found: dict[str, dict[str, Any]] = {}
+    real = stages.fit
+
+    def fit(module: Any, data: Any, folder: Path, *rest: Any, **options: Any) -> Any:
+        fitted = real(module, data, folder, *rest, **options)
+        path = newest(folder / "checkpoints")
+        assert path is not None
+        found[folder.name] = AtomicCheckpointIO().load_checkpoint(path)
+        return fitted
+
+    monkeypatch.setattr(stages, "fit", fit)
+    return found

@@ -12,8 +12,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from rwkd_lightning.pipeline import distil as stages
-from rwkd_lightning.pipeline.checkpoints import AtomicCheckpointIO, Checkpoints, newest
+from rwkd_lightning.pipeline.checkpoints import Checkpoints
 from tests.pipeline.test_pipeline_run import METHODS, finished
 from tests.pipeline.tiny import overrides
 
@@ -35,23 +34,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(tweets: Path, backbone: Path, tmp_path: Path, cache: Path) -> list[str]:
     """As elsewhere, with the shared cache."""
     return [*overrides(tweets, backbone, tmp_path), f"cache_dir={cache}"]
-
-
-@pytest.fixture
-def last(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
-    """The last checkpoint of each finished training of a student, by the name of its folder."""
-    found: dict[str, dict[str, Any]] = {}
-    real = stages.fit
-
-    def fit(module: Any, data: Any, folder: Path, *rest: Any, **options: Any) -> Any:
-        fitted = real(module, data, folder, *rest, **options)
-        path = newest(folder / "checkpoints")
-        assert path is not None
-        found[folder.name] = AtomicCheckpointIO().load_checkpoint(path)
-        return fitted
-
-    monkeypatch.setattr(stages, "fit", fit)
-    return found
 
 
 @contextlib.contextmanager

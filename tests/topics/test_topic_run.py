@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline import distil as stages
 from rwkd_lightning.topics.infer import Student, main
 from rwkd_lightning.topics.model import load
 from tests.pipeline.test_pipeline_run import METHODS, ROOT, finished
@@ -81,25 +80,6 @@ def test_a_run_leaves_everything_behind(distillation: str, terms: list[str], arg
     assert json.loads((folder / "topics.json").read_text()) == result["topics"]
     page = (folder / "topics.html").read_text()
     assert all(word in page for topic in result["topics"]["student"] for word in topic["words"])
-
-
-@pytest.fixture
-def last(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
-    """The last checkpoint of each finished training of a student, by the name of its folder."""
-    from rwkd_lightning.pipeline.checkpoints import AtomicCheckpointIO, newest
-
-    found: dict[str, dict[str, Any]] = {}
-    real = stages.fit
-
-    def fit(module: Any, data: Any, folder: Path, *rest: Any, **options: Any) -> Any:
-        fitted = real(module, data, folder, *rest, **options)
-        path = newest(folder / "checkpoints")
-        assert path is not None
-        found[folder.name] = AtomicCheckpointIO().load_checkpoint(path)
-        return fitted
-
-    monkeypatch.setattr(stages, "fit", fit)
-    return found
 
 
 def test_an_interrupted_run_ends_as_the_whole_one(arguments: list[str], tmp_path: Path, last: dict[str, dict[str, Any]]) -> None:
