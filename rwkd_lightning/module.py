@@ -252,7 +252,7 @@ class DistillationModule(lightning.LightningModule):
         if self.weighting.needs_influence:
             self.sound_alarm(weights)
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (every and self.global_step % every == 0) or self.trainer.is_last_batch:  # Lightning is slow at it, and no other is kept
+        if (every and self.global_step % every == 0) or self.trainer.is_last_batch:  # no other is kept, and logging is slow
             self.log_step(losses, weights)
 
     def log_step(self, losses: Tensor, weights: Tensor) -> None:
