@@ -21,9 +21,8 @@ from rwkd_lightning.module import DistillationModule
 from rwkd_lightning.pipeline.checkpoints import AtomicCheckpointIO, written
 from rwkd_lightning.pipeline.stopping import Stop
 from tests.pipeline.test_pipeline_run import ROOT, finished
-from tests.pipeline.test_resume import check_same, last, power_cut
+from tests.pipeline.test_resume import check_same, power_cut
 
-__all__ = ["last"]  # the fixture
 LONG = ["trainer.max_epochs=400", "checkpoint.steps=1"]
 
 
