@@ -24,9 +24,12 @@ def spread(values: list[float]) -> str:
 
 
 def method_of(metrics: dict[str, Any]) -> str:
-    """What a row is called."""
-    normalised = " normalised" if metrics.get("normalised") else ""
-    return "student" if metrics["distillation"] == "none" else f"{metrics['weighting']}, {metrics['distillation']}{normalised}"
+    """What a row is called; with the share of the steps that took a meta step, where any did."""
+    if metrics["distillation"] == "none":
+        return "student"
+    cost = metrics["cost"]
+    often = f", a meta step in {cost['meta_steps'] / cost['steps']:.0%}" if cost["meta_steps"] else ""
+    return f"{metrics['weighting']}, {metrics['distillation']}{' normalised' if metrics.get('normalised') else ''}{often}"
 
 
 def read(runs: Path) -> dict[tuple[str, int], dict[str, dict[int, dict[str, Any]]]]:

@@ -10,7 +10,8 @@ from torch.func import functional_call
 from rwkd_lightning.bilevel import RandomState
 from rwkd_lightning.bilevel.engine import Outputs, Parameters
 from rwkd_lightning.distributed import share
-from rwkd_lightning.meta.restriction import Batch, MetaStream, Restriction, View, to_device, without_dropout, without_statistics
+from rwkd_lightning.errors import UserError
+from rwkd_lightning.meta.restriction import Batch, MetaStream, Restriction, View, for_held_out, to_device, without_statistics
 
 
 class All(Restriction):
@@ -35,7 +36,7 @@ class All(Restriction):
             return {n: o for n, o in result.items() if n != "features"}
 
         def meta_outputs(parameters: Parameters) -> tuple[Outputs, Batch]:
-            with randomness.replay(), without_dropout(student):  # replayed for a model that draws in evaluation too
+            with randomness.replay(), for_held_out(student):  # replayed for a model that draws in evaluation too
                 return functional_call(student, {**fixed, **parameters}, (meta_batch,)), meta_batch
 
         return View(theta, train_outputs, meta_outputs)
@@ -45,7 +46,15 @@ class All(Restriction):
 
 
 class LastBlock(All):
-    """θ is the last transformer block and what follows it; the blocks below run without a graph."""
+    """θ is the last transformer block and what follows it; the blocks below run without a graph.
+
+    Raises:
+        UserError: by ``build``, for a student without blocks.
+    """
+
+    def build(self, student: nn.Module, stream: MetaStream) -> None:
+        if not hasattr(student, "block_names"):
+            raise UserError(f"meta=last_block: this student ({type(student).__name__}) has no blocks; use meta=all")
 
     def names(self, student: nn.Module) -> list[str]:
         names: list[str] = student.block_names()  # type: ignore[operator]

@@ -51,8 +51,8 @@ def put_together(items: Sequence[Mapping[str, Any]]) -> Batch:
 def check_batches(documents: int, batch_size: int, setting: str = "data.batch_size") -> None:
     """Raise UserError for a batch size that leaves one document alone: batch normalisation cannot tell the spread of one."""
     if batch_size < 2 or documents % batch_size == 1:
-        raise UserError(f"{setting}={batch_size} leaves one document of {documents} alone in a batch, and batch "
-                        f"normalisation needs two; use {setting}={batch_size + 1}")
+        raise UserError(f"{setting}={batch_size} leaves one document{f' of {documents}' * bool(documents)} alone in a batch, and "
+                        f"batch normalisation needs two; use {setting}={batch_size + 1}")
 
 
 class TopicDataModule(ResumableDataModule):
@@ -76,6 +76,7 @@ class TopicDataModule(ResumableDataModule):
                  meta_batch_size: int = 64, seed: int = 0, num_workers: int = 0) -> None:
         super().__init__()
         check_batches(len(parts["train"]), batch_size)
+        check_batches(0, meta_batch_size, "meta.batch_size")
         self.corpus, self.collator, self.seed, self.num_workers = corpus, put_together, seed, num_workers
         self.batch_size, self.eval_batch_size, self.meta_batch_size = batch_size, eval_batch_size, meta_batch_size
         self.documents = {name: Documents(corpus, rows, embeddings, states or {}) for name, rows in parts.items()}

@@ -119,3 +119,22 @@ def test_the_meta_step_leaves_the_running_statistics() -> None:
     assert found.isfinite().all() and found.abs().max() > 0
     for name, buffer in plain.named_buffers():
         torch.testing.assert_close(dict(after.named_buffers())[name], buffer, msg=name)
+
+
+def test_the_held_out_loss_knows_what_batch_normalisation_undoes() -> None:
+    """Prevents: a v that points along a scale of the weights, which the training pass normalises away and evaluation does not."""
+    student, batch = model().train(), batch_of()
+    randomness = RandomState.capture(torch.device("cpu"))
+    view = All().view(student, batch, lambda: student(batch), randomness, Stream(), 0)
+    before, _ = view.meta_outputs(view.parameters)
+    scaled = {n: 3 * p if n.startswith(("to_mu", "to_log_var", "beta")) else p for n, p in view.parameters.items()}
+    after, _ = view.meta_outputs(scaled)
+    for name in ("mu", "log_var", "logits"):
+        assert before[name].std() > 0.1
+        torch.testing.assert_close(after[name], before[name], rtol=1e-2, atol=1e-2)  # but for the epsilon of the variance
+    mu, log_var = (student.to_mu, student.to_log_var)
+    x = torch.nn.functional.softplus(student.adapt(Stream()[0]["embeddings"]))  # without dropout, by the batch's own statistics
+    for name, layer in (("mu", mu), ("log_var", log_var)):
+        y = layer(x)
+        torch.testing.assert_close(before[name], (y - y.mean(0)) / (y.var(0, correction=0) + 1e-5).sqrt())
+    assert student.training and student.norm_mu.track_running_stats
