@@ -28,7 +28,7 @@ UNFIT = {"oracle": "oracle", "wls": "'ce' is not known", "teacher_confidence": "
 def arguments(octis: Path, encoder: Path, tmp_path: Path) -> list[str]:
     return ["task=topics", f"data.path={octis}", f"pair.teacher.encoder={encoder}", f"pair.student.encoder={encoder}", "topics=3",
             "alpha=0.5", "temperature=2.0", "pair.teacher.layers=1", "pair.teacher.epochs=3", "trainer.max_epochs=2",
-            "data.batch_size=20", "data.meta_fraction=0.1", "data.test_fraction=0.1", "meta.batch_size=5",
+            "data.batch_size=20", "data.meta_fraction=0.1", "data.test_fraction=0.1", "meta.batch_size=5", "meta.every=1",
             "trainer.accelerator=cpu", f"cache_dir={tmp_path / 'cache'}", f"runs_dir={tmp_path / 'runs'}"]
 
 
