@@ -238,10 +238,7 @@ class DistillationModule(lightning.LightningModule):
 
     def finish(self, step: Step, watch: Watch, weights: Tensor) -> None:
         """One student step, with clipping and schedule, and what is kept of it; the weights ``(world·B, K)`` are of all ranks."""
-        parameters = list(self.trained.parameters())
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if self.clip is not None:
-            nn.utils.clip_grads_with_norm_(parameters, self.clip, norm)
+        norm = nn.utils.clip_grad_norm_(self.trained.parameters(), math.inf if self.clip is None else self.clip)
         watch.number("gradient", norm, "lower optimizer.lr, look at the loss terms, or use trainer.precision=32-true")
         optimizers = self.optimizers()
         optimizer: Any = optimizers[0] if isinstance(optimizers, list) else optimizers
