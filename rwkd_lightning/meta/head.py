@@ -12,7 +12,7 @@ from rwkd_lightning.bilevel import FeatureBank, RandomState
 from rwkd_lightning.bilevel.engine import Outputs, Parameters
 from rwkd_lightning.distributed import all_reduce_mean, gather_rows, share
 from rwkd_lightning.errors import UserError
-from rwkd_lightning.meta.restriction import Batch, MetaStream, Restriction, View, for_held_out, to_device
+from rwkd_lightning.meta.restriction import Batch, MetaStream, Restriction, View, to_device, without_dropout
 
 
 class Head(Restriction):
@@ -116,5 +116,5 @@ def linear_head(student: nn.Module) -> nn.Linear:
 @torch.no_grad()
 def forward_features(student: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """The head's inputs for a batch, without dropout, and the batch."""
-    with for_held_out(student):
+    with without_dropout(student):
         return student(batch)["features"], batch

@@ -65,23 +65,29 @@ class Restriction(nn.Module, ABC):
 
 
 @contextmanager
-def for_held_out(student: nn.Module) -> Iterator[None]:
-    """Evaluation mode for the held-out samples: less noise in v, and fused attention on a CPU.
-
-    But batch normalisation takes the statistics of the batch, as in training. The running ones stand still where θ moves, so what
-    they let pass into v is a change of scale that the training pass undoes (docs/topics.md).
-    """
+def without_dropout(student: nn.Module) -> Iterator[None]:
+    """Evaluation mode for the held-out samples: less noise in v, and fused attention on a CPU."""
     modes = [(module, module.training) for module in student.modules()]
     student.eval()
-    for module, mode in modes:
-        if isinstance(module, _BatchNorm):
-            module.training = mode
     try:
-        with without_statistics(student):
-            yield
+        yield
     finally:
         for module, mode in modes:  # one by one: parts of a student may be held in evaluation mode
             module.training = mode
+
+
+@contextmanager
+def for_held_out(student: nn.Module) -> Iterator[None]:
+    """Evaluation mode but for batch normalisation, which takes the statistics of the batch, as in training.
+
+    The running ones stand still where θ moves, so what they let pass into v is a change of scale that the training pass undoes
+    (docs/topics.md).
+    """
+    modes = [(m, m.training) for m in student.modules() if isinstance(m, _BatchNorm)]
+    with without_dropout(student), without_statistics(student):
+        for module, mode in modes:
+            module.training = mode
+        yield
 
 
 @contextmanager

@@ -129,6 +129,7 @@ def test_the_command_line_and_new_documents(arguments: list[str], octis: Path, t
 @pytest.mark.parametrize(("more", "match"), [
     (["data.batch_size=71"], "data.batch_size=72"),
     (["meta.batch_size=1"], "meta.batch_size=2"),
+    (["weighting=rwkd", "meta=last_block"], "no blocks; use meta=all"),
     (["meta=bank"], "meta"),
     (["meta_features=standard", "weighting=rwkd"], "meta_features"),
     (["terms=[prior_kl,reconstruction,ce]"], "not known"),
