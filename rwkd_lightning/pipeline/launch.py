@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import lightning
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.utilities import rank_zero_only
@@ -17,6 +18,12 @@ LAUNCHER = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE
 def is_first() -> bool:
     """Whether this is the process that writes, as the launcher's environment tells also before the group exists."""
     return int(getattr(rank_zero_only, "rank", 0)) == 0
+
+
+def processes(options: dict[str, Any]) -> int:
+    """How many train together under these options for a Trainer."""
+    counted = lightning.Trainer(**{**options, "logger": False, "enable_checkpointing": False, "enable_model_summary": False})
+    return int(counted.num_devices * counted.num_nodes)
 
 
 def alone(options: dict[str, Any]) -> dict[str, Any]:

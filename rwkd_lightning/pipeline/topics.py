@@ -20,7 +20,7 @@ from rwkd_lightning.optim import adam
 from rwkd_lightning.pipeline import topic_teacher as stages
 from rwkd_lightning.pipeline.artefacts import write_json, write_weights
 from rwkd_lightning.pipeline.distil import clear, distil
-from rwkd_lightning.pipeline.launch import is_first
+from rwkd_lightning.pipeline.launch import is_first, processes
 from rwkd_lightning.pipeline.parts import create, loop_of, meta_of, terms_of, trainer_of, weighting_of
 from rwkd_lightning.pipeline.report import table
 from rwkd_lightning.pipeline.stopping import Stop
@@ -28,7 +28,7 @@ from rwkd_lightning.pipeline.topic_report import evaluate, write_topics
 from rwkd_lightning.store import Store
 from rwkd_lightning.terms import Term
 from rwkd_lightning.topics.corpus import Corpus, split
-from rwkd_lightning.topics.datamodule import TopicDataModule, check_batches
+from rwkd_lightning.topics.datamodule import TopicDataModule, check_batches, check_meta_batch
 from rwkd_lightning.topics.embeddings import embeddings
 from rwkd_lightning.topics.model import Shape, TopicModel, load
 from rwkd_lightning.topics.module import TeacherWords, TopicDistillationModule
@@ -52,7 +52,7 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
              ", ".join(f"{name} {len(rows)}" for name, rows in parts.items()))
     store = Store(Path(config.cache_dir).expanduser(), builds=is_first())
     device = torch.device("cuda" if trainer_options["accelerator"] in ("auto", "gpu") and torch.cuda.is_available() else "cpu")
-    check_early(config, corpus, len(parts["train"]), terms, weighting)
+    check_early(config, corpus, len(parts["train"]), processes(trainer_options), terms, weighting)
     theirs, ours = (embeddings(corpus.texts, corpus.fingerprint(), config.pair[who].encoder, store, device)
                     for who in ("teacher", "student"))
     lightning.seed_everything(config.seed, workers=True, verbose=False)
@@ -87,9 +87,11 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     return result
 
 
-def check_early(config: DictConfig, corpus: Corpus, documents: int, terms: list[Term], weighting: Weighting) -> None:
+def check_early(config: DictConfig, corpus: Corpus, documents: int, together: int, terms: list[Term],
+                weighting: Weighting) -> None:
     """Raise UserError for what would be found after the embeddings and the teacher, which may take long."""
-    check_batches(documents, config.data.batch_size)
+    check_batches(documents, config.data.batch_size, processes=together)
+    check_meta_batch(config.meta.batch_size, together)
     check_batches(documents, config.pair.teacher.batch_size, "pair.teacher.batch_size")
     student = TopicModel(Shape(len(corpus.vocabulary), config.topics, 1, config.pair.student.layers,
                                config.pair.student.bag_of_words))  # the width of the embeddings does not matter here

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,11 +49,30 @@ def put_together(items: Sequence[Mapping[str, Any]]) -> Batch:
     return documents.batch([item["place"] for item in items])
 
 
-def check_batches(documents: int, batch_size: int, setting: str = "data.batch_size") -> None:
-    """Raise UserError for a batch size that leaves one document alone: batch normalisation cannot tell the spread of one."""
-    if batch_size < 2 or documents % batch_size == 1:
-        raise UserError(f"{setting}={batch_size} leaves one document{f' of {documents}' * bool(documents)} alone in a batch, and "
-                        f"batch normalisation needs two; use {setting}={batch_size + 1}")
+def check_batches(documents: int, batch_size: int, setting: str = "data.batch_size", processes: int = 1) -> None:
+    """Raise UserError for a batch size that leaves one document alone: batch normalisation cannot tell the spread of one.
+
+    Of the documents that are left for the last batch each process gets its share.
+    """
+    def fits(size: int) -> bool:
+        left = documents % (size * processes)
+        return size > 1 and (left == 0 or left > processes)
+
+    if not fits(batch_size):
+        refuse(setting, batch_size, next(size for size in itertools.count(batch_size + 1) if fits(size)), processes)
+
+
+def check_meta_batch(batch_size: int, processes: int = 1) -> None:
+    """Raise UserError where a process has one held-out document alone; they are dealt out where that goes evenly."""
+    if (batch_size if batch_size % processes else batch_size // processes) < 2:
+        refuse("meta.batch_size", batch_size, 2 * processes, processes)
+
+
+def refuse(setting: str, value: int, instead: int, processes: int) -> None:
+    """Say that a batch has one document, and what would do."""
+    where = f" on one of {processes} processes" if processes > 1 else ""
+    raise UserError(f"{setting}={value} leaves one document alone in a batch{where}, and batch normalisation needs two; use "
+                    f"{setting}={instead}")
 
 
 class TopicDataModule(ResumableDataModule):
@@ -68,7 +88,7 @@ class TopicDataModule(ResumableDataModule):
         num_workers: of the loaders.
 
     Raises:
-        UserError: as ``check_batches``.
+        UserError: as ``check_batches`` and ``check_meta_batch``.
     """
 
     def __init__(self, corpus: Corpus, parts: Mapping[str, np.ndarray], embeddings: Tensor,
@@ -76,7 +96,7 @@ class TopicDataModule(ResumableDataModule):
                  meta_batch_size: int = 64, seed: int = 0, num_workers: int = 0) -> None:
         super().__init__()
         check_batches(len(parts["train"]), batch_size)
-        check_batches(0, meta_batch_size, "meta.batch_size")
+        check_meta_batch(meta_batch_size)
         self.corpus, self.collator, self.seed, self.num_workers = corpus, put_together, seed, num_workers
         self.batch_size, self.eval_batch_size, self.meta_batch_size = batch_size, eval_batch_size, meta_batch_size
         self.documents = {name: Documents(corpus, rows, embeddings, states or {}) for name, rows in parts.items()}

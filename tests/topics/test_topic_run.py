@@ -129,6 +129,8 @@ def test_the_command_line_and_new_documents(arguments: list[str], octis: Path, t
 @pytest.mark.parametrize(("more", "match"), [
     (["data.batch_size=71"], "data.batch_size=72"),
     (["meta.batch_size=1"], "meta.batch_size=2"),
+    (["data.batch_size=35", "trainer=ddp", "trainer.devices=2"], "one of 2 processes.*data.batch_size=36"),
+    (["meta.batch_size=2", "trainer=ddp", "trainer.devices=2"], "one of 2 processes.*meta.batch_size=4"),
     (["weighting=rwkd", "meta=last_block"], "no blocks; use meta=all"),
     (["meta=bank"], "meta"),
     (["meta_features=standard", "weighting=rwkd"], "meta_features"),
