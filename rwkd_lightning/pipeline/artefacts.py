@@ -87,9 +87,11 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def without_nan(value: Any) -> Any:
-    """None for every NaN in nested dictionaries (a correlation with constant predictions, say)."""
+    """None for every NaN in nested dictionaries and lists (a correlation with constant predictions, say)."""
     if isinstance(value, Mapping):
         return {name: without_nan(v) for name, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(v) for v in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,12 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from rwkd_lightning.models.source import size
-from rwkd_lightning.pipeline.artefacts import whole
+from rwkd_lightning.pipeline.artefacts import whole, without_nan
 from rwkd_lightning.pipeline.evaluate import count
 from rwkd_lightning.pipeline.fit import Fitted
 from rwkd_lightning.pipeline.predict import speed_ratio
 from rwkd_lightning.pipeline.topic_teacher import TopicTeacher, latent
+from rwkd_lightning.store import Store, digest
 from rwkd_lightning.topics.datamodule import TopicDataModule
 from rwkd_lightning.topics.metrics import clustering, coherence, diversity, perplexity, sizes, top_words
 from rwkd_lightning.topics.model import TopicModel, save
@@ -28,19 +32,20 @@ EXAMPLES = 3
 
 
 def evaluate(config: DictConfig, loaders: TopicDataModule, teacher_embeddings: Tensor, student: TopicModel, network: TopicModel,
-             teacher: TopicTeacher, fitted: Fitted, module: TopicDistillationModule, device: torch.device) -> dict[str, Any]:
+             teacher: TopicTeacher, fitted: Fitted, module: TopicDistillationModule, store: Store) -> dict[str, Any]:
     """Scores of both on the training and the test documents, what it cost, and the topics in words."""
-    corpus = loaders.corpus
+    corpus, device = loaders.corpus, module.device
     parts = {name: documents.chosen for name, documents in loaders.documents.items()}
     theirs = TopicDataModule(corpus, parts, teacher_embeddings, batch_size=loaders.batch_size,
                              eval_batch_size=loaders.eval_batch_size, meta_batch_size=loaders.meta_batch_size, seed=loaders.seed)
     reference = [corpus.words[row] for row in parts["train"]]
     scores: dict[str, dict[str, Any]] = {"student": {}, "teacher": {}}
     topics: dict[str, list[dict[str, Any]]] = {}
-    for who, model, data in (("student", student, loaders), ("teacher", network, theirs)):
+    kept = functools.partial(kept_coherence, store, corpus.name)
+    for who, model, data, cohere in (("student", student, loaders, coherence), ("teacher", network, theirs, kept)):
         by_beta = top_words(model.beta.detach().cpu(), corpus.vocabulary)  # as in the literature
         words = top_words(model.topic_words().cpu(), corpus.vocabulary)  # as the decoder has them
-        published, found = coherence(by_beta, reference), coherence(words, reference)
+        published, found = cohere(by_beta, reference), cohere(words, reference)
         scores[who]["train"] = {
             "npmi": published["npmi"], "c_v": published["c_v"], "diversity": diversity(by_beta),
             "decoder_npmi": found["npmi"], "decoder_c_v": found["c_v"], "decoder_diversity": diversity(words)}
@@ -66,6 +71,19 @@ def evaluate(config: DictConfig, loaders: TopicDataModule, teacher_embeddings: T
             "cost": cost}
 
 
+def kept_coherence(store: Store, name: str, topics: Sequence[Sequence[str]],
+                   documents: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """`coherence`, from the cache or computed now: of a teacher it is asked again with every student, and takes minutes."""
+    key = {"topics": topics, "documents": digest(documents), "gensim": metadata.version("gensim")}
+
+    def build(folder: Path) -> None:
+        (folder / "coherence.json").write_text(json.dumps(coherence(topics, documents)))  # with NaN for a topic without words
+
+    folder = store.get("topic_coherence", key, build, about=f"{name}: coherence of a teacher's topics")
+    found: dict[str, Any] = json.loads((folder / "coherence.json").read_text())
+    return found
+
+
 def of_part(model: TopicModel, data: TopicDataModule, part: str, theta: Tensor, device: torch.device) -> dict[str, float]:
     """Perplexity, and where there are labels purity and NMI, of the documents of a part."""
     documents = data.rows(part)
@@ -89,7 +107,8 @@ def write_topics(folder: Path, config: DictConfig, result: dict[str, Any], loade
         save(student, part)
         (part / "vocabulary.txt").write_text("".join(f"{word}\n" for word in corpus.vocabulary), encoding="utf-8")
         (part / "encoder.json").write_text(json.dumps({"encoder": config.pair.student.encoder}) + "\n")
-    (folder / "topics.json").write_text(json.dumps(result["topics"], indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "topics.json").write_text(json.dumps(without_nan(result["topics"]), indent=1, ensure_ascii=False, allow_nan=False)
+                                        + "\n", encoding="utf-8")
     shares = write_documents(folder / "documents.parquet", loaders, student)
     texts = [corpus.texts[row] for row in loaders.rows("train").chosen]
     best = shares["train"].topk(min(EXAMPLES, len(texts)), dim=0).indices.T

@@ -77,7 +77,7 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     fitted = distil(config, folder, module, loaders, trainer_options, stop, force, module.MONITOR)
     if not is_first():
         return {}
-    result = evaluate(config, loaders, theirs, student, network, teacher, fitted, module, module.device)
+    result = evaluate(config, loaders, theirs, student, network, teacher, fitted, module, store)
     result["cost"]["student_bytes"] = write_topics(folder, config, result, loaders, student, network)
     write_weights(folder / "weights.parquet", module.ledger.cpu(), loaders)
     result["cost"]["total_seconds"] = time.perf_counter() - start

@@ -15,6 +15,7 @@ import torch
 
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.topics.infer import Student, main
+from rwkd_lightning.topics.metrics import coherence
 from rwkd_lightning.topics.model import load
 from tests.pipeline.test_pipeline_run import METHODS, ROOT, finished
 from tests.pipeline.test_resume import check_same, power_cut
@@ -80,6 +81,29 @@ def test_a_run_leaves_everything_behind(distillation: str, terms: list[str], arg
     assert json.loads((folder / "topics.json").read_text()) == result["topics"]
     page = (folder / "topics.html").read_text()
     assert all(word in page for topic in result["topics"]["student"] for word in topic["words"])
+
+
+def test_a_teachers_coherence_is_computed_once(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                               capsys: pytest.CaptureFixture[str]) -> None:
+    """Prevents: minutes of counting with every student; a run lost at its end for a topic whose words no document has."""
+    asked = []
+
+    def counted(topics: Any, documents: Any) -> dict[str, Any]:
+        asked.append(topics)
+        found = coherence(topics, documents)
+        return {**found, **{name: [float("nan"), *found[name][1:]] for name in ("npmi_per_topic", "c_v_per_topic")}}
+
+    monkeypatch.setattr("rwkd_lightning.pipeline.topic_report.coherence", counted)
+    finished(arguments, tmp_path / "one", "weighting=kd")
+    assert len(asked) == 4  # two readings of the student and of the teacher
+    finished(arguments, tmp_path / "two", "weighting=uncertainty")
+    assert len(asked) == 6
+    one, two = (json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("one", "two"))
+    assert two["teacher"] == one["teacher"] and two["topics"]["teacher"] == one["topics"]["teacher"]
+    assert [topic["npmi"] is None for topic in two["topics"]["teacher"]] == [True, False, False]
+    assert two["topics"]["teacher"] == json.loads((tmp_path / "two/topics.json").read_text())["teacher"]
+    finished(arguments, tmp_path / "two", "weighting=uncertainty")  # only prints its table
+    assert "topics of the student" in capsys.readouterr().out
 
 
 def test_an_interrupted_run_ends_as_the_whole_one(arguments: list[str], tmp_path: Path, last: dict[str, dict[str, Any]]) -> None:
