@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from rwkd_lightning.models.source import size
-from rwkd_lightning.pipeline.artefacts import whole, without_nan
+from rwkd_lightning.pipeline.artefacts import area_under_roc, whole, without_nan
 from rwkd_lightning.pipeline.evaluate import count
 from rwkd_lightning.pipeline.fit import Fitted
 from rwkd_lightning.pipeline.predict import speed_ratio
@@ -26,6 +26,7 @@ from rwkd_lightning.topics.metrics import clustering, coherence, diversity, perp
 from rwkd_lightning.topics.model import TopicModel, save
 from rwkd_lightning.topics.module import TopicDistillationModule, log_likelihoods
 from rwkd_lightning.topics.page import TopicPage, write_page
+from rwkd_lightning.topics.probe import FLAG
 
 EXAMPLES = 3
 """Documents shown of each topic."""
@@ -97,6 +98,16 @@ def of_part(model: TopicModel, data: TopicDataModule, part: str, theta: Tensor, 
     if data.corpus.labels is not None:
         found |= clustering(documents.labels.tolist(), theta)
     return found
+
+
+def found_by(columns: Mapping[str, Tensor], terms: Iterable[str]) -> dict[str, float]:
+    """How well weight, influence and loss of these terms find documents with another one's teacher: areas under the ROC curve.
+
+    1 finds them all, 0.5 is chance; what is the same for all documents is left out.
+    """
+    scores = {f"{kind} of {term}": sign * columns[f"{column}_{term}"] for term in terms
+              for kind, column, sign in (("weight", "w", -1), ("influence", "influence", -1), ("loss", "loss", 1))}
+    return {name: area_under_roc(score, columns[FLAG]) for name, score in scores.items() if float(score.std()) > 0}
 
 
 def write_topics(folder: Path, config: DictConfig, result: dict[str, Any], loaders: TopicDataModule, student: TopicModel,

@@ -24,7 +24,7 @@ from rwkd_lightning.pipeline.launch import is_first, processes
 from rwkd_lightning.pipeline.parts import create, loop_of, meta_of, terms_of, trainer_of, weighting_of
 from rwkd_lightning.pipeline.report import table
 from rwkd_lightning.pipeline.stopping import Stop
-from rwkd_lightning.pipeline.topic_report import evaluate, write_topics
+from rwkd_lightning.pipeline.topic_report import evaluate, found_by, write_topics
 from rwkd_lightning.store import Store
 from rwkd_lightning.terms import Term
 from rwkd_lightning.topics.corpus import Corpus, split
@@ -32,6 +32,7 @@ from rwkd_lightning.topics.datamodule import TopicDataModule, check_batches, che
 from rwkd_lightning.topics.embeddings import embeddings
 from rwkd_lightning.topics.model import Shape, TopicModel, load
 from rwkd_lightning.topics.module import TeacherWords, TopicDistillationModule
+from rwkd_lightning.topics.probe import FLAG, swap_teacher
 from rwkd_lightning.weighting import Weighting
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     check_room(folder, 12 * sum(p.numel() * p.element_size() for p in student.parameters()), "runs_dir")
     drawn = torch.get_rng_state()
     teacher = stages.teacher_of(config, corpus, parts, theirs, store, trainer_options, stop)
-    states = stages.states(teacher, corpus, theirs, store, device)
+    states = swap_teacher(stages.states(teacher, corpus, theirs, store, device), parts["train"], config.data.teacher_noise,
+                          config.seed)
     if force and is_first():
         clear(folder, "topics.json", "topics.html", "documents.parquet")
     torch.set_rng_state(drawn)
@@ -79,7 +81,9 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
         return {}
     result = evaluate(config, loaders, theirs, student, network, teacher, fitted, module, store)
     result["cost"]["student_bytes"] = write_topics(folder, config, result, loaders, student, network)
-    write_weights(folder / "weights.parquet", module.ledger.cpu(), loaders)
+    columns = write_weights(folder / "weights.parquet", module.ledger.cpu(), loaders)
+    if config.data.teacher_noise:
+        result["probes"] = {FLAG: found_by(columns, [t for t in config.terms if t in config.task.meta_terms.soft])}
     result["cost"]["total_seconds"] = time.perf_counter() - start
     write_json(folder / "metrics.json", result)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)

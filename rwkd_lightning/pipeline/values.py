@@ -80,6 +80,7 @@ NEEDED: dict[str, Kind] = {
     "weighting_name": TEXT, "weighting": GROUP, "loss_terms": GROUP,
     "data.path": or_null(PATH), "data.batch_size": COUNT, "data.eval_batch_size": COUNT, "data.num_workers": whole(0, 256),
     "data.meta_fraction": number("a number above 0 and up to 0.5", lambda x: 0 < x <= 0.5), "data.split_seed": SEED,
+    "data.teacher_noise": SHARE,
     "checkpoint.minutes": or_null(RATE), "checkpoint.steps": or_null(COUNT),
     "optimizer.lr": RATE,
     "task.system": one_of("text", "topics"), "task.load": GROUP, "task.epochs": COUNT, "task.teacher_epochs": whole(0),
@@ -98,8 +99,8 @@ NEEDED: dict[str, Kind] = {
 
 SYSTEMS: dict[str, dict[str, Kind]] = {
     "text": {
-        "data.max_length": COUNT, "data.leaderboard": YES_NO, "data.label_noise": SHARE, "data.teacher_noise": SHARE,
-        "data.meta_noise": SHARE, "optimizer.weight_decay": AMOUNT, "optimizer.warmup": SHARE, "task.regression": YES_NO,
+        "data.max_length": COUNT, "data.leaderboard": YES_NO, "data.label_noise": SHARE, "data.meta_noise": SHARE,
+        "optimizer.weight_decay": AMOUNT, "optimizer.warmup": SHARE, "task.regression": YES_NO,
         "pair.teacher.path": PATH, "pair.teacher.warmup": SHARE, "pair.teacher.weight_decay": AMOUNT,
         "pair.teacher.new_head": YES_NO, "pair.teacher.labels": or_null(NAMES),
         "pair.student.path": PATH, "pair.student.layers": BLOCKS, "pair.student.new_head": YES_NO,

@@ -15,6 +15,7 @@ from rwkd_lightning.data.batching import Batch
 from rwkd_lightning.data.resumable import ResumableDataModule
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.topics.corpus import Corpus
+from rwkd_lightning.topics.probe import FLAG
 
 
 class Documents(Dataset[Any]):
@@ -113,5 +114,7 @@ class TopicDataModule(ResumableDataModule):
 
     @property
     def train_flags(self) -> dict[str, Tensor]:
-        """Words of each training document, `(N,)`."""
-        return {"words": torch.from_numpy(np.asarray(self.rows("train").counts.sum(1)).ravel().astype(np.int64))}
+        """Words of each training document, and where a probe was set its flags, `(N,)` each."""
+        train = self.rows("train")
+        flags = {name: values for name, values in train.extras.items() if name == FLAG}
+        return {"words": torch.from_numpy(np.asarray(train.counts.sum(1)).ravel().astype(np.int64)), **flags}

@@ -17,6 +17,8 @@ FLAGS = ("label_flipped", "teacher_corrupted")
 class Oracle(Weighting):
     """Both sound: ½ and ½; one sound: 1 on it; none: 0. For probes with known truth only.
 
+    A role with several terms (topic models: two each) gives each of them the same; all weights of a sample sum to 1.
+
     Raises:
         UserError: by ``prepare``, if nothing is corrupted (neither ``data.label_noise`` nor ``data.teacher_noise`` is set); by
             ``check``, without a label or a teacher term, or with others beside them.
@@ -32,10 +34,10 @@ class Oracle(Weighting):
         only(terms, ("label", "teacher"), "oracle")
 
     def forward(self, step: Step) -> Tensor:
-        flags = [step.batch[name] for name in FLAGS]
         sound = step.losses.new_zeros(step.losses.shape)
-        for role, flag in zip(("label", "teacher"), flags, strict=True):
-            sound[:, columns(step.terms, role)] = torch.logical_not(flag).to(sound.dtype)[:, None]
+        for role, name in zip(("label", "teacher"), FLAGS, strict=True):
+            corrupted = step.batch.get(name, torch.zeros(1, dtype=torch.bool, device=sound.device))  # a system may lack a probe
+            sound[:, columns(step.terms, role)] = torch.logical_not(corrupted).to(sound.dtype)[:, None]
         return sound / sound.sum(1, keepdim=True).clamp_min(1)
 
     def __repr__(self) -> str:

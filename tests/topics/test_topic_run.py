@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.topics.infer import Student, main
@@ -20,7 +21,7 @@ from rwkd_lightning.topics.model import load
 from tests.pipeline.test_pipeline_run import METHODS, ROOT, finished
 from tests.pipeline.test_resume import check_same, power_cut
 
-UNFIT = {"oracle": "oracle", "wls": "'ce' is not known", "teacher_confidence": "classes", "tgeo": "classes",
+UNFIT = {"oracle": "data.teacher_noise", "wls": "'ce' is not known", "teacher_confidence": "classes", "tgeo": "classes",
          "annealing_kd": "annealed_mse", "gradnorm": "prior_kl"}
 """Methods that need classes or probes, with a word of what they say."""
 
@@ -81,6 +82,23 @@ def test_a_run_leaves_everything_behind(distillation: str, terms: list[str], arg
     assert json.loads((folder / "topics.json").read_text()) == result["topics"]
     page = (folder / "topics.html").read_text()
     assert all(word in page for topic in result["topics"]["student"] for word in topic["words"])
+
+
+@pytest.mark.parametrize("method", ["oracle", "rwkd"])
+def test_a_probe_tells_what_finds_corrupted_teachers(method: str, arguments: list[str], tmp_path: Path) -> None:
+    """Prevents: a probe that corrupts other documents than it says, or a figure of it the wrong way round."""
+    result = finished(arguments, tmp_path / "run", f"weighting={method}", "data.teacher_noise=0.4")
+    columns = pyarrow.parquet.read_table(tmp_path / "run/weights.parquet").to_pandas()
+    assert columns.teacher_corrupted.sum() == round(0.4 * 72)
+    found = result["probes"]["teacher_corrupted"]
+    for term in ("w2", "soft_ce"):
+        scores = {"weight": -columns[f"w_{term}"], "influence": -columns[f"influence_{term}"], "loss": columns[f"loss_{term}"]}
+        for kind, score in scores.items():
+            if score.std() > 0:
+                assert found[f"{kind} of {term}"] == pytest.approx(roc_auc_score(columns.teacher_corrupted, score))
+        if method == "oracle":
+            assert found[f"weight of {term}"] == 1
+            assert set(columns[f"w_{term}"]) == {0, 0.25} and f"influence of {term}" not in found
 
 
 def test_a_teachers_coherence_is_computed_once(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -153,6 +171,7 @@ def test_the_command_line_and_new_documents(arguments: list[str], octis: Path, t
 @pytest.mark.parametrize(("more", "match"), [
     (["data.batch_size=71"], "data.batch_size=72"),
     (["meta.batch_size=1"], "meta.batch_size=2"),
+    (["data.teacher_noise=0.01", "weighting=kd"], "data.teacher_noise is 0.01.*two documents or more"),
     (["data.batch_size=35", "trainer=ddp", "trainer.devices=2"], "one of 2 processes.*data.batch_size=36"),
     (["meta.batch_size=2", "trainer=ddp", "trainer.devices=2"], "one of 2 processes.*meta.batch_size=4"),
     (["weighting=rwkd", "meta=last_block"], "no blocks; use meta=all"),
