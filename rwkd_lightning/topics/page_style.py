@@ -33,7 +33,7 @@ article { background: var(--card); border: 2px solid transparent; border-radius:
           scroll-margin-top: 1rem; overflow-wrap: anywhere; }
 article:target { border-color: var(--student); }
 article ol { list-style: none; margin: .5rem 0; padding: 0; }
-.words li { display: grid; grid-template-columns: 7em 1fr 3.4em; gap: .6rem; align-items: center; }
+.words li { display: grid; grid-template-columns: 8.5em 1fr 3.4em; gap: .6rem; align-items: center; }
 .words .bar { height: .6rem; border-radius: 2px; background: var(--student); min-width: 1px; }
 .words .share { text-align: right; color: var(--quiet); font-size: .87rem; font-variant-numeric: tabular-nums; }
 .match { border-top: 1px solid var(--line); padding-top: .5rem; margin: .5rem 0; font-size: .9rem; }
