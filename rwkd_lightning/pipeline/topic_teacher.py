@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,14 @@ from rwkd_lightning.store import Store, digests, tensors
 from rwkd_lightning.terms import PriorKL, Reconstruction
 from rwkd_lightning.topics.corpus import Corpus
 from rwkd_lightning.topics.datamodule import TopicDataModule
+from rwkd_lightning.topics.metrics import diversity, top_words
 from rwkd_lightning.topics.model import Shape, TopicModel, load, save
 from rwkd_lightning.topics.module import TopicDistillationModule
 from rwkd_lightning.weighting import LabelsOnly
 
 log = logging.getLogger(__name__)
+FEWEST_DISTINCT = 0.5
+"""Share of distinct words among a teacher's top words below which a run says so."""
 STATES = ("teacher_mu", "teacher_log_var", "teacher_theta")
 
 
@@ -78,6 +82,15 @@ def teacher_of(config: DictConfig, corpus: Corpus, parts: dict[str, np.ndarray],
 
     folder = store.get("topic_teacher", key, build, about=f"{corpus.name}: {shape.topics} topics")
     return TopicTeacher(folder, taken[0] if taken else None, size(folder))
+
+
+def warn_of_sharing(network: TopicModel, vocabulary: Sequence[str]) -> None:
+    """Say before the distillation that a teacher's topics are largely the same: its student takes that on."""
+    distinct = diversity(top_words(network.beta.detach().cpu(), vocabulary))
+    if distinct < FEWEST_DISTINCT:
+        log.warning("of the teacher's top words only %.0f %% are distinct: its topics are largely the same, and the student will "
+                    "follow it; fewer hidden layers (pair.teacher.layers=%d) or another pair.teacher.seed may give a better one",
+                    100 * distinct, network.shape.layers)
 
 
 def rows_digest(values: np.ndarray) -> str:

@@ -71,6 +71,7 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
         corpus, parts, ours, states, batch_size=config.data.batch_size, eval_batch_size=config.data.eval_batch_size,
         meta_batch_size=config.meta.batch_size, seed=config.seed, num_workers=config.data.num_workers)
     network = load(teacher.folder)
+    stages.warn_of_sharing(network, corpus.vocabulary)
     weighting.prepare({"labels": loaders.train_labels, **loaders.rows("train").extras})
     module = TopicDistillationModule(
         student, terms, weighting, functools.partial(adam, lr=config.optimizer.lr, betas=tuple(config.optimizer.betas)),
