@@ -11,14 +11,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rwkd_lightning.bilevel import Engine
-from rwkd_lightning.combinations import check_precision
+from rwkd_lightning.combinations import check_loop, check_precision
 from rwkd_lightning.data.task import TaskData, TaskSpec
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import MetaStep, MetaStream, Restriction
 from rwkd_lightning.models import Classifier, check_inputs, load_classifier, load_tokenizer
 from rwkd_lightning.pipeline.fit import quiet, refuse
 from rwkd_lightning.terms import Term
-from rwkd_lightning.weighting import Weighting
+from rwkd_lightning.weighting import Oracle, Weighting
+from rwkd_lightning.weighting.oracle import NEEDS_PROBE
 
 
 def data_of(config: DictConfig) -> TaskData:
@@ -97,6 +98,14 @@ def meta_of(config: DictConfig, weighting: Weighting, stream: MetaStream) -> Met
     terms = [term_of(config, name) for name in by_loss[config.meta.loss]]
     return MetaStep(create(config.meta.engine, Engine), create(config.meta.theta, Restriction), terms, stream,
                     config.meta.lookahead_lr, config.meta.every, config.meta.start)
+
+
+def check_settings(config: DictConfig, weighting: Weighting) -> None:
+    """Raise UserError for what weighting and module would refuse themselves, but not before the teacher is trained."""
+    if isinstance(weighting, Oracle) and not (config.data.get("label_noise") or config.data.teacher_noise):
+        raise UserError(NEEDS_PROBE)
+    no_stream: Any = None  # nothing is held out yet, nor asked for
+    check_loop(weighting, meta_of(config, weighting, no_stream), **loop_of(config))
 
 
 def loop_of(config: DictConfig) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from rwkd_lightning.pipeline.evaluate import evaluate, predict_hidden
 from rwkd_lightning.pipeline.inner import check_inside, inside_of, looking_inside
 from rwkd_lightning.pipeline.launch import is_first
 from rwkd_lightning.pipeline.parts import (
+    check_settings,
     check_student,
     check_terms,
     data_of,
@@ -53,6 +54,7 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     data = data_of(config)
     weighting.check(tuple(term.name for term in terms), data.task.is_regression)
     check_terms(terms, config, data.task)
+    check_settings(config, weighting)
     store = Store(Path(config.cache_dir).expanduser(), builds=is_first())
     lightning.seed_everything(config.seed, workers=True, verbose=False)  # the student's head is drawn here
     student, tokenizer = check_student(config, data.task)

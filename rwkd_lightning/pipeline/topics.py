@@ -21,7 +21,7 @@ from rwkd_lightning.pipeline import topic_teacher as stages
 from rwkd_lightning.pipeline.artefacts import write_json, write_weights
 from rwkd_lightning.pipeline.distil import clear, distil
 from rwkd_lightning.pipeline.launch import is_first, processes
-from rwkd_lightning.pipeline.parts import create, loop_of, meta_of, terms_of, trainer_of, weighting_of
+from rwkd_lightning.pipeline.parts import check_settings, create, loop_of, meta_of, terms_of, trainer_of, weighting_of
 from rwkd_lightning.pipeline.report import table
 from rwkd_lightning.pipeline.stopping import Stop
 from rwkd_lightning.pipeline.topic_report import evaluate, found_by, write_topics
@@ -32,7 +32,7 @@ from rwkd_lightning.topics.datamodule import TopicDataModule, check_batches, che
 from rwkd_lightning.topics.embeddings import embeddings
 from rwkd_lightning.topics.model import Shape, TopicModel, load
 from rwkd_lightning.topics.module import TeacherWords, TopicDistillationModule
-from rwkd_lightning.topics.probe import FLAG, swap_teacher
+from rwkd_lightning.topics.probe import FLAG, check_share, swap_teacher
 from rwkd_lightning.weighting import Weighting
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     lightning.seed_everything(config.seed, workers=True, verbose=False)  # the meta-learner is initialised here
     weighting, terms, trainer_options = weighting_of(config), terms_of(config), trainer_of(config)
     weighting.check(tuple(term.name for term in terms), False)
+    check_settings(config, weighting)
     folder.mkdir(parents=True, exist_ok=True)
     if is_first():
         OmegaConf.save(config, folder / "config.yaml", resolve=True)
@@ -95,6 +96,7 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
 def check_early(config: DictConfig, corpus: Corpus, documents: int, together: int, terms: list[Term],
                 weighting: Weighting) -> None:
     """Raise UserError for what would be found after the embeddings and the teacher, which may take long."""
+    check_share(config.data.teacher_noise, documents)
     check_batches(documents, config.data.batch_size, processes=together)
     check_meta_batch(config.meta.batch_size, together)
     check_batches(documents, config.pair.teacher.batch_size, "pair.teacher.batch_size")

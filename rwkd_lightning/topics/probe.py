@@ -14,6 +14,13 @@ _STREAM = 24
 FLAG = "teacher_corrupted"
 
 
+def check_share(share: float, documents: int) -> None:
+    """Raise UserError for a share outside [0, 1), or one that is a single document, which has no other one to swap with."""
+    if not 0 <= share < 1 or round(share * documents) == 1:
+        raise UserError(f"data.teacher_noise is {share}; give a number from 0 up to, but not including, 1, and of two documents "
+                        f"or more (there are {documents} to train on)")
+
+
 def swap_teacher(states: Mapping[str, Tensor], rows: np.ndarray, share: float, seed: int) -> dict[str, Tensor]:
     """Give ``round(share * R)`` of the R documents in ``rows`` what the teacher made of another one of them.
 
@@ -27,11 +34,9 @@ def swap_teacher(states: Mapping[str, Tensor], rows: np.ndarray, share: float, s
         the states, and ``teacher_corrupted`` ``(N,)`` bool.
 
     Raises:
-        UserError: for another share, or one that is a single document, which has no other one to swap with.
+        UserError: as ``check_share``.
     """
-    if not 0 <= share < 1 or round(share * len(rows)) == 1:
-        raise UserError(f"data.teacher_noise is {share}; give a number from 0 up to, but not including, 1, and of two documents "
-                        f"or more (there are {len(rows)} to train on)")
+    check_share(share, len(rows))
     if share == 0:
         return dict(states)
     drawn = torch.from_numpy(np.random.default_rng([seed, _STREAM]).permutation(rows)[: round(share * len(rows))])

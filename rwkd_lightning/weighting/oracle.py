@@ -12,6 +12,7 @@ from rwkd_lightning.weighting.base import Step, Weighting
 from rwkd_lightning.weighting.columns import columns, only
 
 FLAGS = ("label_flipped", "teacher_corrupted")
+NEEDS_PROBE = "weighting=oracle needs to know what is corrupted: set data.label_noise or data.teacher_noise"
 
 
 class Oracle(Weighting):
@@ -28,7 +29,7 @@ class Oracle(Weighting):
 
     def prepare(self, training_set: Mapping[str, Tensor]) -> None:
         if not any(name in training_set and bool(training_set[name].any()) for name in FLAGS):
-            raise UserError("weighting=oracle needs to know what is corrupted: set data.label_noise or data.teacher_noise")
+            raise UserError(NEEDS_PROBE)
 
     def check(self, terms: tuple[str, ...], regression: bool) -> None:
         only(terms, ("label", "teacher"), "oracle")

@@ -151,6 +151,7 @@ def test_bad_values_are_named(override: str, said: str, arguments: list[str], tm
     with pytest.raises(UserError) as caught:
         finished(arguments, tmp_path / "a", "weighting=kd", override)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "cache/teacher").exists()
 
 
 @pytest.mark.parametrize(("overrides", "said"), [
@@ -164,10 +165,11 @@ def test_bad_values_are_named(override: str, said: str, arguments: list[str], tm
 ])
 def test_combinations_that_mean_nothing_are_refused(overrides: list[str], said: str, arguments: list[str],
                                                     tmp_path: Path) -> None:
-    """Prevents: a run that quietly does something else than it was asked to."""
+    """Prevents: a run that quietly does something else than it was asked to, and a teacher trained for one that cannot be."""
     with pytest.raises(UserError) as caught:
         finished(arguments, tmp_path / "a", *overrides)
     assert said in str(caught.value)
+    assert not (tmp_path / "cache/teacher").exists()
 
 
 def test_cache_of_another_teacher_is_refused(arguments: list[str], tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def test_every_method_weighs_documents_or_says_why_not(method: str, arguments: l
     if method in UNFIT:
         with pytest.raises(UserError, match=UNFIT[method]):
             finished(arguments, folder, *chosen)
+        assert not (tmp_path / "cache/topic_teacher").exists()
         return
     result = finished(arguments, folder, *chosen)
     assert result["cost"]["steps"] == 2 * 4  # 72 documents, batches of 20
