@@ -14,6 +14,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 COLUMNS = ("npmi", "c_v", "diversity", "decoder_npmi", "decoder_c_v", "purity", "nmi")
 
 
@@ -32,21 +34,34 @@ def method_of(metrics: dict[str, Any]) -> str:
     return f"{metrics['weighting']}, {metrics['distillation']}{' normalised' if metrics.get('normalised') else ''}{often}"
 
 
-def read(runs: Path) -> dict[tuple[str, int], dict[str, dict[int, dict[str, Any]]]]:
-    """By corpus and K, then by method, then by seed: scores and cost."""
-    found: dict[tuple[str, int], dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
+Methods = dict[str, dict[int, dict[str, Any]]]  # by method, then by seed: scores and cost
+
+
+def settings_of(config: Path) -> str:
+    """What runs must share to be compared: α, the teacher's depth and the probe."""
+    made = yaml.safe_load(config.read_text())
+    noise = made["data"].get("teacher_noise")
+    return f"α = {made['alpha']}, {made['pair']['teacher']['layers']} layers" + (f", {noise:.0%} swapped" if noise else "")
+
+
+def read(runs: Path) -> dict[tuple[str, int, str], Methods]:
+    """By corpus, K and settings; two runs of one method and seed among these are an error."""
+    found: dict[tuple[str, int, str], Methods] = defaultdict(lambda: defaultdict(dict))
     for file in sorted(runs.rglob("metrics.json")):
         metrics = json.loads(file.read_text())
         if "topics" not in metrics:
             continue
-        rows = found[metrics["corpus"], len(metrics["topics"]["student"])]
-        for who, name in (("teacher", "teacher"), ("student", method_of(metrics))):
+        rows = found[metrics["corpus"], len(metrics["topics"]["student"]), settings_of(file.with_name("config.yaml"))]
+        method, seed = method_of(metrics), metrics["seed"]
+        if seed in rows[method]:
+            raise SystemExit(f"{file.parent}: {method} with seed {seed} is there twice; move one elsewhere")
+        for who, name in (("teacher", "teacher"), ("student", method)):
             cost = metrics["cost"]
             row = {**metrics[who]["train"], "test_perplexity": metrics[who].get("test", {}).get("perplexity"),
                    "parameters": cost[f"{who}_parameters"]}
             row["seconds"] = cost["train_seconds"] if who == "student" else cost["teacher_seconds"]
-            if who == "student" or row["seconds"] is not None or metrics["seed"] not in rows[name]:
-                rows[name][metrics["seed"]] = row
+            if who == "student" or row["seconds"] is not None or seed not in rows[name]:
+                rows[name][seed] = row
     return found
 
 
@@ -87,8 +102,9 @@ def main() -> None:
     parser.add_argument("--topics", nargs="+", type=int, default=[10])
     parser.add_argument("--seeds", type=int, default=3, help="of LDA")
     options = parser.parse_args()
-    for (corpus, k), methods in sorted(read(options.runs).items()) if options.runs else []:
-        print(f"\n{corpus}, K = {k}\n\n| method (seeds) | {' | '.join(COLUMNS)} | test perplexity | parameters | seconds |")
+    for (corpus, k, settings), methods in sorted(read(options.runs).items()) if options.runs else []:
+        print(f"\n{corpus}, K = {k}, {settings}\n\n"
+              f"| method (seeds) | {' | '.join(COLUMNS)} | test perplexity | parameters | seconds |")
         print("|---" * (len(COLUMNS) + 4) + "|")
         for name, by_seed in methods.items():
             rows = list(by_seed.values())
