@@ -88,8 +88,9 @@ def warn_of_sharing(network: TopicModel, vocabulary: Sequence[str]) -> None:
     """Say before the distillation that a teacher's topics are largely the same: its student takes that on."""
     distinct = diversity(top_words(network.beta.detach().cpu(), vocabulary))
     if distinct < FEWEST_DISTINCT:
-        log.warning("of the teacher's top words only %.0f %% are distinct: its topics are largely the same, and the student will "
-                    "follow it; fewer hidden layers (pair.teacher.layers=%d) or another pair.teacher.seed may give a better one",
+        log.warning("of the teacher's top words only %.0f %% are distinct: its topics are largely the same, and a student of w2 "
+                    "or full follows it; fewer hidden layers than pair.teacher.layers=%d or another pair.teacher.seed may give a "
+                    "better one, and distillation=ce depends on it less",
                     100 * distinct, network.shape.layers)
 
 
