@@ -4,11 +4,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from rwkd_lightning.pipeline import usage
 
@@ -26,18 +23,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.pipeline import overrides, slurm
+from rwkd_lightning.pipeline.identity import run_digest
 
 
 def config_digest(*, _root_: DictConfig) -> str:
-    """Short digest of all that a run's result depends on, for the name of its folder."""
-    relevant = OmegaConf.masked_copy(_root_, [str(k) for k in _root_ if k not in IRRELEVANT])
-    plain: Any = OmegaConf.to_container(relevant, resolve=True)
-    used = {*plain["terms"], *plain["task"]["terms"]}  # the meta loss takes the task's
-    plain["loss_terms"] = {name: term for name, term in plain["loss_terms"].items() if name in used}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
+    """As `identity.run_digest`, for the folders that Hydra names."""
+    return run_digest(_root_)
 
 
-IRRELEVANT = ("hydra", "force", "cache_dir", "runs_dir", "weighting_name", "checkpoint")
 OmegaConf.register_new_resolver("config_digest", config_digest)
 
 

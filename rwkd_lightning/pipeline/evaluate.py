@@ -36,7 +36,8 @@ def evaluate(config: DictConfig, loaders: DistillationDataModule, student: Class
         scores["student"][split] = score(task, predicted, labels)
         scores["teacher"][split] = score(task, logits[split], labels)
     network = stages.load(teacher, loaders.data)
-    theirs = stages.loaders_of(config, teacher, loaders.data, loaders.store).meta_stream  # the same rows, its own tokens
+    theirs = stages.loaders_of(config, teacher, loaders.data, loaders.store, seed=config.seed,
+                               meta_batch_size=config.meta.batch_size).meta_stream  # the same rows, its own tokens
     batches = [(theirs[step], loaders.meta_stream[step]) for step in range(5)]
     steps = max(1, fitted.steps)
     cost = {"train_seconds": fitted.train_seconds, "seconds_per_step": fitted.train_seconds / steps, "steps": fitted.steps,

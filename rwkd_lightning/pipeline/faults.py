@@ -59,6 +59,6 @@ def memory_told() -> Iterator[None]:
             raise UserError(f"the memory of a data worker was exhausted; {workers}") from error
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
             raise UserError("the memory was exhausted; let each batch be worked through in parts, trainer.accumulate=4 with a "
-                            "smaller data.batch_size (of the teacher: pair.teacher.batch_size), or lower data.max_length"
-                            ) from error
+                            "smaller data.batch_size (of the teacher: pair.teacher.batch_size), or lower data.max_length: "
+                            "each begins a run of its own, the teacher's cached results stay") from error
         raise

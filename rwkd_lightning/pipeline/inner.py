@@ -20,6 +20,7 @@ from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import Restriction
 from rwkd_lightning.models import Classifier, fingerprint, load_classifier, load_tokenizer
 from rwkd_lightning.pipeline import teacher as stages
+from rwkd_lightning.pipeline.identity import LOGITS, keyed, only
 from rwkd_lightning.pipeline.parts import create
 from rwkd_lightning.pipeline.predict import predict
 from rwkd_lightning.store import Store, tensors
@@ -98,14 +99,14 @@ def inside_of(config: DictConfig, terms: Sequence[Term], student: Classifier, te
 def states(config: DictConfig, name: str, network: Classifier, teacher: stages.Teacher, data: TaskData, store: Store,
            device: torch.device) -> Tensor:
     """The teacher's output ``name`` ``(N, L, H)`` of the training rows in float16: from the cache, or computed now."""
-    precision = config.pair.teacher.precision
-    key = {"teacher": fingerprint(teacher.folder), "max_length": config.data.max_length, "precision": precision,
-           "output": network.describe(name), "data": data.fingerprint("train")}
+    key = {"teacher": fingerprint(teacher.folder), "settings": keyed(config, LOGITS), "output": network.describe(name),
+           "data": data.fingerprint("train")}
 
     def build(folder: Path) -> None:
-        loader = stages.loaders_of(config, teacher, data, store).dataloader("train")
-        computed = predict(network, loader, len(data.splits["train"]), device, f"teacher {name}: train", precision, output=name,
-                           dtype=torch.float16)
+        given = only(config, LOGITS)
+        loader = stages.loaders_of(given, teacher, data, store).dataloader("train")
+        computed = predict(network, loader, len(data.splits["train"]), device, f"teacher {name}: train",
+                           str(given.pair.teacher.precision), output=name, dtype=torch.float16)
         if not bool(computed.isfinite().all()):
             raise UserError(f"the teacher's {name} do not fit into float16, in which they are cached; its weights are broken, or "
                             "its scale is beyond any model known here")

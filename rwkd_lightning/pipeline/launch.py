@@ -12,6 +12,8 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 
+from rwkd_lightning.pipeline.identity import ALL_TRAININGS
+
 LAUNCHER = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "PL_GLOBAL_SEED")
 
 
@@ -27,8 +29,8 @@ def processes(options: dict[str, Any]) -> int:
 
 
 def alone(options: dict[str, Any]) -> dict[str, Any]:
-    """The same options for one process on one device, whatever launcher has started this one."""
-    single = {**options, "devices": 1, "num_nodes": 1, "strategy": "auto"}
+    """Options for a training of its own on one device: what shortens, samples or spreads the student's is left out."""
+    single = {name: options[name] for name in ALL_TRAININGS if name in options} | {"devices": 1}
     if "WORLD_SIZE" in os.environ:  # else Lightning would ask that launcher, and refuse
         single["plugins"] = [LightningEnvironment()]
     return single

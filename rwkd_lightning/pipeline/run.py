@@ -5,24 +5,33 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from rwkd_lightning.disk import writing
 from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline import values
+from rwkd_lightning.pipeline import inputs, values
 from rwkd_lightning.pipeline.distil import remove
 from rwkd_lightning.pipeline.faults import memory_told
+from rwkd_lightning.pipeline.inputs import Inputs
 from rwkd_lightning.pipeline.launch import is_first
 from rwkd_lightning.pipeline.report import table
 from rwkd_lightning.pipeline.slurm import restarted
 from rwkd_lightning.pipeline.stopping import Stop
 
-Stages = Callable[[DictConfig, Path, Stop, bool], dict[str, Any]]
+
+class System(Protocol):
+    """The stages of one kind of model: a module of this package."""
+
+    def carry_out(self, config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict[str, Any]:
+        """Run all stages; returns the metrics."""
+
+    def inputs_of(self, config: DictConfig) -> Inputs:
+        """The data and models that the config names, as they are now."""
 
 
 def run(config: DictConfig, folder: Path) -> dict[str, Any]:
@@ -31,7 +40,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     Of several processes the first one prepares, trains along, evaluates and writes; the others train along, and return nothing.
 
     Raises:
-        UserError: for every mistake in the input, before training starts where that is possible.
+        UserError: for every mistake in the input, before training starts where that is possible; for a finished run whose data
+            or models are others now.
     """
     finished = folder / "metrics.json"
     force = config.force and not restarted()  # a job that goes on must not throw away what it has
@@ -39,30 +49,49 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         result: dict[str, Any] = json.loads(finished.read_text())
         if is_first():
             print(f"\n{table(result, str(folder))}\nalready finished; add force=true to run it again")
+            check_finished(config, folder)
         return result
     if not is_first():
         logging.getLogger("rwkd_lightning").setLevel(logging.WARNING)  # the first process tells
     stop = Stop()
     with stop.listening(), memory_told(), writing(folder, "runs_dir"), only_one(folder):
         values.check(config)
-        return stages_of(config.task.system)(config, folder, stop, force)
+        return system_of(config.task.system).carry_out(config, folder, stop, force)
 
 
-def stages_of(system: str) -> Stages:
-    """The stages of one system, imported only when it is the one: config, folder, stop, force to metrics.
+def check_finished(config: DictConfig, folder: Path) -> None:
+    """Raise UserError if the table of a finished run is not that of the data and models of now."""
+    before = inputs.read(folder)
+    if before is None:
+        return
+    try:
+        now = system_of(config.task.system).inputs_of(config)
+    except UserError as error:
+        print(f"its data and models could not be compared with those of now ({error})")
+        return
+    changed = inputs.changes(before, now)
+    if others := [change for change in changed if "rwkd_lightning" not in change]:
+        raise UserError(f"the table above is of other inputs than those of now: {'; '.join(others)}; add force=true to run it "
+                        "again with those of now")
+    if changed:
+        print(f"it was made by another version: {changed[0]}")
+
+
+def system_of(name: str) -> System:
+    """One system by its name, imported only when it is the one.
 
     Raises:
         UserError: for a system that there is not.
     """
-    if system == "text":
-        from rwkd_lightning.pipeline.text import carry_out as of_text
-
-        return of_text
-    if system == "topics":
-        from rwkd_lightning.pipeline.topics import carry_out as of_topics
-
-        return of_topics
-    raise UserError(f"task.system={system!r} is not known; known are text and topics")
+    system: Any
+    if name == "text":
+        from rwkd_lightning.pipeline import text as system
+    elif name == "topics":
+        from rwkd_lightning.pipeline import topics as system
+    else:
+        raise UserError(f"task.system={name!r} is not known; known are text and topics")
+    found: System = system
+    return found
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from rwkd_lightning.models import Classifier, check_inputs, find, fingerprint, l
 from rwkd_lightning.models.source import size
 from rwkd_lightning.module import DistillationModule
 from rwkd_lightning.optim import adamw, linear_schedule
-from rwkd_lightning.pipeline.fit import fit
+from rwkd_lightning.pipeline.fit import Fitted, fit
+from rwkd_lightning.pipeline.identity import LOGITS, TEACHER, keyed, only
 from rwkd_lightning.pipeline.launch import alone
 from rwkd_lightning.pipeline.predict import predict
 from rwkd_lightning.pipeline.stopping import Stop
@@ -65,38 +66,55 @@ def teacher_of(config: DictConfig, data: TaskData, store: Store, trainer_options
 
 def fine_tuned(config: DictConfig, data: TaskData, store: Store, trainer_options: dict[str, Any], stop: Stop) -> Teacher:
     """The teacher for this task: from the cache, or fine-tuned on ``teacher_train`` with cross-entropy."""
-    spec = config.pair.teacher
-    settings = {n: spec[n] for n in ("epochs", "lr", "batch_size", "seed", "warmup", "weight_decay", "precision", "new_head")}
-    source = find(spec.path)
-    key = {"task": data.task.name, "model": fingerprint(source),
-           "data": data.fingerprint("teacher_train"), "max_length": config.data.max_length, "settings": settings}
+    path = config.pair.teacher.path
+    key = key_of(config, data)
     if not store.has("teacher", key):
-        store.check_writable(10 * size(source))  # the teacher, and three checkpoints with two moments a weight
+        store.check_writable(10 * size(find(path)))  # the teacher, and three checkpoints with two moments a weight
     taken: list[float] = []
 
     def build(folder: Path) -> None:
         log.info("fine-tuning the teacher (kept in %s)", store.path("teacher", key))
-        lightning.seed_everything(spec.seed, workers=True, verbose=False)
-        tokenizer = load_tokenizer(spec.path)
-        teacher = load_classifier(spec.path, data.task, new_head=spec.new_head)
-        check_inputs(teacher, tokenizer, config.data.max_length, spec.path)
-        loaders = DistillationDataModule(data, tokenizer, max_length=config.data.max_length, batch_size=spec.batch_size,
-                                         seed=spec.seed, train_split="teacher_train", store=store)
-        term = SquaredError() if data.task.is_regression else CrossEntropy()
-        module = DistillationModule(
-            teacher, [term], LabelsOnly(), functools.partial(adamw, lr=spec.lr, weight_decay=spec.weight_decay),
-            loaders.train_size, schedule=functools.partial(linear_schedule, warmup=spec.warmup))
-        # resumable: the unfinished training lies under a name of its own until the teacher is whole
-        part = store.path("teacher", key).with_suffix(".part")
-        options = {**alone(trainer_options), "max_epochs": spec.epochs, "max_steps": -1, "precision": spec.precision}
-        taken.append(fit(module, loaders, part, options, description="teacher", stop=stop,
-                         intervals=config.checkpoint).train_seconds)
+        part = store.path("teacher", key).with_suffix(".part")  # an unfinished training is resumed from here
+        fitted, teacher, tokenizer = train(
+            path, only(config, TEACHER), data, store,
+            lambda module, loaders, options: fit(module, loaders, part, {**alone(trainer_options), **options},
+                                                 description="teacher", stop=stop, intervals=config.checkpoint))
+        taken.append(fitted.train_seconds)
         teacher.network.save_pretrained(folder)  # type: ignore[operator]
         tokenizer.save_pretrained(folder)
         shutil.rmtree(part, ignore_errors=True)
 
-    folder = store.get("teacher", key, build, about=f"{data.task.name}: {spec.path}")
+    folder = store.get("teacher", key, build, about=f"{data.task.name}: {path}")
     return Teacher(folder, taken[0] if taken else None)
+
+
+def key_of(config: DictConfig, data: TaskData) -> dict[str, Any]:
+    """What the bytes of a fine-tuned teacher depend on."""
+    return {"task": data.task.name, "labels": data.task.label_names, "model": fingerprint(find(config.pair.teacher.path)),
+            "data": data.fingerprint("teacher_train"), "settings": keyed(config, TEACHER)}
+
+
+def train(path: str, settings: DictConfig, data: TaskData, store: Store,
+          fit: Callable[[DistillationModule, DistillationDataModule, dict[str, Any]], Fitted]) -> tuple[Fitted, Classifier, Any]:
+    """Fine-tune the model at ``path``; returns what it took, the teacher and its tokenizer.
+
+    Args:
+        settings: the keys of `identity.TEACHER`; nothing else of a run's config reaches the teacher.
+        fit: runs the training: module, loaders, and options for lightning.Trainer.
+    """
+    spec = settings.pair.teacher
+    lightning.seed_everything(spec.seed, workers=True, verbose=False)
+    tokenizer = load_tokenizer(path)
+    teacher = load_classifier(path, data.task, new_head=spec.new_head)
+    check_inputs(teacher, tokenizer, settings.data.max_length, path)
+    loaders = DistillationDataModule(data, tokenizer, max_length=settings.data.max_length, batch_size=spec.batch_size,
+                                     seed=spec.seed, train_split="teacher_train", store=store)
+    module = DistillationModule(
+        teacher, [SquaredError() if data.task.is_regression else CrossEntropy()], LabelsOnly(),
+        functools.partial(adamw, lr=spec.lr, weight_decay=spec.weight_decay),
+        loaders.train_size, schedule=functools.partial(linear_schedule, warmup=spec.warmup))
+    fitted = fit(module, loaders, {"max_epochs": spec.epochs, "max_steps": -1, "precision": spec.precision})
+    return fitted, teacher, tokenizer
 
 
 def load(teacher: Teacher, data: TaskData) -> Classifier:
@@ -104,27 +122,38 @@ def load(teacher: Teacher, data: TaskData) -> Classifier:
     return load_classifier(str(teacher.folder), data.task, trained=True, labels=teacher.labels)
 
 
-def loaders_of(config: DictConfig, teacher: Teacher, data: TaskData, store: Store | None) -> DistillationDataModule:
-    """The splits in the teacher's own tokens; the same meta batches as the student's."""
+def loaders_of(settings: DictConfig, teacher: Teacher, data: TaskData, store: Store | None,
+               **more: Any) -> DistillationDataModule:
+    """The splits in the teacher's own tokens; ``more`` for the data module."""
     return DistillationDataModule(
-        data, load_tokenizer(str(teacher.folder)), max_length=config.data.max_length, eval_batch_size=config.data.eval_batch_size,
-        meta_batch_size=config.meta.batch_size, seed=config.seed, store=store)
+        data, load_tokenizer(str(teacher.folder)), max_length=settings.data.max_length,
+        eval_batch_size=settings.data.eval_batch_size, store=store, **more)
 
 
 def logits(config: DictConfig, teacher: Teacher, data: TaskData, store: Store, device: torch.device,
            splits: Sequence[str] | None = None) -> dict[str, Tensor]:
     """Its logits ``(N, C)`` for these splits (None: train, meta and those that are scored): from the cache, or computed now."""
     splits = splits or ["train", "meta", *data.task.evaluation_splits]
-    key = {"teacher": fingerprint(teacher.folder), "labels": teacher.labels, "max_length": config.data.max_length,
-           "precision": config.pair.teacher.precision,
-           "data": {split: data.fingerprint(split) for split in splits}}
+    key = logits_key(config, teacher, data, splits)
 
     def build(folder: Path) -> None:
-        network, loaders = load(teacher, data), loaders_of(config, teacher, data, store)
-        computed = {s: predict(network, loaders.dataloader(s), len(data.splits[s]), device, f"teacher logits: {s}",
-                               config.pair.teacher.precision)
-                    for s in splits}
+        computed = compute_logits(only(config, LOGITS), teacher, data, store, device, splits)
         save_file(computed, folder / "logits.safetensors")
 
     kept = store.get("logits", key, build, about=f"{data.task.name}: {config.pair.teacher.path}")
     return tensors(kept / "logits.safetensors", {split: (len(data.splits[split]), data.task.num_labels) for split in splits})
+
+
+def logits_key(config: DictConfig, teacher: Teacher, data: TaskData, splits: Sequence[str]) -> dict[str, Any]:
+    """What the bytes of a teacher's logits depend on."""
+    return {"teacher": fingerprint(teacher.folder), "labels": data.task.label_names, "settings": keyed(config, LOGITS),
+            "data": {split: data.fingerprint(split) for split in splits}}
+
+
+def compute_logits(settings: DictConfig, teacher: Teacher, data: TaskData, store: Store | None, device: torch.device,
+                   splits: Sequence[str]) -> dict[str, Tensor]:
+    """The teacher's logits ``(N, C)`` of each split; ``settings``: the keys of `identity.LOGITS`."""
+    network, loaders = load(teacher, data), loaders_of(settings, teacher, data, store)
+    return {split: predict(network, loaders.dataloader(split), len(data.splits[split]), device, f"teacher logits: {split}",
+                           str(settings.pair.teacher.precision))
+            for split in splits}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import shutil
 import time
 from pathlib import Path
@@ -13,16 +14,20 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from rwkd_lightning.data.datamodule import DistillationDataModule
+from rwkd_lightning.data.task import TaskData
 from rwkd_lightning.disk import check_room
 from rwkd_lightning.metrics import metrics
-from rwkd_lightning.models import Classifier
+from rwkd_lightning.models import Classifier, find, fingerprint
 from rwkd_lightning.module import DistillationModule
 from rwkd_lightning.optim import adamw, linear_schedule
+from rwkd_lightning.pipeline import inputs
 from rwkd_lightning.pipeline import teacher as stages
 from rwkd_lightning.pipeline.artefacts import probe_scores, teacher_ce, write_json, write_student, write_weights
 from rwkd_lightning.pipeline.distil import clear, distil
 from rwkd_lightning.pipeline.evaluate import evaluate, predict_hidden
+from rwkd_lightning.pipeline.identity import device_kind
 from rwkd_lightning.pipeline.inner import check_inside, inside_of, looking_inside
+from rwkd_lightning.pipeline.inputs import Inputs
 from rwkd_lightning.pipeline.launch import is_first
 from rwkd_lightning.pipeline.parts import (
     check_settings,
@@ -38,9 +43,11 @@ from rwkd_lightning.pipeline.parts import (
 )
 from rwkd_lightning.pipeline.report import table
 from rwkd_lightning.pipeline.stopping import Stop
-from rwkd_lightning.store import Store
+from rwkd_lightning.store import Store, digest
 from rwkd_lightning.terms import Term
 from rwkd_lightning.weighting import Weighting
+
+log = logging.getLogger(__name__)
 
 
 def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict[str, Any]:
@@ -58,15 +65,24 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     store = Store(Path(config.cache_dir).expanduser(), builds=is_first())
     lightning.seed_everything(config.seed, workers=True, verbose=False)  # the student's head is drawn here
     student, tokenizer = check_student(config, data.task)
+    kept = config.pair.student.layers
+    log.info("student %s keeps %s", config.pair.student.path, "all of its blocks" if kept is None else f"its blocks {list(kept)}")
     drawn = torch.get_rng_state()
     check_inside(config, data.task, terms, weighting, student, tokenizer)
+    made_of = inputs_of(config, data)
+    if is_first() and not force:
+        inputs.check(folder, made_of)
     # three checkpoints with two moments a weight, the best student twice, and the student itself
     check_room(folder, 12 * sum(p.numel() * p.element_size() for p in student.parameters()), "runs_dir")
     teacher = stages.teacher_of(config, data, store, trainer_options, stop)
-    device = torch.device("cuda" if trainer_options["accelerator"] in ("auto", "gpu") and torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if device_kind(config.trainer.accelerator) == "cuda" else "cpu")
     logits = stages.logits(config, teacher, data, store, device)
-    if force and is_first():  # not before all that may fail has not failed
-        clear(folder, "predictions")
+    made_of = {**made_of, "models": {**made_of["models"], "trained teacher": {"sha256": digest(fingerprint(teacher.folder))}}}
+    if is_first():
+        if force:  # not before all that may fail has not failed
+            clear(folder, "predictions")
+        inputs.check(folder, made_of)
+        inputs.write(folder, made_of)
 
     lightning.seed_everything(config.seed, workers=True, verbose=False)  # whatever the stages before have drawn
     if config.pair.student.path == "teacher" or looking_inside(terms):  # there was none yet, or terms have been tried on it
@@ -99,6 +115,14 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     print(f"\n{table(result, str(folder))}")
     return result
+
+
+def inputs_of(config: DictConfig, data: TaskData | None = None) -> Inputs:
+    """The splits and models that the config names, as they are now; ``data`` where it is loaded already."""
+    data = data_of(config) if data is None else data
+    paths = {who: config.pair[who].path for who in ("teacher", "student")}
+    return inputs.inputs({name: (len(rows), data.fingerprint(name)) for name, rows in data.splits.items()},
+                         {who: fingerprint(find(path)) for who, path in paths.items() if path != "teacher"})
 
 
 def module_of(config: DictConfig, loaders: DistillationDataModule, student: Classifier, weighting: Weighting, terms: list[Term],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from torch import Tensor
 from rwkd_lightning.meta.restriction import to_device
 from rwkd_lightning.models.source import size
 from rwkd_lightning.optim import adam
-from rwkd_lightning.pipeline.fit import fit
+from rwkd_lightning.pipeline.fit import Fitted, fit
+from rwkd_lightning.pipeline.identity import TOPIC_TEACHER, VERSION, keyed, only
 from rwkd_lightning.pipeline.launch import alone
 from rwkd_lightning.pipeline.stopping import Stop
 from rwkd_lightning.store import Store, digests, tensors
@@ -57,31 +58,48 @@ def shape_of(config: DictConfig, who: str, corpus: Corpus, embeddings: Tensor) -
 def teacher_of(config: DictConfig, corpus: Corpus, parts: dict[str, np.ndarray], embeddings: Tensor, store: Store,
                trainer_options: dict[str, Any], stop: Stop) -> TopicTeacher:
     """The teacher for this corpus: from the cache, or trained now by its negative ELBO on the training documents."""
-    spec, shape = config.pair.teacher, shape_of(config, "teacher", corpus, embeddings)
-    settings = {n: spec[n] for n in ("epochs", "lr", "batch_size", "seed", "precision")} | {"betas": list(spec.betas)}
-    key = {"corpus": corpus.fingerprint(), "train": rows_digest(parts["train"]), "embeddings": rows_digest(embeddings.numpy()),
-           "shape": vars(shape), "settings": settings}
+    key = key_of(config, corpus, parts, embeddings)
     if not store.has("topic_teacher", key):
-        store.check_writable(60 * shape.vocabulary * (shape.embedding + shape.topics))
+        store.check_writable(60 * len(corpus.vocabulary) * (embeddings.shape[1] + config.topics))
     taken: list[float] = []
 
     def build(folder: Path) -> None:
         log.info("training the teacher (kept in %s)", store.path("topic_teacher", key))
-        lightning.seed_everything(spec.seed, workers=True, verbose=False)
-        teacher = TopicModel(shape)
-        loaders = TopicDataModule(corpus, parts, embeddings, batch_size=spec.batch_size, seed=spec.seed)
-        module = TopicDistillationModule(
-            teacher, [PriorKL(), Reconstruction()], LabelsOnly(),
-            functools.partial(adam, lr=spec.lr, betas=tuple(spec.betas)), loaders.train_size, clip=None)
         part = store.path("topic_teacher", key).with_suffix(".part")  # of an unfinished training, which is resumed
-        options = {**alone(trainer_options), "max_epochs": spec.epochs, "max_steps": -1, "precision": spec.precision}
-        taken.append(fit(module, loaders, part, options, description="teacher", stop=stop,
-                         intervals=config.checkpoint).train_seconds)
+        fitted, teacher = train(
+            only(config, TOPIC_TEACHER), corpus, parts, embeddings,
+            lambda module, loaders, options: fit(module, loaders, part, {**alone(trainer_options), **options},
+                                                 description="teacher", stop=stop, intervals=config.checkpoint))
+        taken.append(fitted.train_seconds)
         save(teacher, folder)
         shutil.rmtree(part, ignore_errors=True)
 
-    folder = store.get("topic_teacher", key, build, about=f"{corpus.name}: {shape.topics} topics")
+    folder = store.get("topic_teacher", key, build, about=f"{corpus.name}: {config.topics} topics")
     return TopicTeacher(folder, taken[0] if taken else None, size(folder))
+
+
+def key_of(config: DictConfig, corpus: Corpus, parts: dict[str, np.ndarray], embeddings: Tensor) -> dict[str, Any]:
+    """What the bytes of a trained teacher depend on."""
+    return {"corpus": corpus.fingerprint(), "train": rows_digest(parts["train"]), "embeddings": rows_digest(embeddings.numpy()),
+            "settings": keyed(config, TOPIC_TEACHER)}
+
+
+def train(settings: DictConfig, corpus: Corpus, parts: dict[str, np.ndarray], embeddings: Tensor,
+          fit: Callable[[TopicDistillationModule, TopicDataModule, dict[str, Any]], Fitted]) -> tuple[Fitted, TopicModel]:
+    """Train a teacher; returns what it took, and the teacher.
+
+    Args:
+        settings: the keys of `identity.TOPIC_TEACHER`; nothing else of a run's config reaches the teacher.
+        fit: runs the training: module, loaders, and options for lightning.Trainer.
+    """
+    spec = settings.pair.teacher
+    lightning.seed_everything(spec.seed, workers=True, verbose=False)
+    teacher = TopicModel(shape_of(settings, "teacher", corpus, embeddings))
+    loaders = TopicDataModule(corpus, parts, embeddings, batch_size=spec.batch_size, seed=spec.seed)
+    module = TopicDistillationModule(
+        teacher, [PriorKL(), Reconstruction()], LabelsOnly(),
+        functools.partial(adam, lr=spec.lr, betas=tuple(spec.betas)), loaders.train_size, clip=None)
+    return fit(module, loaders, {"max_epochs": spec.epochs, "max_steps": -1, "precision": spec.precision}), teacher
 
 
 def warn_of_sharing(network: TopicModel, vocabulary: Sequence[str]) -> None:
@@ -103,7 +121,8 @@ def rows_digest(values: np.ndarray) -> str:
 
 def states(teacher: TopicTeacher, corpus: Corpus, embeddings: Tensor, store: Store, device: torch.device) -> dict[str, Tensor]:
     """``teacher_mu``, ``teacher_log_var`` and ``teacher_theta`` ``(N, K)`` of all documents: from the cache, or computed now."""
-    key = {"teacher": digests(teacher.folder)}
+    key = {"version": VERSION, "device": device.type, "teacher": digests(teacher.folder), "corpus": corpus.fingerprint(),
+           "embeddings": rows_digest(embeddings.numpy())}
 
     def build(folder: Path) -> None:
         loaders = TopicDataModule(corpus, {"train": np.arange(len(corpus))}, embeddings, batch_size=len(corpus))

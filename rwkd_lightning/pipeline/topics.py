@@ -10,26 +10,32 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from rwkd_lightning.combinations import check_parts, check_reach
 from rwkd_lightning.disk import check_room
 from rwkd_lightning.meta import Restriction
+from rwkd_lightning.models import find
 from rwkd_lightning.optim import adam
+from rwkd_lightning.pipeline import inputs
 from rwkd_lightning.pipeline import topic_teacher as stages
 from rwkd_lightning.pipeline.artefacts import write_json, write_weights
 from rwkd_lightning.pipeline.distil import clear, distil
+from rwkd_lightning.pipeline.identity import device_kind
+from rwkd_lightning.pipeline.inputs import Inputs
 from rwkd_lightning.pipeline.launch import is_first, processes
 from rwkd_lightning.pipeline.parts import check_settings, create, loop_of, meta_of, terms_of, trainer_of, weighting_of
 from rwkd_lightning.pipeline.report import table
 from rwkd_lightning.pipeline.stopping import Stop
 from rwkd_lightning.pipeline.topic_report import evaluate, found_by, write_topics
-from rwkd_lightning.store import Store
+from rwkd_lightning.store import Store, digest, digests
 from rwkd_lightning.terms import Term
 from rwkd_lightning.topics.corpus import Corpus, split
 from rwkd_lightning.topics.datamodule import TopicDataModule, check_batches, check_meta_batch
 from rwkd_lightning.topics.embeddings import embeddings
+from rwkd_lightning.topics.encoder import encoder_digest
 from rwkd_lightning.topics.model import Shape, TopicModel, load
 from rwkd_lightning.topics.module import TeacherWords, TopicDistillationModule
 from rwkd_lightning.topics.probe import FLAG, check_share, swap_teacher
@@ -48,13 +54,15 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     folder.mkdir(parents=True, exist_ok=True)
     if is_first():
         OmegaConf.save(config, folder / "config.yaml", resolve=True)
-    corpus: Corpus = create(config.task.load, Corpus)
-    parts = split(corpus, config.data.meta_fraction, config.data.test_fraction, config.data.split_seed)
+    corpus, parts = documents_of(config)
     log.info("%s: %d documents, %d words; %s", corpus.name, len(corpus), len(corpus.vocabulary),
              ", ".join(f"{name} {len(rows)}" for name, rows in parts.items()))
     store = Store(Path(config.cache_dir).expanduser(), builds=is_first())
-    device = torch.device("cuda" if trainer_options["accelerator"] in ("auto", "gpu") and torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if device_kind(config.trainer.accelerator) == "cuda" else "cpu")
     check_early(config, corpus, len(parts["train"]), processes(trainer_options), terms, weighting)
+    made_of = inputs_of(config, corpus, parts)
+    if is_first() and not force:
+        inputs.check(folder, made_of)
     theirs, ours = (embeddings(corpus.texts, corpus.fingerprint(), config.pair[who].encoder, store, device)
                     for who in ("teacher", "student"))
     lightning.seed_everything(config.seed, workers=True, verbose=False)
@@ -64,8 +72,12 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     teacher = stages.teacher_of(config, corpus, parts, theirs, store, trainer_options, stop)
     states = swap_teacher(stages.states(teacher, corpus, theirs, store, device), parts["train"], config.data.teacher_noise,
                           config.seed)
-    if force and is_first():
-        clear(folder, "topics.json", "topics.html", "documents.parquet")
+    made_of = {**made_of, "models": {**made_of["models"], "trained teacher": {"sha256": digest(digests(teacher.folder))}}}
+    if is_first():
+        if force:
+            clear(folder, "topics.json", "topics.html", "documents.parquet")
+        inputs.check(folder, made_of)
+        inputs.write(folder, made_of)
     torch.set_rng_state(drawn)
 
     loaders = TopicDataModule(
@@ -91,6 +103,22 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     print(f"\n{table(result, str(folder))}")
     return result
+
+
+def documents_of(config: DictConfig) -> tuple[Corpus, dict[str, np.ndarray]]:
+    """The corpus, and the rows of each of its parts."""
+    corpus: Corpus = create(config.task.load, Corpus)
+    return corpus, split(corpus, config.data.meta_fraction, config.data.test_fraction, config.data.split_seed)
+
+
+def inputs_of(config: DictConfig, corpus: Corpus | None = None, parts: dict[str, np.ndarray] | None = None) -> Inputs:
+    """The documents and encoders that the config names, as they are now; ``corpus`` and ``parts`` where they are known."""
+    if corpus is None or parts is None:
+        corpus, parts = documents_of(config)
+    sha256 = corpus.fingerprint()
+    return inputs.inputs({name: (len(rows), digest([sha256, rows.tolist()])) for name, rows in parts.items()},
+                         {who: encoder_digest(find(config.pair[who].encoder), config.pair[who].encoder)
+                          for who in ("teacher", "student")})
 
 
 def check_early(config: DictConfig, corpus: Corpus, documents: int, together: int, terms: list[Term],

@@ -35,7 +35,8 @@ def embeddings(texts: Sequence[str], fingerprint: str, encoder: str, store: Stor
         UserError: if the encoder cannot be had or loaded, or gives a text a number that is not finite.
     """
     folder = find(encoder)
-    key = {"format": _FORMAT, "texts": digest(list(texts)), "encoder": encoder_digest(folder, encoder)}
+    key = {"format": _FORMAT, "texts": digest(list(texts)), "encoder": encoder_digest(folder, encoder),
+           "device": torch.device(device).type}
 
     def build(part: Path) -> None:
         needed("safetensors.torch").save_file({"embeddings": _embed(texts, folder, encoder, device)}, part / FILE)

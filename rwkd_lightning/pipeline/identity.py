@@ -1,0 +1,75 @@
+"""The one rule for identity: which keys of the config belong to the key of each thing that is kept (``docs/identity.md``).
+
+A stage whose result is cached is given the config that `only` leaves: nothing but the keys that are in its cache key, so that
+no other setting can reach it. Data and models enter the keys by their content, never by their path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+VERSION = 2
+"""Of the trained teachers and what is computed from them: a higher one leaves everything cached before unused."""
+
+NO_RESULT = ("hydra", "force", "cache_dir", "runs_dir", "weighting_name", "checkpoint", "data.num_workers",
+             "trainer.enable_progress_bar")
+"""Keys, and groups of keys, that change no byte of a result, and so belong to no key and to no run's folder."""
+TEACHER = ("data.max_length", *(f"pair.teacher.{key}" for key in (
+    "epochs", "lr", "batch_size", "warmup", "weight_decay", "seed", "precision", "new_head")), "trainer.deterministic")
+"""Of a fine-tuned text classifier, beside the content of its data and of the model that it starts from."""
+TOPIC_TEACHER = ("topics", *(f"pair.teacher.{key}" for key in (
+    "epochs", "lr", "betas", "batch_size", "seed", "precision", "layers", "bag_of_words")), "trainer.deterministic")
+"""Of a topic model, beside the content of its documents and of their embeddings."""
+LOGITS = ("data.max_length", "data.eval_batch_size", "pair.teacher.precision", "pair.teacher.labels", "trainer.deterministic")
+"""Of a teacher's outputs, beside the content of the teacher and of the data. A batch's padding moves the last bits."""
+ALL_TRAININGS = ("accelerator", "deterministic", "enable_progress_bar")
+"""Options of lightning.Trainer that hold for the teacher's training too; all others are the student's alone."""
+
+
+def only(config: DictConfig, keys: Sequence[str]) -> DictConfig:
+    """A config with these keys and no other, resolved; reading another one raises.
+
+    A key that the config lacks, as an optional one of the Trainer, is None.
+    """
+    part = OmegaConf.create({})
+    for key in keys:
+        OmegaConf.update(part, key, OmegaConf.select(config, key))
+    OmegaConf.set_struct(part, True)
+    return part
+
+
+def keyed(config: DictConfig, keys: Sequence[str]) -> dict[str, Any]:
+    """What `only` leaves as plain values by dotted name, with the kind of device that computes: part of a cache's key."""
+    part = only(config, keys)
+    found = {key: OmegaConf.select(part, key) for key in keys}
+    plain = {key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key, value in found.items()}
+    return {"version": VERSION, "device": device_kind(str(config.trainer.accelerator)), **plain}
+
+
+def device_kind(accelerator: str) -> str:
+    """``cpu``, ``cuda`` or ``mps``: what ``trainer.accelerator`` stands for on this machine."""
+    if accelerator not in ("auto", "gpu"):
+        return accelerator
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def run_digest(config: DictConfig) -> str:
+    """Eight hexadecimal digits of every key that a run's result may depend on, for the name of its folder."""
+    kept = OmegaConf.masked_copy(config, [str(key) for key in config if key not in NO_RESULT])
+    plain: Any = OmegaConf.to_container(kept, resolve=True)
+    for key in NO_RESULT:
+        group, _, name = key.partition(".")
+        if name:
+            plain.get(group, {}).pop(name, None)
+    used = {*plain["terms"], *(name for terms in plain["task"]["meta_terms"].values() for name in terms)}
+    plain["loss_terms"] = {name: term for name, term in plain["loss_terms"].items() if name in used}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
