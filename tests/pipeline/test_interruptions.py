@@ -19,8 +19,9 @@ from rwkd_lightning.data.batching import EncodedSplit
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.module import DistillationModule
 from rwkd_lightning.pipeline.checkpoints import AtomicCheckpointIO, written
+from rwkd_lightning.pipeline.identity import run_digest
 from rwkd_lightning.pipeline.stopping import Stop
-from tests.pipeline.test_pipeline_run import ROOT, finished
+from tests.pipeline.test_pipeline_run import ROOT, config, finished
 from tests.pipeline.test_resume import check_same, power_cut
 
 LONG = ["trainer.max_epochs=400", "checkpoint.steps=1"]
@@ -144,20 +145,30 @@ def test_two_commands_for_one_run_and_for_one_teacher(arguments: list[str], tmp_
     (lambda: bytearray(1 << 60), "the memory of a data worker was exhausted"),
 ])
 def test_a_data_worker_that_runs_out_of_memory(death: Any, said: str, arguments: list[str], tmp_path: Path,
-                                               monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prevents: a traceback of three processes, or a training that waits for ever for its dead worker."""
-    parent, real = os.getpid(), EncodedSplit.__getitem__
+                                               monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Prevents: a traceback of three processes, a training that waits for ever for its dead worker, advice that begins again."""
+    caplog.set_level("INFO")
+    parent, real, folder = os.getpid(), EncodedSplit.__getitem__, tmp_path / "cut"
+    arguments = [*arguments, "weighting=rwkd"]
 
     def dying(self: EncodedSplit, index: int) -> dict[str, Any]:
-        if os.getpid() != parent and len(self) == 64:  # the training rows
+        if os.getpid() != parent and len(self) == 64 and written(folder / "checkpoints", "step"):  # the second epoch's rows
             death()
         return real(self, index)
 
-    finished(arguments, tmp_path / "a", "weighting=kd")
+    finished(arguments, tmp_path / "whole")
     monkeypatch.setattr(EncodedSplit, "__getitem__", dying)
     with pytest.raises(UserError) as caught:
-        finished(arguments, tmp_path / "b", "weighting=ce", "data.num_workers=1")
+        finished(arguments, folder, "data.num_workers=1")
     assert said in str(caught.value) and "data.num_workers=0" in str(caught.value)
+    monkeypatch.undo()
+    (checkpoint,) = written(folder / "checkpoints", "step")
+    finished(arguments, folder, "data.num_workers=0")
+    assert f"resuming from {checkpoint}" in caplog.text
+    for name in ("student/model.safetensors", "weights.parquet"):
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    with_workers, without = (run_digest(config([*arguments, f"data.num_workers={n}"])) for n in (1, 0))
+    assert with_workers == without  # so train.py finds the same folder
 
 
 def test_memory_of_the_training(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

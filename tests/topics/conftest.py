@@ -41,9 +41,15 @@ def encoder(tmp_path: Path) -> Path:
 @pytest.fixture
 def octis(tmp_path: Path) -> Path:
     """90 documents of three themes in OCTIS format."""
-    draw, folder = random.Random(0), tmp_path / "three"
+    folder = tmp_path / "three"
     folder.mkdir()
-    rows = []
+    write_octis(folder)
+    return folder
+
+
+def write_octis(folder: Path) -> None:
+    """Write them there."""
+    draw, rows = random.Random(0), []
     for number in range(90):
         theme = sorted(THEMES)[number % 3]
         others = [word for words in THEMES.values() for word in words]
@@ -51,4 +57,3 @@ def octis(tmp_path: Path) -> Path:
         rows.append(f"{' '.join(words)}\ttrain\t{theme}")
     (folder / "corpus.tsv").write_text("\n".join(rows) + "\n")
     (folder / "vocabulary.txt").write_text("\n".join(word for words in THEMES.values() for word in words) + "\n")
-    return folder
