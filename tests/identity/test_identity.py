@@ -20,13 +20,13 @@ from rwkd_lightning.pipeline.parts import data_of
 from rwkd_lightning.pipeline.stopping import Stop
 from rwkd_lightning.pipeline.topics import documents_of
 from rwkd_lightning.store import Store, digest
-from tests.pipeline.test_pipeline_run import config
+from tests.pipeline.test_pipeline_run import ROOT, config
 from tests.pipeline.tiny import overrides
 from tests.topics.conftest import write_octis
 
 TRAINER = {"limit_train_batches": 1, "limit_test_batches": 1, "overfit_batches": 1, "fast_dev_run": True,
-           "max_time": "00:00:00:01", "min_steps": 1, "val_check_interval": 1, "check_val_every_n_epoch": 7, "detect_anomaly": True,
-           "benchmark": True, "num_nodes": 3, "deterministic": True, "enable_progress_bar": False, "inference_mode": False,
+           "max_time": "00:00:00:01", "min_steps": 1, "val_check_interval": 1, "check_val_every_n_epoch": 7,
+           "detect_anomaly": True, "benchmark": True, "num_nodes": 3, "deterministic": True, "enable_progress_bar": False, "inference_mode": False,
            "profiler": "simple"}
 """Options of lightning.Trainer that the configs do not name; a user adds them with a plus."""
 WORDS = st.text(string.ascii_letters, min_size=1, max_size=8)
@@ -196,3 +196,13 @@ def test_all_other_keys_at_once_change_no_byte_of_a_topic_teacher(
 CONTENT = ("task.load", "data.path", "data.meta_fraction", "data.split_seed", "data.leaderboard", "pair.teacher.path",
            "task.regression", "pair.blocks")
 """Keys that say where data and models are, or how the data is cut: they enter by content."""
+
+
+def test_the_rule_is_documented() -> None:
+    """Prevents: a rule that nobody can look up, or one that the document states otherwise."""
+    rows = [line for line in (ROOT / "docs/identity.md").read_text().splitlines() if line.startswith("| ")]
+    for name in ("TEACHER", "TOPIC_TEACHER", "LOGITS", "NO_RESULT"):
+        (row,) = [row for row in rows if f"`identity.{name}`" in row]
+        keys = {key for key in row.split("|")[2].replace("`", "").replace(",", " ").split() if "." in key or "_" in key or key in (
+            "hydra", "force", "checkpoint", "topics")}
+        assert keys == set(getattr(identity, name)), name

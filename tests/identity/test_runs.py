@@ -37,7 +37,8 @@ def test_settings_without_a_result_change_no_byte_of_a_run(arguments: list[str],
     arguments = [*arguments, "weighting=rwkd", "trainer.log_every_n_steps=1", "trainer.select=best"]
     one = finished(arguments, tmp_path / "one")
     other = finished(arguments, tmp_path / "other", "checkpoint.minutes=1e-6", "checkpoint.steps=3", "data.num_workers=1",
-                     "force=true", "+trainer.enable_progress_bar=false", f"cache_dir={tmp_path / 'cache2'}", "loss_terms.hidden.pool=mean")
+                     "force=true", "+trainer.enable_progress_bar=false",
+                     f"cache_dir={tmp_path / 'cache2'}", "loss_terms.hidden.pool=mean")
     for name in ("student/model.safetensors", "weights.parquet", "log/metrics.csv", "inputs.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes(), name
     for result in (one, other):
