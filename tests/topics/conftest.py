@@ -21,6 +21,12 @@ THEMES = {"sea": ["boat", "wave", "fish", "sail", "harbour", "tide"],
 def encoder(tmp_path: Path) -> Path:
     """A random network with the mean of its tokens as embedding, cut at 5 tokens."""
     folder = tmp_path / "encoder"
+    write_encoder(folder)
+    return folder
+
+
+def write_encoder(folder: Path) -> None:
+    """Write it there."""
     torch.manual_seed(0)
     config = AutoConfig.for_model("bert", vocab_size=24, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
                                   intermediate_size=32, max_position_embeddings=40, initializer_range=0.5)
@@ -35,7 +41,6 @@ def encoder(tmp_path: Path) -> Path:
     (folder / "modules.json").write_text(json.dumps(
         [{"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
          for i, (path, kind) in enumerate(parts)]))
-    return folder
 
 
 @pytest.fixture
