@@ -61,11 +61,19 @@ class Student:
         return top_words(self.model.topic_words().cpu(), self.vocabulary, count)
 
     @torch.inference_mode()
-    def shares(self, texts: Sequence[str], seed: int = 0) -> Tensor:
-        """Share of each topic in each text ``(N, K)``, the mean of 10 draws; ``seed`` is theirs."""
+    def shares(self, texts: Sequence[str]) -> Tensor:
+        """Share of each topic in each text ``(N, K)``; a row depends on its text alone.
+
+        Raises:
+            UserError: for a single text, which would be read letter by letter.
+        """
+        if isinstance(texts, str):
+            raise UserError(f"shares of the text {texts[:60]!r}; give a list of texts")
+        if not len(texts):
+            return torch.empty(0, self.model.shape.topics)
         embedded = self.encoder.encode(list(texts), convert_to_tensor=True, show_progress_bar=len(texts) > 1000)
         mu, log_var = self.model.encode({"embeddings": embedded.float().clone()})
-        return self.model.mixture(mu.cpu(), log_var.cpu(), torch.Generator().manual_seed(seed))
+        return self.model.mixture(mu.cpu(), log_var.cpu())
 
 
 def write(to: Any, shares: Tensor, words: Sequence[Sequence[str]]) -> None:
