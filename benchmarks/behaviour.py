@@ -43,10 +43,11 @@ def commands(folder: Path) -> dict[str, list[str]]:
     write_octis(octis)
     write_encoder(encoder)
     text = [*overrides(write_tweets(folder / "tweets.csv"), write_backbone(backbone), folder), "trainer.log_every_n_steps=1"]
-    topics = ["task=topics", f"data.path={octis}", f"pair.teacher.encoder={encoder}", f"pair.student.encoder={encoder}", "topics=3",
-              "alpha=0.5", "temperature=2.0", "pair.teacher.layers=1", "pair.teacher.epochs=2", "trainer.max_epochs=2",
-              "data.batch_size=16", "meta.batch_size=4", "meta.every=1", "trainer.log_every_n_steps=1", "trainer.accelerator=cpu",
-              "data.meta_fraction=0.1", "data.test_fraction=0.1", f"cache_dir={folder / 'cache'}", f"runs_dir={folder / 'runs'}"]
+    topics = ["task=topics", f"data.path={octis}", f"pair.teacher.encoder={encoder}", f"pair.student.encoder={encoder}",
+              "topics=3", "alpha=0.5", "temperature=2.0", "pair.teacher.layers=1", "pair.teacher.epochs=2",
+              "trainer.max_epochs=2", "data.batch_size=16", "meta.batch_size=4", "meta.every=1", "trainer.log_every_n_steps=1",
+              "trainer.accelerator=cpu", "data.meta_fraction=0.1", "data.test_fraction=0.1",
+              f"cache_dir={folder / 'cache'}", f"runs_dir={folder / 'runs'}"]
     return {**{name: [*text, *more] for name, more in TEXT.items()}, **{name: [*topics, *more] for name, more in TOPICS.items()}}
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rwkd_lightning.errors import UserError
+from rwkd_lightning.places import place
 
 # All that the store writes below the folder of a kind: HASH/, HASH.part/, .HASH-xxxx/ and HASH.lock.
 _NAME = re.compile(r"(?P<hash>[0-9a-f]{16})(?P<part>\.part)?|\.(?P<left>[0-9a-f]{16})-\w+")
@@ -184,9 +185,12 @@ def _remove_idle_locks(root: Path) -> None:
 
 
 def _days(text: str) -> float:
-    days = float(text)
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
     if not days >= 0:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of days; give 0 or more")
     return days
 
 
@@ -197,14 +201,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listing = commands.add_parser("list", help="what the cache holds, how large it is, when it was last used")
     clearing = commands.add_parser("clear", help="remove results and what interrupted builds left")
     for command in (listing, clearing):
-        command.add_argument("--dir", type=Path, default=Path(os.environ.get("RWKD_CACHE") or "cache"),
+        command.add_argument("--dir", default=os.environ.get("RWKD_CACHE") or "cache",
                              help="the cache (default: the environment variable RWKD_CACHE, or cache)")
     clearing.add_argument("names", nargs="*", metavar="KIND|HASH", help="only these, as `list` shows them (default: all)")
     clearing.add_argument("--older-than", type=_days, default=0.0, metavar="DAYS", help="only what was not used for so long")
     clearing.add_argument("--yes", action="store_true", help="do not ask")
     options = parser.parse_args(arguments)
-    root = options.dir.expanduser()
     try:
+        root = place(options.dir, "--dir")
         if options.command == "list":
             print(table(entries(root)))
         else:

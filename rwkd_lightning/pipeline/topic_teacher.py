@@ -121,6 +121,7 @@ def rows_digest(values: np.ndarray) -> str:
 
 def states(teacher: TopicTeacher, corpus: Corpus, embeddings: Tensor, store: Store, device: torch.device) -> dict[str, Tensor]:
     """``teacher_mu``, ``teacher_log_var`` and ``teacher_theta`` ``(N, K)`` of all documents: from the cache, or computed now."""
+    # the teacher's files alone do not say it: another held-out document leaves them as they are
     key = {"version": VERSION, "device": device.type, "teacher": digests(teacher.folder), "corpus": corpus.fingerprint(),
            "embeddings": rows_digest(embeddings.numpy())}
 
@@ -134,14 +135,12 @@ def states(teacher: TopicTeacher, corpus: Corpus, embeddings: Tensor, store: Sto
 
 
 @torch.inference_mode()
-def latent(model: TopicModel, loaders: TopicDataModule, part: str, device: torch.device,
-           seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """μ, log σ² and the mean θ ``(N, K)`` of the documents of a part, in their order; the draws of θ are set by the seed."""
+def latent(model: TopicModel, loaders: TopicDataModule, part: str, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """μ, log σ² and the mean θ ``(N, K)`` of the documents of a part, in their order."""
     model.eval().to(device)
     found: dict[int, Tensor] = {}
     for batch in loaders.dataloader(part):
         mu, log_var = model.encode(to_device(batch, device))
         found.update(zip(batch["index"].tolist(), torch.stack([mu.cpu(), log_var.cpu()], 1), strict=True))
     mu, log_var = torch.stack([found[place] for place in range(len(found))]).unbind(1)
-    theta = model.mixture(mu, log_var, torch.Generator().manual_seed(seed))
-    return mu.contiguous(), log_var.contiguous(), theta
+    return mu.contiguous(), log_var.contiguous(), model.mixture(mu, log_var)

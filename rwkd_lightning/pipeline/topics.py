@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rwkd_lightning.combinations import check_parts, check_reach
 from rwkd_lightning.disk import check_room
+from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import Restriction
 from rwkd_lightning.models import find
 from rwkd_lightning.optim import adam
@@ -36,6 +37,7 @@ from rwkd_lightning.topics.corpus import Corpus, split
 from rwkd_lightning.topics.datamodule import TopicDataModule, check_batches, check_meta_batch
 from rwkd_lightning.topics.embeddings import embeddings
 from rwkd_lightning.topics.encoder import encoder_digest
+from rwkd_lightning.topics.metrics import TOP_WORDS
 from rwkd_lightning.topics.model import Shape, TopicModel, load
 from rwkd_lightning.topics.module import TeacherWords, TopicDistillationModule
 from rwkd_lightning.topics.probe import FLAG, check_share, swap_teacher
@@ -124,6 +126,10 @@ def inputs_of(config: DictConfig, corpus: Corpus | None = None, parts: dict[str,
 def check_early(config: DictConfig, corpus: Corpus, documents: int, together: int, terms: list[Term],
                 weighting: Weighting) -> None:
     """Raise UserError for what would be found after the embeddings and the teacher, which may take long."""
+    if len(corpus.vocabulary) < TOP_WORDS:
+        raise UserError(f"corpus {corpus.name!r}: its vocabulary has {len(corpus.vocabulary)} words, and {TOP_WORDS} are shown "
+                        "of each topic; give more text, or, unless the words are cut already, lower task.load.min_documents or "
+                        "raise task.load.max_share")
     check_share(config.data.teacher_noise, documents)
     check_batches(documents, config.data.batch_size, processes=together)
     check_meta_batch(config.meta.batch_size, together)

@@ -18,13 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rwkd_lightning.disk import writing
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.models.source import find
+from rwkd_lightning.places import place
 from rwkd_lightning.topics.encoder import load_encoder
 from rwkd_lightning.topics.metrics import top_words
 from rwkd_lightning.topics.model import TopicModel, load
-from rwkd_lightning.topics.plain import read_documents
+from rwkd_lightning.topics.plain import KINDS, read_documents
+from rwkd_lightning.topics.text_file import Settings
+
+OPTIONS = Settings("file", "--column", "", "--delimiter '{}'")  # a document's label is not asked for
 
 
 class Student:
@@ -43,29 +46,44 @@ class Student:
         self.model: TopicModel = load(folder).to(device)
         if self.model.shape.bag_of_words:
             raise UserError(f"{folder}: this student reads word counts too, and those of new documents are not prepared here; "
-                            "distil one with pair.student.bag_of_words=false")
+                            "distil one with train.py and pair.student.bag_of_words=false")
         try:
             self.vocabulary = (folder / "vocabulary.txt").read_text(encoding="utf-8").splitlines()
-            path = encoder or json.loads((folder / "encoder.json").read_text())["encoder"]
+            if len(self.vocabulary) != self.model.shape.vocabulary:
+                raise ValueError(f"vocabulary.txt has {len(self.vocabulary)} words, the model {self.model.shape.vocabulary}")
+            path = json.loads((folder / "encoder.json").read_text())["encoder"] if encoder is None else encoder
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder} is not a whole student ({error}); give the folder student/ of a run of "
                             "task=topics") from error
-        self.encoder: Any = load_encoder(find(path), path, device)
+        try:
+            self.encoder: Any = load_encoder(find(path), path, device)
+        except UserError as error:
+            raise UserError(f"{error} (another place of the student's sentence encoder: --encoder DIR, in Python "
+                            "encoder='DIR')") from error
         width = len(self.encoder.encode("a"))
         if width != self.model.shape.embedding:
             raise UserError(f"encoder {path!r} gives {width} numbers a sentence, and the student reads "
-                            f"{self.model.shape.embedding}; give the one that it was distilled with")
+                            f"{self.model.shape.embedding}; give the one that it was distilled with (--encoder DIR, in Python "
+                            "encoder='DIR')")
 
     def words(self, count: int = 10) -> list[list[str]]:
         """The top words of each topic, as the decoder has them."""
         return top_words(self.model.topic_words().cpu(), self.vocabulary, count)
 
     @torch.inference_mode()
-    def shares(self, texts: Sequence[str], seed: int = 0) -> Tensor:
-        """Share of each topic in each text ``(N, K)``, the mean of 10 draws; ``seed`` is theirs."""
+    def shares(self, texts: Sequence[str]) -> Tensor:
+        """Share of each topic in each text ``(N, K)``; a row depends on its text alone.
+
+        Raises:
+            UserError: for a single text, which would be read letter by letter.
+        """
+        if isinstance(texts, str):
+            raise UserError(f"shares of the text {texts[:60]!r}; give a list of texts")
+        if not len(texts):
+            return torch.empty(0, self.model.shape.topics)
         embedded = self.encoder.encode(list(texts), convert_to_tensor=True, show_progress_bar=len(texts) > 1000)
         mu, log_var = self.model.encode({"embeddings": embedded.float().clone()})
-        return self.model.mixture(mu.cpu(), log_var.cpu(), torch.Generator().manual_seed(seed))
+        return self.model.mixture(mu.cpu(), log_var.cpu())
 
 
 def write(to: Any, shares: Tensor, words: Sequence[Sequence[str]]) -> None:
@@ -77,26 +95,56 @@ def write(to: Any, shares: Tensor, words: Sequence[Sequence[str]]) -> None:
         table.writerow([number, largest, " ".join(words[largest][:3]), *(f"{share:.4f}" for share in row.tolist())])
 
 
+def destination(text: str) -> Path:
+    """Where the CSV file goes, checked before anything is computed.
+
+    Raises:
+        UserError: for a folder or a device, or where no file can be written.
+    """
+    to = place(text, "--to")
+    try:
+        if to.exists() and not to.is_file():
+            raise UserError(f"--to={text!r} is no file; name one that may be replaced, or a new one")
+        tempfile.TemporaryFile(dir=to.parent).close()
+    except OSError as error:
+        raise UserError(f"--to={text!r} cannot be written ({error.strerror}); name a file in another folder") from error
+    return to
+
+
+def write_file(to: Path, shares: Tensor, words: Sequence[Sequence[str]]) -> None:
+    """`write` to a file, replaced in one move."""
+    part = to.with_name(f".{to.name[:200]}.{os.getpid()}.part")
+    try:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            write(file, shares, words)
+        os.replace(part, to)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"--to={str(to)!r} cannot be written ({error.strerror}); name a file in another folder") from error
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m rwkd_lightning.topics.infer", description=__doc__.splitlines()[0])
-    parser.add_argument("student", type=Path, help="the folder student/ of a run of task=topics")
-    parser.add_argument("file", type=Path, help=".txt (one document a line), .csv, .tsv or .jsonl")
-    parser.add_argument("--column", default="text", help="of the documents in a table (text)")
+    parser.add_argument("student", help="the folder student/ of a run of task=topics")
+    parser.add_argument("file", help=f"the documents, one a line or row: {KINDS}")
+    parser.add_argument("--column", default="text", help="of the documents in a table or in JSON (text)")
+    parser.add_argument("--delimiter", help="of a table (a comma, or a tab in a .tsv)")
     parser.add_argument("--encoder", help="another place of the sentence encoder")
-    parser.add_argument("--to", type=Path, help="a CSV file to write; none: the standard output")
+    parser.add_argument("--to", help="a CSV file to write; none: the standard output")
     options = parser.parse_args(arguments)
     try:
-        texts = [document.text for document in read_documents(options.file, options.column, None)]
-        student = Student(options.student, options.encoder)
+        file = place(options.file, OPTIONS.path)
+        texts = [document.text for document in read_documents(file, options.column, None, options.delimiter, OPTIONS)]
+        if not texts:
+            raise UserError(f"{OPTIONS.path}={options.file!r} has no documents; give one or more")
+        to = None if options.to is None else destination(options.to)
+        student = Student(place(options.student, "student"), options.encoder)
         shares = student.shares(texts)
-        if options.to is None:
+        if to is None:
             write(sys.stdout, shares, student.words(3))
-            return
-        with writing(options.to.parent, "--to"), tempfile.NamedTemporaryFile(
-                "w", dir=options.to.parent, suffix=".part", newline="", encoding="utf-8", delete=False) as part:
-            write(part, shares, student.words(3))
-        os.replace(part.name, options.to)
+        else:
+            write_file(to, shares, student.words(3))
     except UserError as error:
         sys.exit(str(error))
 

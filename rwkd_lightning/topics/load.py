@@ -13,25 +13,29 @@ from rwkd_lightning.topics.plain import KINDS, load_documents
 from rwkd_lightning.topics.text_file import PATH
 from rwkd_lightning.topics.tweets import load_tweets_corpus
 
-WORDS = ("min_documents", "max_share", "max_words")
+WORDS = ("min_documents", "max_share", "max_words", "tokenizer", "stop_words", "token_pattern", "min_letters")
 
 
 def load_corpus(path: str | None = None, *, text_column: str | None = None, label_column: str | None = None,
-                min_documents: int | None = None, max_share: float | None = None, max_words: int | None = None,
-                documents: int | None = None, seed: int | None = None) -> Corpus:
+                delimiter: str | None = None, min_documents: int | None = None, max_share: float | None = None,
+                max_words: int | None = None, tokenizer: str | Callable[[str], Any] | None = None, stop_words: str | None = None,
+                token_pattern: str | None = None, min_letters: int | None = None, documents: int | None = None,
+                seed: int | None = None) -> Corpus:
     """Load the corpus at a path; an option that is None is the loader's own default.
 
     Args:
         path: None: the tweets (`load_tweets_corpus`); a folder with corpus.tsv (`load_octis`); a file (`load_documents`).
-        text_column, label_column: for files.
-        min_documents, max_share, max_words: for files and tweets, see `preprocess`.
+        text_column, label_column, delimiter: for files.
+        min_documents, max_share, max_words, tokenizer, stop_words, token_pattern, min_letters: for files and tweets, see
+            `preprocess`.
         documents, seed: for tweets.
 
     Raises:
         UserError: if there is nothing of this kind, for an option of another kind of corpus, or as the loader raises.
     """
-    given = {"text_column": text_column, "label_column": label_column, "min_documents": min_documents, "max_share": max_share,
-             "max_words": max_words, "documents": documents, "seed": seed}
+    given = {"text_column": text_column, "label_column": label_column, "delimiter": delimiter, "min_documents": min_documents,
+             "max_share": max_share, "max_words": max_words, "tokenizer": tokenizer, "stop_words": stop_words,
+             "token_pattern": token_pattern, "min_letters": min_letters, "documents": documents, "seed": seed}
     options = {name: value for name, value in given.items() if value is not None}
     if path is None:
         return _load(load_tweets_corpus, options, ("documents", "seed", *WORDS), "the tweets")
@@ -42,7 +46,7 @@ def load_corpus(path: str | None = None, *, text_column: str | None = None, labe
         what = f"is a folder without {DOCUMENTS}" if at.is_dir() else "is not there"
         raise UserError(f"{PATH}={str(at)!r} {what}; give a folder with {DOCUMENTS} and {VOCABULARY} (the format of OCTIS), a "
                         f"file that ends in one of {KINDS}, or null for the tweets")
-    return _load(lambda **chosen: load_documents(at, **chosen), options, ("text_column", "label_column", *WORDS),
+    return _load(lambda **chosen: load_documents(at, **chosen), options, ("text_column", "label_column", "delimiter", *WORDS),
                  "a file of documents")
 
 

@@ -13,8 +13,11 @@ from torch import Tensor
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.topics.needs import needed
 
+TOP_WORDS = 10
+"""Words of a topic that are shown and scored."""
 
-def top_words(beta: Tensor, vocabulary: Sequence[str], count: int = 10) -> list[list[str]]:
+
+def top_words(beta: Tensor, vocabulary: Sequence[str], count: int = TOP_WORDS) -> list[list[str]]:
     """The words of largest weight of each topic of ``beta`` ``(K, V)``, the largest first, equal ones as in the vocabulary.
 
     Raises:

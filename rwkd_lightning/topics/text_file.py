@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import codecs
 from pathlib import Path
+from typing import NamedTuple
 
 from rwkd_lightning.errors import UserError
 
 PATH = "task.load.path"
 
 
-def read_text(file: Path) -> str:
+class Settings(NamedTuple):
+    """The names under which a command takes a file of documents: a run's by default."""
+
+    path: str = PATH
+    text: str = "task.load.text_column"
+    label: str = "task.load.label_column"
+    delimiter: str = "'task.load.delimiter=\"{}\"'"
+    """As it is typed, with a place for the character."""
+
+
+def read_text(file: Path, setting: str = PATH) -> str:
     """Its text, without the mark that some programs put at the start.
+
+    Args:
+        setting: what named the file, for the messages.
 
     Raises:
         UserError: if it cannot be read, is empty, is not UTF-8 or holds a NUL; the line is named.
     """
-    where = f"{PATH}={str(file)!r}"
+    where = f"{setting}={str(file)!r}"
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -32,7 +46,7 @@ def read_text(file: Path) -> str:
         raise UserError(f"{where} has a NUL in line {text.count(chr(10), 0, nul) + 1}; give text, or convert it if it is UTF-16: "
                         "iconv -f utf-16le -t utf-8 OLD > NEW")
     if not text.strip():
-        raise UserError(f"{where} is empty; give a file with documents")
+        raise UserError(f"{where} is empty; give a file with text")
     return text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +17,7 @@ from rwkd_lightning.topics.text_file import PATH
 _STREAM = 32  # keeps this use of a seed apart from the others that start from the same number
 
 
-def load_tweets_corpus(path: str | None = None, documents: int | None = 8000, seed: int = 0, min_documents: int = 5,
-                       max_share: float = 0.5, max_words: int = 2000) -> Corpus:
+def load_tweets_corpus(path: str | None = None, documents: int | None = 8000, seed: int = 0, **words: Any) -> Corpus:
     """Load distinct tweets with one sentiment each, preprocessed by `preprocess`; the texts stay raw.
 
     The idx of a tweet is its row number in the CSV, from 0.
@@ -25,6 +25,7 @@ def load_tweets_corpus(path: str | None = None, documents: int | None = 8000, se
     Args:
         path: another CSV file of this kind (columns sentiment and text, latin-1).
         documents: so many of them, drawn by the seed; None: all.
+        words: what `preprocess` takes.
 
     Raises:
         UserError: if there is no such file or it has fewer tweets, or for what `preprocess` and `make_corpus` refuse.
@@ -38,7 +39,7 @@ def load_tweets_corpus(path: str | None = None, documents: int | None = 8000, se
         raise UserError(f"task.load.documents is {documents!r}; give a whole number, up to the {len(rows)} tweets that there are")
     order = np.random.default_rng([seed, _STREAM]).permutation(len(rows))
     numbers, labels, texts = zip(*(rows[row] for row in sorted(order[:wanted])), strict=True)
-    words, vocabulary = preprocess(texts, min_documents, max_share, max_words)
+    found, vocabulary = preprocess(texts, **words)
     assert TWEETS.label_names is not None
-    corpus = make_corpus("tweets", texts, words, vocabulary, [TWEETS.label_names[label] for label in labels])
+    corpus = make_corpus("tweets", texts, found, vocabulary, [TWEETS.label_names[label] for label in labels])
     return replace(corpus, idx=np.array(numbers, dtype=np.int64)[corpus.idx])

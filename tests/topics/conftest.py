@@ -10,6 +10,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
+from rwkd_lightning.topics.encoder import load_encoder
+from rwkd_lightning.topics.model import Shape, TopicModel, save
 from tests.models.conftest import tokenizer
 
 THEMES = {"sea": ["boat", "wave", "fish", "sail", "harbour", "tide"],
@@ -62,3 +64,21 @@ def write_octis(folder: Path) -> None:
         rows.append(f"{' '.join(words)}\ttrain\t{theme}")
     (folder / "corpus.tsv").write_text("\n".join(rows) + "\n")
     (folder / "vocabulary.txt").write_text("\n".join(word for words in THEMES.values() for word in words) + "\n")
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, encoder: Path) -> Path:
+    """The folder of a student of three topics whose running statistics are those of some documents."""
+    folder = tmp_path / "student"
+    folder.mkdir()
+    torch.manual_seed(2)
+    model = TopicModel(Shape(6, 3, 16, 0, False)).train()
+    embedded = load_encoder(encoder, str(encoder), "cpu").encode([f"w{i % 16} w{i * i % 16}" for i in range(60)],
+                                                                 convert_to_tensor=True).clone()
+    with torch.no_grad():
+        for _ in range(40):
+            model({"embeddings": embedded})
+    save(model, folder)
+    (folder / "vocabulary.txt").write_text("".join(f"{word}\n" for word in THEMES["sea"]))
+    (folder / "encoder.json").write_text(json.dumps({"encoder": str(encoder)}))
+    return folder
