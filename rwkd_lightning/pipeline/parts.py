@@ -44,9 +44,10 @@ def tell_unlabelled(config: DictConfig, data: TaskData, terms: Sequence[Term], w
     """Log how many training rows teach the student nothing in this run, as they have no label."""
     count = int(data.task.lacks_label(column(data.splits["train"], "label")).sum())
     names = tuple(term.name for term in terms)
-    if count and (isinstance(weighting, LabelsOnly) or set(names) <= {"ce", "squared_error"}):
+    alpha = getattr(getattr(weighting, "fixed", weighting), "alpha", None)  # the teacher's share, where the method has one
+    if count and (isinstance(weighting, LabelsOnly) or alpha == 0 or set(names) <= {"ce", "squared_error"}):
         log.info("the %d rows of 'train' without a label teach the student nothing under weighting=%s terms=[%s], where they "
-                 "weigh 0; they do by a teacher's term: terms=[%s] weighting=kd", count, config.weighting_name, ",".join(names),
+                 "weigh 0; they do by a teacher's term: terms=[%s] weighting=kd weighting.alpha=0.5", count, config.weighting_name, ",".join(names),
                  ",".join(config.task.terms))
 
 

@@ -90,12 +90,13 @@ def test_the_teacher_alone_and_the_labels_alone(given: list[str], tmp_path: Path
     """Prevents: terms=[kd] that is refused for want of a label term, and rows that a run is silent about not learning from."""
     finished(given, tmp_path / "kd", "task=rte", "weighting=kd", "terms=[kd]")
     assert set(table(tmp_path / "kd")["w_kd"]) == {1.0} and None not in table(tmp_path / "kd")["loss_kd"]
-    for name, terms in (("ce", "ce"), ("ce", "ce,kd"), ("rwkd", "ce")):
+    for name, terms, more in (("ce", "ce", []), ("ce", "ce,kd", []), ("rwkd", "ce", []), ("kd", "ce,kd", ["weighting.alpha=0"])):
         caplog.clear()
         with caplog.at_level(logging.INFO, "rwkd_lightning"):
-            finished(given, tmp_path / f"{name} {terms}", "task=rte", f"weighting={name}", f"terms=[{terms}]")
+            finished(given, tmp_path / f"{name} {terms}", "task=rte", f"weighting={name}", f"terms=[{terms}]",
+                     *more)
         assert (f"the 40 rows of 'train' without a label teach the student nothing under weighting={name} terms=[{terms}], where "
-                "they weigh 0; they do by a teacher's term: terms=[ce,kd] weighting=kd") in caplog.text
+                "they weigh 0; they do by a teacher's term: terms=[ce,kd] weighting=kd weighting.alpha=0.5") in caplog.text
         found = table(tmp_path / f"{name} {terms}")
         assert {w for y, w in zip(found["label"], found["w_ce"], strict=True) if y >= 0} == {1.0}
         assert found["w_ce"].count(None) == 40
