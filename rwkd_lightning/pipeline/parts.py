@@ -47,8 +47,8 @@ def tell_unlabelled(config: DictConfig, data: TaskData, terms: Sequence[Term], w
     alpha = getattr(getattr(weighting, "fixed", weighting), "alpha", None)  # the teacher's share, where the method has one
     if count and (isinstance(weighting, LabelsOnly) or alpha == 0 or set(names) <= {"ce", "squared_error"}):
         log.info("the %d rows of 'train' without a label teach the student nothing under weighting=%s terms=[%s], where they "
-                 "weigh 0; they do by a teacher's term: terms=[%s] weighting=kd weighting.alpha=0.5", count, config.weighting_name, ",".join(names),
-                 ",".join(config.task.terms))
+                 "weigh 0; they do by a teacher's term: terms=[%s] weighting=kd weighting.alpha=0.5", count,
+                 config.weighting_name, ",".join(names), ",".join(config.task.terms))
 
 
 def student_of(config: DictConfig, task: TaskSpec, teacher: str) -> tuple[Classifier, Any]:
