@@ -14,22 +14,23 @@ from rwkd_lightning.weighting import History, Step
 
 @dataclass
 class Visit:
-    """What a step found out about its rows, those of all ranks: ``index`` ``(R,)``, ``losses`` and ``influence`` ``(R, K)``."""
+    """What a step found out about its rows, those of all ranks: ``index`` ``(R,)``; the others ``(R, K)``."""
 
     index: Tensor
     losses: Tensor
+    valid: Tensor
     influence: Tensor | None
 
     @classmethod
     def of(cls, step: Step) -> Visit:
         """Gather it; every rank gets the same."""
-        found = [step.losses.detach()] if step.influence is None else [step.losses.detach(), step.influence]
-        index, losses, *influence = gather_together(step.batch["index"], *found)
-        return cls(index, losses, influence[0] if influence else None)
+        found = [step.losses.detach(), step.valid, *([] if step.influence is None else [step.influence])]
+        index, losses, valid, *influence = gather_together(step.batch["index"], *found)
+        return cls(index, losses, valid, influence[0] if influence else None)
 
 
 class Ledger(nn.Module):
-    """Weights and losses as last seen, influence accumulated; N rows and K terms, ``12·N·K`` bytes, in the checkpoint.
+    """Weights and losses as last seen, influence accumulated; N rows and K terms, ``N·(13·K + 8)`` bytes, in the checkpoint.
 
     Args:
         size: N training samples, addressed by ``batch["index"]``.
@@ -39,18 +40,22 @@ class Ledger(nn.Module):
     weights: Tensor
     losses: Tensor
     influence: Tensor
+    valid: Tensor
     visits: Tensor
+    meta_visits: Tensor
 
     def __init__(self, size: int, terms: tuple[str, ...]) -> None:
         super().__init__()
         for name in ("weights", "losses", "influence"):
             self.register_buffer(name, torch.zeros(size, len(terms)))
-        self.register_buffer("visits", torch.zeros(size))
+        self.register_buffer("valid", torch.zeros(size, len(terms), dtype=torch.bool))  # at the last visit
+        self.register_buffer("visits", torch.zeros(size, dtype=torch.int32))  # student steps in which the row was seen
+        self.register_buffer("meta_visits", torch.zeros(size))  # those of them with a meta step
         self.terms = terms
 
     def history(self, index: Tensor) -> History:
         """What earlier visits of these samples left."""
-        visits = self.visits[index]
+        visits = self.meta_visits[index]
         return History(visits, self.influence[index] / visits.clamp_min(1)[:, None], self.weights[index])
 
     def record(self, visit: Visit, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,13 +73,23 @@ class Ledger(nn.Module):
         losses, used = visit.losses.to(self.losses.dtype), weights.to(self.weights.dtype)
         self.weights[visit.index] = used
         self.losses[visit.index] = losses
+        self.valid[visit.index] = visit.valid
+        self.visits[visit.index] += 1  # once a step, also for a row that fills up the batches of several ranks
         if visit.influence is not None:
             mean = visit.influence.abs().mean()
             self.influence[visit.index] += in_units_of(mean, visit.influence).to(self.influence.dtype)
-            self.visits[visit.index] += 1
+            self.meta_visits[visit.index] += 1
         return losses, used
 
     def columns(self) -> dict[str, Tensor]:
-        """``w_<term>``, ``loss_<term>`` and ``influence_<term>``, each ``(N,)``."""
-        kinds = {"w": self.weights, "loss": self.losses, "influence": self.influence}
-        return {f"{kind}_{term}": table[:, k].cpu() for kind, table in kinds.items() for k, term in enumerate(self.terms)}
+        """``visits``, then ``w_<term>``, ``loss_<term>``, ``influence_<term>``, each ``(N,)``; NaN for what was never computed.
+
+        That is all of a row that no step has seen, a term that has no value for the row, and the influence of a row that no
+        meta step has seen: a weight of 0 is one that a method has given.
+        """
+        seen = self.valid & (self.visits > 0)[:, None]
+        known = {"w": seen, "loss": seen, "influence": seen & (self.meta_visits > 0)[:, None]}
+        tables = {"w": self.weights, "loss": self.losses, "influence": self.influence}
+        found = {f"{kind}_{term}": torch.where(known[kind][:, k], table[:, k], torch.nan).cpu()
+                 for kind, table in tables.items() for k, term in enumerate(self.terms)}
+        return {"visits": self.visits.cpu(), **found}

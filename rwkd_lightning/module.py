@@ -250,26 +250,31 @@ class DistillationModule(lightning.LightningModule):
         self.weighting.observe(step)
         losses, weights = self.ledger.record(watch.visit, weights)
         if self.weighting.needs_influence:
-            self.sound_alarm(weights)
+            self.sound_alarm(weights[watch.visit.valid.all(1)])  # another row has no choice
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (every and self.global_step % every == 0) or self.trainer.is_last_batch:  # no other is kept, and logging is slow
-            self.log_step(losses, weights)
+            self.log_step(losses, weights, watch.visit.valid)
 
-    def log_step(self, losses: Tensor, weights: Tensor) -> None:
-        """Log every term, and mean and spread over the samples of every weight.
+    def log_step(self, losses: Tensor, weights: Tensor, valid: Tensor) -> None:
+        """Log every term, and mean and spread over the samples of every weight, of the samples for which the term has a value.
+
+        NaN where there is no such sample: without an entry the log would repeat that of an earlier step.
 
         Args:
             losses: ``(B, K)``, of all ranks.
             weights: as these.
+            valid: as these.
         """
-        for name, loss, weight in zip(self.term_names, losses.T, weights.T, strict=True):
-            of_term = {"loss": loss.mean(), "weight": weight.mean(), "weight_spread": weight.std(correction=0)}
+        for name, every_loss, every_weight, known in zip(self.term_names, losses.T, weights.T, valid.T, strict=True):
+            loss, weight = every_loss[known], every_weight[known]
+            spread = weight.std(correction=0) if len(weight) else weight.mean()  # which warns of an empty tensor
+            of_term = {"loss": loss.mean(), "weight": weight.mean(), "weight_spread": spread}
             self.log_dict({f"{kind}/{name}": value.float() for kind, value in of_term.items()})
         self.log("loss", (weights * losses).sum(1).mean().float(), prog_bar=True)
 
     def sound_alarm(self, weights: Tensor) -> None:
-        """Warn of a collapse of the weights ``(B, K)`` of all ranks."""
-        message = self.alarm(weights)
+        """Warn of a collapse of the weights ``(B, K)`` of all ranks; of no rows there is nothing to say."""
+        message = self.alarm(weights) if len(weights) else None
         if message and self.trainer.is_global_zero:
             log.warning("step %d: %s", self.global_step, message)
 

@@ -135,6 +135,9 @@ class DistillationDataModule(ResumableDataModule):
         expected = (len(self.data.splits[split]), self.task.num_labels)
         if tuple(logits.shape) != expected:
             raise UserError(f"the teacher logits of split {split!r} have shape {tuple(logits.shape)}, not {expected}")
+        if not logits.is_floating_point():
+            raise UserError(f"the teacher logits of split {split!r} have dtype {logits.dtype}; give logits, one number with a "
+                            "fraction per class")
         logits = logits.detach().cpu().float()
         if not logits.isfinite().all():
             row = int((~logits.isfinite()).any(dim=1).nonzero()[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rwkd_lightning.data.splits import stratified_group_split
-from rwkd_lightning.data.task import TaskData, TaskSpec, check_split, column, split_from_table, table_of
+from rwkd_lightning.data.task import UNLABELLED, TaskData, TaskSpec, check_split, column, split_from_table, table_of
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.places import place
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow
 
+log = logging.getLogger(__name__)
 HUB = "nyu-mll/glue"
 SCORES = (0.0, 5.0)
 """The range of the one regression task's labels."""
@@ -52,8 +54,10 @@ GLUE: dict[str, TaskSpec] = {task.name: task for task in _TASKS}
 def load_glue(
     task: str, path: str | None = None, meta_fraction: float = 0.1, split_seed: int = 0, leaderboard: bool = False
 ) -> TaskData:
-    """Load a GLUE task from `path` (hub name or local directory) and cut the meta split out of its training rows.
+    """Load a GLUE task from `path` (hub name or local directory) and cut the meta split out of its labelled training rows.
 
+    Training rows of label -1 (stsb: NaN too) are the student's alone, since the teacher is trained on labels; those whose text is
+    held out are left out. A log line says how many there are.
     With `leaderboard` the splits that GLUE's site scores are loaded too, without labels, as the task's hidden splits.
     UserError for an unknown task, an unreachable hub, or data that does not have the task's columns and labels.
     """
@@ -68,11 +72,23 @@ def load_glue(
         given = {split: _plain(spec, split, rows) for split, rows in loaded.items()}
     train = given.pop("train")
     labels, table = column(train, "label"), table_of(train)
-    strata = np.rint(labels) if spec.is_regression else labels
-    rest, held = stratified_group_split(_groups(spec, table), strata, meta_fraction, split_seed)
-    student_train, meta = (split_from_table(spec, table.take(rows)) for rows in (rest, held))
+    unlabelled = spec.lacks_label(labels)
+    if unlabelled.all():
+        raise UserError(f"data.path={path!r}: split 'train' of task {task!r} has no row with a label, but the teacher and the "
+                        f"meta split need some; label a part of its {len(labels)} rows")
+    groups, labelled = np.array(_groups(spec, table)), np.flatnonzero(~unlabelled)
+    strata = np.rint(labels[labelled]) if spec.is_regression else labels[labelled]
+    rest, held = (labelled[rows] for rows in stratified_group_split(groups[labelled].tolist(), strata, meta_fraction, split_seed))
+    teacher_train, meta = (split_from_table(spec, table.take(rows)) for rows in (rest, held))
+    student_train = teacher_train  # one object: what is made of it is made and kept once
+    if unlabelled.any():
+        kept = unlabelled & ~np.isin(groups, groups[held])
+        student_train = split_from_table(spec, table.take(np.sort(np.concatenate([rest, np.flatnonzero(kept)]))))
+        log.info("split 'train' of task %r has %d rows, %d of them without a label: the teacher's terms alone teach these%s",
+                 task, len(student_train), kept.sum(), f"; {left} more are left out, as their text is held out in 'meta'"
+                 if (left := unlabelled.sum() - kept.sum()) else "")
     with _naming(path):
-        return TaskData(spec, {"teacher_train": student_train, "train": student_train, "meta": meta, **given})
+        return TaskData(spec, {"teacher_train": teacher_train, "train": student_train, "meta": meta, **given})
 
 
 @contextmanager
@@ -101,6 +117,7 @@ def _groups(spec: TaskSpec, table: pyarrow.Table) -> list[int]:
 def _plain(spec: TaskSpec, split: str, rows: datasets.Dataset) -> datasets.Dataset:
     """Return `rows` with the plain columns of `spec`, or UserError where they are not this task's."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     where = f"split {split!r} of task {spec.name!r}"
     hidden = split in spec.hidden_splits
@@ -122,12 +139,11 @@ def _plain(spec: TaskSpec, split: str, rows: datasets.Dataset) -> datasets.Datas
         table = pa.table({**columns, "label": pa.array(np.full(len(table), spec.hidden_label))})
     else:
         _check_label_column(spec, where, rows.features["label"], table["label"])
-    try:
-        plain = split_from_table(spec, table)
-    except pa.ArrowException as error:
-        raise UserError(f"{where} has a value that does not fit its column ({_cause(error)}); give labels and idx that fit into "
-                        "64 bits") from error
-    check_split(spec, split, plain)  # now: what follows needs sound labels
+    if spec.is_regression and split == "train":  # GLUE's own mark of a label that is not given
+        at, scores = table.column_names.index("label"), table["label"]
+        table = table.set_column(at, "label", pc.if_else(pc.equal(scores, UNLABELLED), spec.hidden_label, scores))
+    plain = split_from_table(spec, table, split)
+    check_split(spec, split, plain, unlabelled=split == "train")  # now: what follows needs sound labels
     if spec.is_regression and not hidden:
         labels, idx = column(plain, "label"), column(plain, "idx")
         if (outside := (labels < SCORES[0]) | (labels > SCORES[1])).any():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rwkd_lightning.data.values import class_number, off, plain, real_number, shown, text, whole_number
 from rwkd_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,6 +62,11 @@ class TaskSpec:
         """What stands for a label that is not known: NaN for regression, else -1."""
         return float("nan") if self.is_regression else UNLABELLED
 
+    def lacks_label(self, labels: np.ndarray) -> np.ndarray:
+        """Flag the rows `(N,)` whose label is `hidden_label`."""
+        flags: np.ndarray = np.isnan(labels) if self.is_regression else labels == UNLABELLED
+        return flags
+
     @property
     def splits(self) -> tuple[str, ...]:
         """Every split that the task needs: the training, evaluation and hidden ones."""
@@ -103,19 +109,54 @@ class TaskData:
         return digest.hexdigest()
 
 
-def build_split(task: TaskSpec, columns: Mapping[str, Iterable[Any]]) -> datasets.Dataset:
-    """Build one split in memory from `columns` (idx, label and the text columns) with the plain column types."""
-    from datasets import Dataset, Features
+def build_split(task: TaskSpec, columns: Mapping[str, Iterable[Any]], split: str | None = None) -> datasets.Dataset:
+    """Build one split in memory from `columns` (idx, label and the text columns) with the plain column types.
 
-    features = Features.from_arrow_schema(_schema(task))
-    return Dataset.from_dict({name: list(columns[name]) for name in task.columns}, features=features)
-
-
-def split_from_table(task: TaskSpec, table: pyarrow.Table) -> datasets.Dataset:
-    """Build one split from the task's columns of an Arrow `table`; ArrowInvalid where a value does not fit its type."""
+    Taken are whole numbers of any integer type, text, and for a regression numbers, which become the nearest float32. UserError
+    names the first other value, its row and, where it is given, the `split`; None is left to the checks of `TaskData`.
+    """
+    import pyarrow as pa
     from datasets import Dataset
 
-    return Dataset(table.select(list(task.columns)).cast(_schema(task)))
+    where = f"{'a split' if split is None else f'split {split!r}'} of task {task.name!r}"
+    for name in task.columns:
+        if name not in columns:
+            raise UserError(f"{where} has no column {name!r}, only {list(columns)}; add it")
+        if isinstance(columns[name], str | bytes):
+            raise UserError(f"{where} has one {type(columns[name]).__name__} as column {name!r}; give a list "
+                            "with one value per row")
+    values = {name: [plain(value) for value in columns[name]] for name in task.columns}
+    sizes = {name: len(column) for name, column in values.items()}
+    if len(set(sizes.values())) > 1:
+        raise UserError(f"{where} has columns of different lengths {sizes}; give one value per row in each")
+    label = real_number if task.label_names is None else class_number(task.label_names)
+    problem_of = {"idx": whole_number, "label": label, **dict.fromkeys(task.text_columns, text)}
+    arrays = []
+    for field_, (name, column) in zip(_schema(task), values.items(), strict=True):
+        for row, value in enumerate(column):
+            if value is not None and (problem := problem_of[name](value)):
+                idx = values["idx"][row]
+                at = f"row idx {idx}" if name != "idx" and idx is not None else f"row {row}"
+                raise UserError(f"{where} has {shown(value)} in column {name!r}, {at}; {problem}")
+        arrays.append(pa.array(column, field_.type))
+    return Dataset(pa.Table.from_arrays(arrays, schema=_schema(task)))
+
+
+def split_from_table(task: TaskSpec, table: pyarrow.Table, split: str | None = None) -> datasets.Dataset:
+    """Build one split from the task's columns of an Arrow `table`; what `build_split` refuses is refused here too."""
+    import pyarrow as pa
+    from datasets import Dataset
+
+    schema, columns = _schema(task), table.select(list(task.columns))
+    exact = {pa.int64(): pa.types.is_integer, pa.string(): lambda t: pa.types.is_string(t) or pa.types.is_large_string(t),
+             pa.float32(): lambda t: pa.types.is_integer(t) or pa.types.is_floating(t)}
+    plain_types = all(exact[want.type](have.type) for want, have in zip(schema, columns.schema, strict=True))
+    try:
+        if plain_types and not (task.is_regression and off(columns["label"].to_numpy()).any()):
+            return Dataset(columns.cast(schema))
+    except pa.ArrowException:  # a number beyond 64 bits
+        pass
+    return build_split(task, {name: columns[name].to_pylist() for name in task.columns}, split)
 
 
 def _schema(task: TaskSpec) -> pyarrow.Schema:
@@ -161,7 +202,9 @@ def check(data: TaskData) -> None:
     release()
 
     train, meta = (column(data.splits[name], "label") for name in ("train", "meta"))
-    seen = np.unique(train[train != UNLABELLED])
+    seen = np.unique(train[~task.lacks_label(train)])
+    if not len(seen):
+        raise UserError(f"split 'train' of task {task.name!r} has no row with a label ({len(train)} without); label some")
     if len(seen) < 2:
         raise UserError(f"split 'train' of task {task.name!r} has only the labels {seen.tolist()}; give two or more")
     missing = np.setdiff1d(seen, meta)
@@ -174,12 +217,16 @@ def check(data: TaskData) -> None:
 
 
 def check_split(task: TaskSpec, split: str, rows: datasets.Dataset, unlabelled: bool = False) -> None:
-    """Raise UserError where one split breaks a rule on its own; `unlabelled` allows rows of label -1."""
+    """Raise UserError where one split breaks a rule on its own; `unlabelled` allows rows of label -1 (a regression: NaN)."""
     where = f"split {split!r} of task {task.name!r}"
     types = {name: getattr(feature, "dtype", str(feature)) for name, feature in rows.features.items()}
     label_type = "float32" if task.is_regression else "int64"
-    if types != {"idx": "int64", "label": label_type} | dict.fromkeys(task.text_columns, "string"):
+    wanted = {"idx": "int64", "label": label_type} | dict.fromkeys(task.text_columns, "string")
+    if types.keys() != wanted.keys():
         raise UserError(f"{where} has columns {types}; give idx (int64), label ({label_type}), {task.text_columns}")
+    for name in [name for name in wanted if types[name] != wanted[name]]:
+        first = shown(plain(table_of(rows)[name][0])) if len(rows) else "nothing"
+        raise UserError(f"{where} has {types[name]} in column {name!r}, first {first}; give {wanted[name]}, as build_split does")
     if hasattr(rows.features["label"], "names"):
         raise UserError(f"{where} has a ClassLabel label column; cast it to plain int64")
     if not len(rows):
@@ -187,7 +234,9 @@ def check_split(task: TaskSpec, split: str, rows: datasets.Dataset, unlabelled: 
     table = table_of(rows)
     for name in ("idx", "label"):
         if table[name].null_count:
-            raise UserError(f"{where} has no {name} (None) in row {_first(table[name].is_null())}; drop the row or give one")
+            raise UserError(f"{where} has no {name} (None) in row {_first(table[name].is_null())}; drop the row or give one"
+                            + (f" ({task.hidden_label}: the teacher alone teaches the row)" if name == "label" and unlabelled
+                               else ""))
     _check_labels(task, split, where, table["label"].to_numpy(), table["idx"].to_numpy(), unlabelled)
     _check_texts(task, where, table)
 
@@ -195,23 +244,32 @@ def check_split(task: TaskSpec, split: str, rows: datasets.Dataset, unlabelled: 
 def _check_labels(
     task: TaskSpec, split: str, where: str, labels: np.ndarray, idx: np.ndarray, unlabelled: bool
 ) -> None:
-    hidden = np.isnan(labels) if task.is_regression else labels == UNLABELLED
+    hidden = task.lacks_label(labels)
     if split in task.hidden_splits:
         wrong, expected = ~hidden, f"{task.hidden_label} in every row, as the split is one of hidden_splits"
     elif task.is_regression:
-        wrong, expected = ~np.isfinite(labels), "a finite number"
+        wrong, expected = ~(np.isfinite(labels) | (hidden & unlabelled)), "a finite number"
     else:
         wrong = (labels < UNLABELLED) | (labels >= task.num_labels) | (hidden & (not unlabelled))
-        expected = f"0 to {task.num_labels - 1}" + (", or -1" if unlabelled else "")
+        expected = f"0 to {task.num_labels - 1}"
     if not wrong.any():
         return
     row = _first(wrong)
-    if hidden[row] and not task.is_regression:
-        expected += (
-            " (only 'train' may hold unlabelled rows, and only where 'teacher_train' is another split; "
-            "name a split without labels in hidden_splits)"
-        )
+    if unlabelled:
+        expected += f", or {task.hidden_label} for a row without a label"
+    elif hidden[row]:
+        expected += f" ({_without_label(task, split)})"
     raise UserError(f"{where} has label {labels[row]} in row idx {idx[row]}; expected {expected}")
+
+
+def _without_label(task: TaskSpec, split: str) -> str:
+    """Say why this split cannot hold a row without a label, and what to do about it."""
+    if split in task.evaluation_splits:
+        return ("a row without a label cannot be scored: drop it; a split that is only predicted is one of the TaskSpec's "
+                "hidden_splits")
+    if split == "train":
+        return "the teacher is trained on 'train' too: give it the rows with labels as 'teacher_train', a split of its own"
+    return "only 'train' may hold rows without a label: drop it here"
 
 
 def _check_texts(task: TaskSpec, where: str, table: pyarrow.Table) -> None:

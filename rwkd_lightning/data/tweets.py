@@ -7,6 +7,7 @@ import contextlib
 import csv
 import importlib.util
 import io
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from rwkd_lightning.data.task import TaskData, TaskSpec, build_split
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.places import place
 
+log = logging.getLogger(__name__)
 TWEETS = TaskSpec(
     name="tweets",
     text_columns=("text",),
@@ -146,7 +148,11 @@ def _clean(rows: list[Row], file: Path, setting: str) -> list[tuple[int, int, st
         text, label = row.text.strip(), TWEETS.label_names.index(row.sentiment)
         if text and first.setdefault(text, (row.number, label, text))[1] != label:
             ambiguous.add(text)
-    return [row for text, row in first.items() if text not in ambiguous]
+    kept = [row for text, row in first.items() if text not in ambiguous]
+    if len(kept) < len(rows):
+        log.info("%s: %d of %d rows are left out (no text, a text of an earlier row, or one with two sentiments)", file,
+                 len(rows) - len(kept), len(rows))
+    return kept
 
 
 def _sizes(sizes: Mapping[str, int] | None) -> dict[str, int]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rwkd_lightning.data.datamodule import DistillationDataModule
 from rwkd_lightning.data.resumable import ResumableDataModule
-from rwkd_lightning.data.task import release
+from rwkd_lightning.data.task import UNLABELLED, release
 from rwkd_lightning.ledger import Ledger
 from rwkd_lightning.models import Classifier
 from rwkd_lightning.models.source import size
@@ -48,18 +48,26 @@ def whole(folder: Path) -> Iterator[Path]:
 
 
 def teacher_ce(data: DistillationDataModule) -> dict[str, Tensor]:
-    """``loss_teacher_ce`` ``(N,)``: the teacher's own cross-entropy on the training rows; nothing for a regression."""
+    """``loss_teacher_ce`` ``(N,)``: the teacher's own cross-entropy on the training rows; nothing for a regression.
+
+    NaN for a row without a label.
+    """
     logits = data.rows(data.train_split).extras.get("teacher_logits")
     if logits is None or data.task.is_regression:
         return {}
+    labels = data.train_labels
     groups = [slice(start, start + ROW_GROUP) for start in range(0, data.train_size, ROW_GROUP)]
-    return {"loss_teacher_ce": torch.cat([
-        F.cross_entropy(logits[rows].float(), data.train_labels[rows], ignore_index=-1, reduction="none") for rows in groups])}
+    losses = torch.cat([F.cross_entropy(logits[rows].float(), labels[rows], ignore_index=UNLABELLED, reduction="none")
+                        for rows in groups])
+    return {"loss_teacher_ce": losses.masked_fill_(labels == UNLABELLED, torch.nan)}
 
 
 def write_weights(path: Path, ledger: Ledger, data: ResumableDataModule,
                   more: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """``weights.parquet``: idx, split, label, what is known of a row, the ledger's columns and ``more``; returns the tensors."""
+    """``weights.parquet``: idx, split, label, what is known of a row, the ledger's columns and ``more``; returns the tensors.
+
+    NaN, which stands for what there is not, is written as null.
+    """
     import pyarrow
     import pyarrow.parquet
 
@@ -67,7 +75,7 @@ def write_weights(path: Path, ledger: Ledger, data: ResumableDataModule,
     groups = [slice(start, start + ROW_GROUP) for start in range(0, data.train_size, ROW_GROUP)]
 
     def table(rows: slice) -> Any:
-        idx, *rest = ((name, values[rows].numpy()) for name, values in columns.items())
+        idx, *rest = ((name, pyarrow.array(values[rows].numpy(), from_pandas=True)) for name, values in columns.items())
         return pyarrow.table(dict([idx, ("split", pyarrow.repeat(data.train_split, len(idx[1]))), *rest]))
 
     part = path.with_name(f".{path.name}.part")
@@ -99,19 +107,29 @@ def probe_scores(columns: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """How well weights, influences and plain losses find what the probes corrupted: areas under the ROC curve.
 
     Corrupted teacher outputs are looked for among rows with clean labels, flipped labels among rows with a sound teacher;
-    every figure is oriented so that 1 finds them all and 0.5 is chance.
+    every figure is oriented so that 1 finds them all and 0.5 is chance. All figures are of the same rows: those that the
+    training has seen and for which no column is missing, so rows without a label do not count.
     """
     flipped, corrupted = columns["label_flipped"], columns["teacher_corrupted"]
     found: dict[str, dict[str, float]] = {}
     for name, flag, others, term in (("teacher_corrupted", corrupted, ~flipped, "kd"),
                                      ("label_flipped", flipped, ~corrupted, "ce")):
         trusted = {"weight": columns[f"w_{term}"], "influence": columns[f"influence_{term}"]} if f"w_{term}" in columns else {}
-        suspicion = {n: -c for n, c in trusted.items() if float(c.std()) > 0}
+        suspicion = {n: -c for n, c in trusted.items() if differs(c)}
         suspicion |= {n: columns[n] for n in ("loss_teacher_ce", "loss_ce", "loss_kd") if n in columns}
-        positives = flag[others]
+        rows = others & (columns["visits"] > 0)
+        for column in suspicion.values():
+            rows = rows & column.isfinite()
+        positives = flag[rows]
         if bool(positives.any()) and not bool(positives.all()):
-            found[name] = {n: area_under_roc(c[others], positives) for n, c in suspicion.items()}
+            found[name] = {n: area_under_roc(c[rows], positives) for n, c in suspicion.items()}
     return found
+
+
+def differs(column: Tensor) -> bool:
+    """Whether a column tells rows apart, those aside for which it is missing (NaN)."""
+    known = column[column.isfinite()]
+    return len(known) > 1 and float(known.std()) > 0
 
 
 def area_under_roc(scores: Tensor, positives: Tensor) -> float:

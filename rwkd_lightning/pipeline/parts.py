@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,14 +13,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rwkd_lightning.bilevel import Engine
 from rwkd_lightning.combinations import check_loop, check_precision
-from rwkd_lightning.data.task import TaskData, TaskSpec
+from rwkd_lightning.data.task import TaskData, TaskSpec, column
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import MetaStep, MetaStream, Restriction
 from rwkd_lightning.models import Classifier, check_inputs, load_classifier, load_tokenizer
 from rwkd_lightning.pipeline.fit import quiet, refuse
 from rwkd_lightning.terms import Term
-from rwkd_lightning.weighting import Oracle, Weighting
+from rwkd_lightning.weighting import LabelsOnly, Oracle, Weighting
 from rwkd_lightning.weighting.oracle import NEEDS_PROBE
+
+log = logging.getLogger(__name__)
 
 
 def data_of(config: DictConfig) -> TaskData:
@@ -35,6 +38,17 @@ def data_of(config: DictConfig) -> TaskData:
         raise UserError("data.label_noise, data.teacher_noise and data.meta_noise move labels and logits between classes; "
                         f"task={data.task.name} is a regression")
     return data
+
+
+def tell_unlabelled(config: DictConfig, data: TaskData, terms: Sequence[Term], weighting: Weighting) -> None:
+    """Log how many training rows teach the student nothing in this run, as they have no label."""
+    count = int(data.task.lacks_label(column(data.splits["train"], "label")).sum())
+    names = tuple(term.name for term in terms)
+    alpha = getattr(getattr(weighting, "fixed", weighting), "alpha", None)  # the teacher's share, where the method has one
+    if count and (isinstance(weighting, LabelsOnly) or alpha == 0 or set(names) <= {"ce", "squared_error"}):
+        log.info("the %d rows of 'train' without a label teach the student nothing under weighting=%s terms=[%s], where they "
+                 "weigh 0; they do by a teacher's term: terms=[%s] weighting=kd weighting.alpha=0.5", count,
+                 config.weighting_name, ",".join(names), ",".join(config.task.terms))
 
 
 def student_of(config: DictConfig, task: TaskSpec, teacher: str) -> tuple[Classifier, Any]:

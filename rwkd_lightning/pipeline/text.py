@@ -37,6 +37,7 @@ from rwkd_lightning.pipeline.parts import (
     loop_of,
     meta_of,
     student_of,
+    tell_unlabelled,
     terms_of,
     trainer_of,
     weighting_of,
@@ -62,6 +63,7 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     weighting.check(tuple(term.name for term in terms), data.task.is_regression)
     check_terms(terms, config, data.task)
     check_settings(config, weighting)
+    tell_unlabelled(config, data, terms, weighting)
     store = Store(Path(config.cache_dir).expanduser(), builds=is_first())
     lightning.seed_everything(config.seed, workers=True, verbose=False)  # the student's head is drawn here
     student, tokenizer = check_student(config, data.task)

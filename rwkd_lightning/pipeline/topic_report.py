@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from rwkd_lightning.models.source import size
-from rwkd_lightning.pipeline.artefacts import area_under_roc, whole, without_nan
+from rwkd_lightning.pipeline.artefacts import area_under_roc, differs, whole, without_nan
 from rwkd_lightning.pipeline.evaluate import count
 from rwkd_lightning.pipeline.fit import Fitted
 from rwkd_lightning.pipeline.predict import speed_ratio
@@ -103,11 +103,12 @@ def of_part(model: TopicModel, data: TopicDataModule, part: str, theta: Tensor, 
 def found_by(columns: Mapping[str, Tensor], terms: Iterable[str]) -> dict[str, float]:
     """How well weight, influence and loss of these terms find documents with another one's teacher: areas under the ROC curve.
 
-    1 finds them all, 0.5 is chance; what is the same for all documents is left out.
+    1 finds them all, 0.5 is chance; what is the same for all documents is left out, and so are documents without the figure.
     """
     scores = {f"{kind} of {term}": sign * columns[f"{column}_{term}"] for term in terms
               for kind, column, sign in (("weight", "w", -1), ("influence", "influence", -1), ("loss", "loss", 1))}
-    return {name: area_under_roc(score, columns[FLAG]) for name, score in scores.items() if float(score.std()) > 0}
+    known = {name: score.isfinite() for name, score in scores.items() if differs(score)}
+    return {name: area_under_roc(scores[name][rows], columns[FLAG][rows]) for name, rows in known.items()}
 
 
 def write_topics(folder: Path, config: DictConfig, result: dict[str, Any], loaders: TopicDataModule, student: TopicModel,

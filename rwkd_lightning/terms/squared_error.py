@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from rwkd_lightning.terms.base import Term, at_least_float32
 
 
 class SquaredError(Term):
-    """(s_i − y_i)² from ``logits`` ``(B, 1)`` and ``labels`` ``(B,)``."""
+    """(s_i − y_i)² from ``logits`` ``(B, 1)`` and ``labels`` ``(B,)``; rows whose label is NaN are masked."""
 
     name = "squared_error"
     regression = True
 
     def forward(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
-        return (at_least_float32(outputs["logits"])[:, 0] - batch["labels"]) ** 2
+        difference = at_least_float32(outputs["logits"])[:, 0] - batch["labels"]
+        return torch.where(self.valid(batch), difference, 0) ** 2  # before the square, whose gradient would be NaN
+
+    def valid(self, batch: Mapping[str, Tensor]) -> Tensor:
+        return torch.logical_not(batch["labels"].isnan())

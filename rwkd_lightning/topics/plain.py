@@ -80,7 +80,7 @@ def read_documents(file: Path, text_column: str, label_column: str | None, delim
         if label_column is not None and not document.label:
             raise UserError(f"{where} has no {label_column!r} in line {document.line}; give each document a label, or leave "
                             f"{settings.label} out")
-        if any("\ud800" <= c <= "\udfff" for c in document.text):  # JSON can write half a character, and no tokenizer takes it
+        if any("\ud800" <= c <= "\udfff" for c in document.text + (document.label or "")):  # JSON can write half a character
             raise UserError(f"{where} has half a surrogate pair in line {document.line}, which is no character; delete it")
     return documents
 
@@ -161,7 +161,8 @@ def _objects(content: str, text_column: str, label_column: str | None, where: st
         text, label = row[text_column], None if label_column is None else row[label_column]
         if not isinstance(text, str):
             raise UserError(f"{where} has a {type(text).__name__} as {text_column!r} in line {number}; give text")
-        if isinstance(label, dict | list):
-            raise UserError(f"{where} has a {type(label).__name__} as {label_column!r} in line {number}; give text or a number")
+        if isinstance(label, bool) or not isinstance(label, str | int | None):  # the name of true or of 1e3 would be a guess
+            raise UserError(f"{where} has {json.dumps(label)[:60]} as {label_column!r} in line {number}; give text or a whole "
+                            "number")
         documents.append(Document(number, text, None if label is None else str(label).strip()))
     return documents

@@ -27,6 +27,11 @@ def columns(terms: tuple[str, ...], role: str) -> list[int]:
     raise UserError(f"terms={list(terms)} has no {role} term; this weighting needs one of {known}")
 
 
+def has(terms: tuple[str, ...], role: str) -> bool:
+    """Whether a term has this role."""
+    return any(name in names for names in ROLES[role] for name in terms)
+
+
 def of_classes(terms: tuple[str, ...], method: str, instead: str) -> None:
     """Refuse tasks without classes, for methods that read their probabilities.
 

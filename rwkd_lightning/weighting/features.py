@@ -43,7 +43,10 @@ class ClassificationFeatures(nn.Module):
 
 
 class RegressionFeatures(nn.Module):
-    """log1p of (s − y)², (s − t)², (t − y)² and the sign of (s − y)(t − y): ``(B, 4)``."""
+    """log1p of (s − y)², (s − t)², (t − y)² and the sign of (s − y)(t − y): ``(B, 4)``.
+
+    For a row without a label (NaN) the three that read it are 0.
+    """
 
     width = 4
 
@@ -53,7 +56,9 @@ class RegressionFeatures(nn.Module):
         t = at_least_float32(step.batch["teacher_logits"])[:, 0]
         y = step.batch["labels"].to(s.dtype)
         squares = [torch.log1p(F.mse_loss(a, b, reduction="none")) for a, b in ((s, y), (s, t), (t, y))]
-        return torch.stack([*squares, torch.sign((s - y) * (t - y))], 1)
+        features = torch.stack([*squares, torch.sign((s - y) * (t - y))], 1)
+        by_label = torch.tensor([True, False, True, True], device=s.device)
+        return torch.where(y.isnan()[:, None] & by_label, 0.0, features)
 
 
 def standard_features(regression: bool | None, temperature: float = 2.0) -> ClassificationFeatures | RegressionFeatures:

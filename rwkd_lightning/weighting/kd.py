@@ -7,12 +7,14 @@ from torch import Tensor
 
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
-from rwkd_lightning.weighting.columns import columns
+from rwkd_lightning.weighting.columns import columns, has
 
 
 class FixedAlpha(Weighting):
     """(1 − α) on the label term, α on the teacher term and β on every other, for every sample.
 
+    Without a label term there is nothing to share with, and the teacher term weighs 1, as ``[ce,kd]`` has it for a row without
+    a label.
     With ``terms=[ce,kd,hidden]`` that is the objective of Patient Knowledge Distillation (Sun et al. 2019, section 3.2).
 
     Args:
@@ -20,7 +22,7 @@ class FixedAlpha(Weighting):
         beta: weight of the terms beyond these two, ≥ 0.
 
     Raises:
-        UserError: if alpha or beta is out of range; by ``check``, if the label or the teacher term is missing.
+        UserError: if alpha or beta is out of range; by ``check``, without a teacher term, or with alpha = 0 without a label term.
     """
 
     needs_batch = False
@@ -35,13 +37,16 @@ class FixedAlpha(Weighting):
         self.beta = beta
 
     def check(self, terms: tuple[str, ...], regression: bool) -> None:
-        for role in ("label", "teacher"):
-            columns(terms, role)
+        columns(terms, "teacher")
+        if self.alpha == 0 and not has(terms, "label"):
+            raise UserError(f"weighting.alpha=0 with terms={list(terms)} gives the teacher no weight, and no label term has it; "
+                            "use weighting.alpha=0.5 (any above 0 means the same here)")
 
     def forward(self, step: Step) -> Tensor:
         weights = torch.full_like(step.losses, self.beta)
-        weights[:, columns(step.terms, "label")] = 1 - self.alpha
-        weights[:, columns(step.terms, "teacher")] = self.alpha
+        labels = columns(step.terms, "label") if has(step.terms, "label") else []
+        weights[:, labels] = 1 - self.alpha
+        weights[:, columns(step.terms, "teacher")] = self.alpha if labels else float(self.alpha > 0)
         return weights
 
     def __repr__(self) -> str:

@@ -26,7 +26,7 @@ class LearningToReweight(Weighting):
         beta: weight of further terms in it, ≥ 0.
 
     Raises:
-        UserError: if alpha or beta is out of range; by ``check``, if the label or the teacher term is missing.
+        UserError: if alpha or beta is out of range; by ``check``, as ``FixedAlpha`` does.
     """
 
     needs_influence = True

@@ -28,7 +28,7 @@ class MetaWeightNet(MetaLearned):
         lr: Adam's rate for φ; 1e-3 is the released code's (Adam does not see the scale of u, so it means the same here).
 
     Raises:
-        UserError: if alpha, beta, hidden or lr is out of range; by ``check``, if the label or the teacher term is missing.
+        UserError: if alpha, beta, hidden or lr is out of range; by ``check``, as ``FixedAlpha`` does.
     """
 
     reads_influence = False

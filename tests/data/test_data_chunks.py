@@ -76,6 +76,11 @@ def test_weights_in_row_groups(make_data, tokenizer, tmp_path, monkeypatch):
     ledger = Ledger(45, ("ce", "kd"))
     for name in ("weights", "losses", "influence"):
         getattr(ledger, name).copy_(torch.randn(45, 2))
+    ledger.visits.copy_(torch.arange(45) % 3 + 1)
+    ledger.meta_visits.fill_(1)
+    ledger.valid.fill_(True)
+    ledger.valid[11, 0] = False  # a row without a label
+    ledger.visits[[5, 30]] = ledger.meta_visits[[5, 30, 31]] = 0  # two that no step has seen, and one that no meta step has
     monkeypatch.setattr(artefacts, "ROW_GROUP", 10)
     columns = artefacts.write_weights(tmp_path / "weights.parquet", ledger, loaders, artefacts.teacher_ce(loaders))
     assert pyarrow.parquet.read_metadata(tmp_path / "weights.parquet").num_row_groups == 5
@@ -83,9 +88,13 @@ def test_weights_in_row_groups(make_data, tokenizer, tmp_path, monkeypatch):
     labels = loaders.train_labels
     expected = {"idx": np.array(data.splits["train"]["idx"]), "split": ["train"] * 45, "label": labels.numpy(),
                 "label_flipped": (labels != torch.tensor(data.splits["train"]["label"])).numpy(),
-                "teacher_corrupted": np.zeros(45, dtype=bool)}
-    for kind, table in (("w", ledger.weights), ("loss", ledger.losses), ("influence", ledger.influence)):
-        expected |= {f"{kind}_{term}": table[:, k].numpy() for k, term in enumerate(("ce", "kd"))}
+                "teacher_corrupted": np.zeros(45, dtype=bool), "visits": ledger.visits.numpy()}
+    for kind, table, missing in (("w", ledger.weights, {5, 30}), ("loss", ledger.losses, {5, 30}),
+                                 ("influence", ledger.influence, {5, 30, 31})):
+        for k, term in enumerate(("ce", "kd")):
+            nulls = missing | ({11} if term == "ce" else set())
+            expected[f"{kind}_{term}"] = pa.array([None if row in nulls else x for row, x in enumerate(table[:, k].tolist())],
+                                                  pa.float32())
     assert found.drop_columns("loss_teacher_ce").equals(pa.table(expected))
     np.testing.assert_allclose(found["loss_teacher_ce"], F.cross_entropy(logits, labels, reduction="none"), rtol=1e-6)
     assert set(columns) | {"split"} == set(found.column_names) and len(columns["w_kd"]) == 45

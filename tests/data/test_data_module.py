@@ -83,6 +83,7 @@ def test_mistakes_are_named(make_data, tokenizer):
     for settings, words in (
         ({"teacher_logits": {"train": torch.zeros(44, 3)}}, r"\(44, 3\), not \(45, 3\)"),
         ({"teacher_logits": {"train": nan}}, "not finite in row 0"),
+        ({"teacher_logits": {"train": torch.ones(45, 3, dtype=torch.long)}}, "have dtype torch.int64; give logits"),
         ({"teacher_logits": {"dev": nan}}, "'dev'"),
         ({"train_split": "dev"}, "'dev'"),
         ({"teacher_noise": 0.1}, "needs teacher logits"),

@@ -204,9 +204,12 @@ def write_tweets(path, extra=()):
     return str(path)
 
 
-def test_tweets_are_distinct_unambiguous_and_disjoint(tmp_path):
-    """Prevents that a tweet is in two parts, or keeps one of two labels that contradict each other."""
+def test_tweets_are_distinct_unambiguous_and_disjoint(tmp_path, caplog):
+    """Prevents that a tweet is in two parts, or keeps one of two labels that contradict each other, and silence about it."""
     path = write_tweets(tmp_path / "tweets.csv")
+    with caplog.at_level("INFO", "rwkd_lightning"):
+        load_tweets(path, SIZES)
+    assert f"{path}: 4 of 67 rows are left out (no text, a text of an earlier row, or one with two sentiments)" in caplog.text
     data = load_tweets(path, SIZES | {"train": 24})  # 63 = every distinct tweet
     rows = [row for part in data.splits.values() for row in part]
     by_idx = {row["idx"]: (row["text"], row["label"]) for row in rows}

@@ -1,7 +1,7 @@
 import dataclasses
 import hashlib
-import re
 
+import numpy as np
 import pytest
 
 from rwkd_lightning.data.task import TaskData, TaskSpec, build_split, column
@@ -45,8 +45,10 @@ def test_unlabelled_training_rows_are_legal(make_data):
     """Prevents that semi-supervised training rows are refused, or that a teacher trains on rows without labels."""
     data = make_data(change=put("train", "label", 5, -1))
     assert column(data.splits["train"], "label")[5] == -1
-    with pytest.raises(UserError, match="'train'.*label -1 in row idx 105"):
+    with pytest.raises(UserError, match="'train'.*label -1 in row idx 105.*with labels as 'teacher_train', a split of its own"):
         TaskData(data.task, data.splits | {"teacher_train": data.splits["train"]})
+    with pytest.raises(UserError, match=r"'train' .* has no row with a label \(45 without\)"):
+        make_data(change=lambda s: s["train"].update(label=[-1] * 45))
 
 
 @pytest.mark.parametrize("labels", [("a", "b", "c"), None])
@@ -97,10 +99,14 @@ def test_one_empty_text_of_two_is_legal_and_told(make_data, caplog):
 
 
 def test_regression_labels_must_be_finite(make_data):
-    """Prevents that one NaN label turns every weight into NaN."""
+    """Prevents that one infinite label turns every weight into NaN, or that a row without a score is scored."""
     assert make_data(None).splits["train"].features["label"].dtype == "float32"
-    with pytest.raises(UserError, match=re.escape("label nan in row idx 104")):
-        make_data(None, change=put("train", "label", 4, float("nan")))
+    assert np.isnan(column(make_data(None, change=put("train", "label", 4, float("nan"))).splits["train"], "label")[4])
+    for split, idx in (("teacher_train", 4), ("meta", 204), ("validation", 304)):
+        with pytest.raises(UserError, match=f"'{split}'.*label nan in row idx {idx}; expected a finite number .*drop it"):
+            make_data(None, change=put(split, "label", 4, float("nan")))
+    with pytest.raises(UserError, match="label inf in row idx 104; expected a finite number, or nan for a row without a label"):
+        make_data(None, change=put("train", "label", 4, float("inf")))
 
 
 def test_wrong_column_types_are_refused(make_data):
@@ -112,6 +118,9 @@ def test_wrong_column_types_are_refused(make_data):
         train = data.splits["train"].cast_column("label", feature)
         with pytest.raises(UserError, match="'train'"):
             TaskData(data.task, data.splits | {"train": train})
+    words = data.splits["train"].cast_column("label", Value("string"))
+    with pytest.raises(UserError, match=r"has string in column 'label', first '1' \(str\); give int64, as build_split does"):
+        TaskData(data.task, data.splits | {"train": words})
 
 
 def test_fingerprint_is_of_the_content_alone(make_data):

@@ -106,7 +106,8 @@ def run(case: str, precision: str, world: int, rank: int) -> dict[str, Tensor]:
     own = [p.detach().double().flatten() for p in module.weighting.parameters()]
     return {"before": torch.cat([p.flatten() for p in before]), "after": torch.cat([p.flatten() for p in after]),
             "own": torch.cat(own) if own else torch.zeros(1), "weights": module.ledger.weights.double(),
-            "influence": module.ledger.influence.double()}
+            "influence": module.ledger.influence.double(), "visits": module.ledger.visits,
+            "meta_visits": module.ledger.meta_visits, "valid": module.ledger.valid}
 
 
 def main() -> None:

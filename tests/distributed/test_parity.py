@@ -47,5 +47,8 @@ def test_two_processes_are_one(results, case, precision):
     assert float((two["own"] - one["own"]).norm()) <= BOUNDS[precision] * float(one["own"].norm())
     scale = max(1.0, float(one["weights"].max()))
     assert float((two["weights"] - one["weights"]).abs().max()) < BOUNDS[precision] * scale
-    for name in ("after", "own", "weights", "influence"):
+    for name in ("visits", "meta_visits", "valid"):
+        assert torch.equal(two[name], one[name]), name
+    assert two["visits"].tolist() == [5] * 64
+    for name in ("after", "own", "weights", "influence", "visits", "meta_visits", "valid"):
         assert torch.equal(two[name], other[name]), f"the ranks differ in {name}"

@@ -30,7 +30,7 @@ def check(folder: Path) -> None:
     """A whole run: every sample once, scores, a student that loads, one log, nothing left over."""
     columns = pyarrow.parquet.read_table(folder / "weights.parquet").to_pydict()
     assert len(set(columns["idx"])) == len(columns["idx"]) == 64
-    assert all(a > 0 for a in columns["loss_ce"])  # also those that the other process saw
+    assert all(a > 0 for a in columns["loss_ce"]) and columns["visits"] == [2] * 64  # also those that the other process saw
     assert json.loads((folder / "metrics.json").read_text())["cost"]["steps"] == 8
     AutoModelForSequenceClassification.from_pretrained(folder / "student")
     steps = [line.split(",") for line in (folder / "log/metrics.csv").read_text().splitlines()]

@@ -392,20 +392,27 @@ def test_no_decay_on_biases(student):
 
 
 def test_ledger_by_hand():
-    """Prevents a ledger of raw u, of sums in place of means in the history, or of the wrong rows."""
+    """Prevents a ledger of raw u, of sums in place of means in the history, or of the wrong rows; and a weight, a loss or an
+    influence of 0 that nobody has given."""
     ledger = Ledger(5, ("ce", "kd"))
     index = torch.tensor([4, 1])
     for u in ([[1.0, -3.0], [2.0, 2.0]], [[10.0, 10.0], [30.0, -30.0]]):
-        step = Step(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.ones(2, 2) > 0, ledger.terms, {}, {"index": index},
+        valid = torch.tensor([[True, True], [False, True]])  # row 1 has no label
+        step = Step(torch.tensor([[1.0, 2.0], [0.0, 4.0]]), valid, ledger.terms, {}, {"index": index},
                     influence=torch.tensor(u))  # fmt: skip
         ledger.record(Visit.of(step), torch.tensor([[0.1, 0.9], [0.2, 0.8]]))
     history = ledger.history(torch.tensor([1, 0]))
     assert history.visits.tolist() == [2, 0]
     torch.testing.assert_close(history.influence, torch.tensor([[(1 + 1.5) / 2, (1 - 1.5) / 2], [0.0, 0.0]]))
     torch.testing.assert_close(history.weights, torch.tensor([[0.2, 0.8], [0.0, 0.0]]))
-    columns = ledger.columns()
-    torch.testing.assert_close(columns["influence_kd"], torch.tensor([0.0, -0.5, 0.0, 0.0, -1.5 + 0.5]))
-    assert columns["loss_kd"].tolist() == [0, 4, 0, 0, 2] and columns["w_ce"][4] == pytest.approx(0.1)
+    without = Step(torch.tensor([[5.0, 6.0]]), torch.ones(1, 2) > 0, ledger.terms, {}, {"index": torch.tensor([2])})
+    ledger.record(Visit.of(without), torch.tensor([[0.0, 1.0]]))  # no meta step
+    columns, nan = ledger.columns(), torch.nan
+    assert columns["visits"].tolist() == [0, 2, 1, 0, 2] and columns["visits"].dtype == torch.int32
+    for name, expected in {"influence_kd": [nan, -0.5, nan, nan, -1.5 + 0.5], "influence_ce": [nan, nan, nan, nan, 0.5 + 0.5],
+                           "loss_kd": [nan, 4, 6, nan, 2], "loss_ce": [nan, nan, 5, nan, 1], "w_ce": [nan, nan, 0, nan, 0.1],
+                           "w_kd": [nan, 0.8, 1, nan, 0.9]}.items():
+        torch.testing.assert_close(columns[name], torch.tensor(expected), equal_nan=True)
 
 
 def test_rwkd_finds_the_corrupted_teacher(module, rows, fit):

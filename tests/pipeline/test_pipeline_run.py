@@ -60,9 +60,10 @@ def test_every_method_leaves_a_whole_run_behind(method: str, arguments: list[str
     assert "${" not in (folder / "config.yaml").read_text()
 
     table = pyarrow.parquet.read_table(folder / "weights.parquet").to_pydict()
-    names = {"idx", "split", "label", "label_flipped", "teacher_corrupted", "loss_teacher_ce"}
+    names = {"idx", "split", "label", "label_flipped", "teacher_corrupted", "loss_teacher_ce", "visits"}
     assert set(table) == names | {f"{kind}_{t}" for kind in ("w", "loss", "influence") for t in terms}
-    assert len(set(table["idx"])) == 64
+    assert len(set(table["idx"])) == 64 and table["visits"] == [2] * 64
+    assert {value is None for t in terms for value in table[f"influence_{t}"]} == {not bilevel}
     assert sum(table["label_flipped"]) == sum(table["teacher_corrupted"]) == round(0.4 * 64)
     if method not in ("oracle", "mwn", "l2rw", "wls", "uncertainty"):  # whose weights are shares
         total = 2.0 if method in ("dwa", "gradnorm") else 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ def small(backbone: Path, tmp_path: Path) -> Path:
 
 
 def columns(folder: Path) -> dict[str, Any]:
-    return {n: torch.tensor(c) for n, c in pyarrow.parquet.read_table(folder / "weights.parquet").to_pydict().items()
+    return {n: torch.tensor([math.nan if value is None else value for value in c])
+            for n, c in pyarrow.parquet.read_table(folder / "weights.parquet").to_pydict().items()
             if n.startswith(("w_", "loss_", "influence_"))}
 
 

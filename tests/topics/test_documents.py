@@ -139,7 +139,11 @@ GOOD = [{"text": text} for text in TEXTS]
     ("a.jsonl", b'{"text": "a"}\n', {"label_column": "y"}, "has no 'y' in line 1; there are text"),
     ("a.jsonl", b'{"text": 1}\n', {}, "has a int as 'text' in line 1; give text"),
     ("a.jsonl", b'{"text": "a", "y": null}\n', {"label_column": "y"}, "has no 'y' in line 1"),
-    ("a.jsonl", b'{"text": "a", "y": [1]}\n', {"label_column": "y"}, "has a list as 'y' in line 1"),
+    ("a.jsonl", b'{"text": "a", "y": [1]}\n', {"label_column": "y"}, r"has \[1\] as 'y' in line 1; give text or a whole number"),
+    ("a.jsonl", b'{"text": "a", "y": 7}\n{"text": "b", "y": 1.0}\n', {"label_column": "y"}, "has 1.0 as 'y' in line 2"),
+    ("a.jsonl", b'{"text": "a", "y": true}\n', {"label_column": "y"}, "has true as 'y' in line 1"),
+    ("a.jsonl", b'{"text": "a", "y": NaN}\n', {"label_column": "y"}, "has NaN as 'y' in line 1"),
+    ("a.jsonl", b'{"text": "a", "y": "\\ud800"}\n', {"label_column": "y"}, "half a surrogate pair in line 1"),
     ("a.jsonl", b'{"text": "a"}\n{"text": "\\ud83d"}\n', {}, "has half a surrogate pair in line 2"),
     ("a.jsonl", b"[" * 100_000, {}, "has no JSON in line 1"),
 ])

@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
 from rwkd_lightning.errors import UserError
+from rwkd_lightning.pipeline.topic_report import found_by
 from rwkd_lightning.topics.infer import Student, main
 from rwkd_lightning.topics.metrics import coherence
 from rwkd_lightning.topics.model import load
@@ -193,3 +195,14 @@ def test_mistakes_are_told(more: list[str], match: str, arguments: list[str], tm
     more = [word.replace("FEW", str(few)) for word in more]
     with pytest.raises(UserError, match=match):
         finished(arguments, tmp_path / "run", *more)
+
+
+def test_a_probe_counts_the_documents_that_have_the_figure() -> None:
+    """Prevents: no figure at all where training ended before it reached all documents, or one that counts those."""
+    draw, nan = np.random.default_rng(0), float("nan")
+    flags = draw.random(40) < 0.5
+    columns = {"teacher_corrupted": torch.tensor(flags), "w_w2": torch.full((40,), 0.5), "influence_w2": torch.full((40,), nan),
+               "loss_w2": torch.tensor(draw.random(40))}
+    columns["loss_w2"][:9] = columns["w_w2"][:9] = nan
+    expected = roc_auc_score(flags[9:], columns["loss_w2"][9:])
+    assert found_by(columns, ["w2"]) == {"loss of w2": pytest.approx(expected)}
