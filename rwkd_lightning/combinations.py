@@ -15,10 +15,25 @@ from rwkd_lightning.terms import Term
 from rwkd_lightning.weighting import Weighting
 
 PRECISIONS = ("32-true", "32", "64-true", "64", "bf16-mixed", "bf16")  # the short forms are Lightning's too
+SPREAD = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 
 
 def check_parts(student: nn.Module, accumulate: int) -> None:
-    """Refuse to cut a batch of which the student reads the statistics: the step would not be that of the whole batch."""
+    """Refuse a student that cannot be trained here as it is given, or not in parts of a batch.
+
+    Raises:
+        UserError: for wrappers that spread a model over devices, which have their own forward and gradients; for tensors made in
+            inference mode; and for a batch cut into parts whose statistics the student reads.
+    """
+    for name, module in student.named_modules():
+        if type(module).__name__ in SPREAD:
+            where = f" ({name})" if name else ""
+            raise UserError(f"the student{where} is wrapped in {type(module).__name__}; give it without, and use trainer=ddp "
+                            "(strategy='ddp' of the Trainer) for several devices")
+    for name, tensor in [*student.named_parameters(), *student.named_buffers()]:
+        if tensor.is_inference():
+            raise UserError(f"the student's {name} was made under torch.inference_mode, so it cannot be trained; make or load "
+                            "the student outside of it")
     if accumulate > 1 and any(isinstance(module, _BatchNorm) for module in student.modules()):
         raise UserError(f"trainer.accumulate={accumulate}: the student normalises over the rows of a batch, and a part of it has "
                         "other means and variances; use trainer.accumulate=1")
@@ -28,8 +43,11 @@ def check_reach(terms: Sequence[Term], weighting: Weighting, theta: Restriction 
     """Refuse terms whose gradient the weighting method cannot see, so that it would weigh them by nothing.
 
     Raises:
-        UserError: for a term of which no part depends on θ, or on the head for a method that reads gradients there.
+        UserError: for a term of which no part depends on θ, or on the head for a method that reads gradients there; and for a θ
+            that the student does not have.
     """
+    if weighting.needs_influence and theta is not None:
+        theta.check(student)
     for term in terms:
         if weighting.needs_influence and theta is not None and not any(theta.reaches(student, n) for n in term.reads):
             raise UserError(f"the term {term.name!r} reads the student's {' and '.join(term.reads)}, which do not depend on the "

@@ -26,7 +26,7 @@ from rwkd_lightning.combinations import (
 from rwkd_lightning.distributed import all_reduce_mean, gather_objects, rank
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.ledger import Ledger
-from rwkd_lightning.meta import MetaStep
+from rwkd_lightning.meta import MetaStep, rehearse
 from rwkd_lightning.passes import OnePass, TwoPasses, joined, split
 from rwkd_lightning.terms import Term, stack
 from rwkd_lightning.watch import Watch
@@ -170,7 +170,7 @@ class DistillationModule(lightning.LightningModule):
             with torch.no_grad():
                 given = self._teacher[0](batch)
             for name in self.reads & given.keys():  # what it does not give the term that reads it will name
-                batch.setdefault(f"teacher_{name}", given[name])
+                batch.setdefault(f"teacher_{name}", given[name].clone() if given[name].is_inference() else given[name])
 
     def step_of(self, batch: dict[str, Tensor], outputs: Mapping[str, Tensor], losses: Tensor) -> Step:
         """What the weighting method may read about these rows."""
@@ -308,9 +308,15 @@ class DistillationModule(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         check_precision(str(self.trainer.precision))
+        if getattr(self, "_compiler_ctx", None) is not None or self._compiled_call_impl is not None:
+            raise UserError("torch.compile was given the DistillationModule, whose training step cannot be compiled; compile the "
+                            "student alone: DistillationModule(torch.compile(student), ...)")
         self.student.train()  # `from_pretrained` gives it in evaluation mode, and Lightning leaves modes as they are
         for teacher in self._teacher:
             teacher.requires_grad_(False).eval().to(self.device)
+        if self.meta is not None:
+            with self.trainer.precision_plugin.forward_context():
+                rehearse(self.meta, self.student, self.device, shares_gradient(self.weighting, self.meta, self.updated_weights))
         if self._random_state is not None:  # resumed: go on with the dropout masks of the interrupted run
             cpu, cuda = self._random_state
             torch.set_rng_state(cpu.cpu())

@@ -59,6 +59,11 @@ class Problem:
 class Engine(ABC):
     """Computes the influence of every loss term of every sample on the meta loss."""
 
+    math_attention: bool = False
+    """Whether its training pass leaves fused attention, which has neither a forward mode nor a double backward."""
+    double_backward: bool = False
+    """Whether it differentiates through a gradient."""
+
     @abstractmethod
     def influence(self, problem: Problem) -> Tensor:
         """Return u = ⟨v, ∇_θ l_ik⟩, shape ``(B, K)``, detached."""

@@ -12,6 +12,8 @@ from rwkd_lightning.bilevel.engine import DirectionalEngine, Problem
 class Jvp(DirectionalEngine):
     """ṡ by one forward-mode pass; works under bf16. Fused attention has no forward mode, hence the math kernel."""
 
+    math_attention = True
+
     def push_forward(self, problem: Problem, direction: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         theta = {n: p.detach() for n, p in problem.parameters.items()}
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):

@@ -19,6 +19,9 @@ class Unrolled(Engine):
     the training pass runs under the math kernel.
     """
 
+    math_attention = True
+    double_backward = True
+
     def influence(self, problem: Problem) -> Tensor:
         if world_size() > 1:
             raise UserError("meta/engine=unrolled differentiates through the student's step, which several processes take "

@@ -2,7 +2,8 @@
 
 from rwkd_lightning.meta.head import Head, HeadWithBank
 from rwkd_lightning.meta.parameters import All, LastBlock
+from rwkd_lightning.meta.rehearsal import rehearse
 from rwkd_lightning.meta.restriction import MetaStream, Restriction
 from rwkd_lightning.meta.step import MetaStep
 
-__all__ = ["All", "Head", "HeadWithBank", "LastBlock", "MetaStep", "MetaStream", "Restriction"]
+__all__ = ["All", "Head", "HeadWithBank", "LastBlock", "MetaStep", "MetaStream", "Restriction", "rehearse"]

@@ -30,6 +30,9 @@ class Head(Restriction):
         super().__init__()
         self.centre = centre
 
+    def check(self, student: nn.Module) -> None:
+        linear_head(student)
+
     def reaches(self, student: nn.Module, output: str) -> bool:
         return output == "logits"
 
@@ -104,12 +107,18 @@ def linear_head(student: nn.Module) -> nn.Linear:
     """The student's head.
 
     Raises:
-        UserError: if its last layer is not linear.
+        UserError: if it has none that is linear, or none with a weight of its own that is trained.
     """
     head = getattr(student, "head", None)
+    instead = "use meta=all or meta=last_block"
     if not isinstance(head, nn.Linear):
-        raise UserError("meta.theta=head and meta.theta=bank need a student whose last layer is linear; this one's is not "
-                        "(use meta.theta=all or meta.theta=last_block)")
+        raise UserError(f"meta=head and meta=bank need a student whose last layer, its attribute head, is linear; that of this "
+                        f"{type(student).__name__} is not, or hidden in a wrapper; {instead}")
+    if not isinstance(head.weight, nn.Parameter):
+        raise UserError("meta=head and meta=bank differentiate by the weight of the student's last layer, which is computed "
+                        f"from other parameters here (a parametrization); {instead}")
+    if not head.weight.requires_grad:
+        raise UserError(f"meta=head and meta=bank differentiate by the student's last layer, which is frozen here; {instead}")
     return head
 
 

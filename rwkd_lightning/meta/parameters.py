@@ -48,17 +48,23 @@ class All(Restriction):
 class LastBlock(All):
     """θ is the last transformer block and what follows it; the blocks below run without a graph.
 
+    A parameter that is shared with a lower block is no part of it.
+
     Raises:
-        UserError: by ``build``, for a student without blocks.
+        UserError: by ``check``, for a student without blocks, or without a trainable parameter there.
     """
 
-    def build(self, student: nn.Module, stream: MetaStream) -> None:
+    def check(self, student: nn.Module) -> None:
         if not hasattr(student, "block_names"):
             raise UserError(f"meta=last_block: this student ({type(student).__name__}) has no blocks; use meta=all")
+        if not self.names(student):
+            raise UserError("meta=last_block: every parameter from the student's last block on is frozen; use meta=all")
 
     def names(self, student: nn.Module) -> list[str]:
         names: list[str] = student.block_names()  # type: ignore[operator]
-        return names
+        theirs = dict(uncompiled(student).named_parameters())
+        wanted = {id(theirs[name]) for name in names}
+        return [n for n, p in student.named_parameters() if id(p) in wanted]
 
     def reaches(self, student: nn.Module, output: str) -> bool:
         kept: dict[str, list[int]] = getattr(student, "kept_layers", {})
@@ -66,3 +72,9 @@ class LastBlock(All):
 
     def __repr__(self) -> str:
         return "last_block"
+
+
+def uncompiled(student: nn.Module) -> nn.Module:
+    """The student inside ``torch.compile``, which gives its parameters other names."""
+    inside = getattr(student, "_orig_mod", None)
+    return inside if isinstance(inside, nn.Module) else student

@@ -44,6 +44,9 @@ class Restriction(nn.Module, ABC):
     """Whether the engine runs the student on the training batch again; else its outputs from the training pass do. If it does,
     θ is some of the student's own parameters, by their names."""
 
+    def check(self, student: nn.Module) -> None:
+        """Raise UserError if the student has no such part, or if it is not trained; asked before anything is."""
+
     def build(self, student: nn.Module, stream: MetaStream) -> None:
         """Make room for what is kept between steps; called before training, so that a checkpoint finds its buffers."""
 

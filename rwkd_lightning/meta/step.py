@@ -56,6 +56,7 @@ class MetaStep(nn.Module):
 
     def build(self, student: nn.Module) -> None:
         """Make room for what is kept between steps, before training."""
+        self.theta.check(student)
         self.theta.build(student, self.stream)
 
     def due(self, step: int, progress: float = 1.0) -> bool:
@@ -73,6 +74,14 @@ class MetaStep(nn.Module):
         ``gradient`` is that of the training loss under ``weights``, by the names of the student's parameters, where it is known;
         only for a θ of such parameters (``Restriction.needs_pass``).
         """
+        influence = self.engine.influence(self.problem(student, batch, outputs, terms, weights, randomness, gradient))
+        self.taken += 1
+        return influence
+
+    def problem(self, student: nn.Module, batch: Batch, outputs: Outputs | Callable[[], Outputs],
+                terms: Callable[[Outputs], Tensor], weights: Tensor, randomness: RandomState,
+                gradient: Parameters | None = None) -> Problem:
+        """This step's problem for the engine; as ``influence``."""
         training_pass = outputs if callable(outputs) else lambda: outputs
         view = self.theta.view(student, batch, training_pass, randomness, self.stream, int(self.taken))
 
@@ -92,7 +101,4 @@ class MetaStep(nn.Module):
         def known() -> Outputs:
             return {n: o for n, o in training_pass().items() if n != "features"}
 
-        problem = Problem(view.parameters, view.outputs, terms, meta_loss, weights, self.lookahead_lr, known, gradient)
-        influence = self.engine.influence(problem)
-        self.taken += 1
-        return influence
+        return Problem(view.parameters, view.outputs, terms, meta_loss, weights, self.lookahead_lr, known, gradient)

@@ -26,8 +26,7 @@ class Classifier(nn.Module):
         self.network = network
         self.order: list[int] | None = None
         """Of a teacher used as it is: the output that stands for each label of the task."""
-        taken = inspect.signature(network.forward).parameters
-        self.inputs = [name for name in INPUTS if name in taken]  # a tokenizer may give more than this model reads
+        self.inputs = inputs_of(network)  # a tokenizer may give more than this model reads
         self._head_name = find_head(network)
         self._captured: Tensor | None = None
         self._taps: dict[str, Tap] = {}
@@ -40,6 +39,7 @@ class Classifier(nn.Module):
     def head(self) -> nn.Linear | None:
         """The linear layer that gives the logits; None if the last layer is not linear."""
         module = self.network.get_submodule(self._head_name) if self._head_name else None
+        module = getattr(module, "_orig_mod", module)  # compiled since
         return module if isinstance(module, nn.Linear) else None
 
     def _capture(self, _: nn.Module, args: tuple[Any, ...]) -> None:
@@ -65,9 +65,9 @@ class Classifier(nn.Module):
             UserError: if a block does not exist or is run several times, or has no values of its own.
         """
         blocks = list(find_blocks(self.network)[1])
-        check_layers(layers, blocks, self.network)
+        check_layers(layers, blocks, unwrapped(self.network))
         self.drop(name)
-        tapped = [value_projection(blocks[i], self.network) if values else blocks[i] for i in layers]
+        tapped = [value_projection(blocks[i], unwrapped(self.network)) if values else blocks[i] for i in layers]
         self._taps[name] = Tap(tapped, pool, values)
         self.kept_layers[name] = list(layers)
 
@@ -91,16 +91,33 @@ class Classifier(nn.Module):
     @property
     def width(self) -> int:
         """H of the hidden states."""
-        config: Any = self.network.config
+        config: Any = unwrapped(self.network).config
         return int(config.hidden_size)
 
     def block_names(self) -> list[str]:
-        """Names of the trainable parameters from the last transformer block on."""
+        """Names of the trainable parameters from the last transformer block on; none where all of these are frozen."""
         name, blocks = find_blocks(self.network)
         last = f"network.{name}.{len(blocks) - 1}."
-        names = [n for n, p in self.named_parameters() if p.requires_grad]
-        first = next((i for i, n in enumerate(names) if n.startswith(last)), 0)
-        return names[first:]
+        named = list(self.named_parameters())
+        first = next((i for i, (n, _) in enumerate(named) if n.startswith(last)), 0)
+        return [n for n, p in named[first:] if p.requires_grad]
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The transformers model inside its wrappers (an adapter's, ``torch.compile``); the network itself where there is none."""
+    from transformers import PreTrainedModel
+
+    return next((module for module in network.modules() if isinstance(module, PreTrainedModel)), network)
+
+
+def inputs_of(network: nn.Module) -> list[str]:
+    """Which of ``INPUTS`` the network reads: a wrapper that passes on all keywords reads what the model inside it reads."""
+    taken = inspect.signature(network.forward).parameters
+    names = set(taken)
+    inside = unwrapped(network)
+    if inside is not network and any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+        names |= set(inspect.signature(inside.forward).parameters)
+    return [name for name in INPUTS if name in names]
 
 
 def find_blocks(network: nn.Module) -> tuple[str, nn.ModuleList]:

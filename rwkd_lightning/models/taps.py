@@ -87,9 +87,15 @@ def value_projection(block: nn.Module, network: nn.Module) -> nn.Module:
     Raises:
         UserError: if there is none of its own (a model that computes queries, keys and values by one matrix).
     """
-    found = [m for n, m in block.named_modules() if isinstance(m, nn.Linear) and n.rpartition(".")[2] in VALUES]
+    found: list[nn.Module] = [m for n, m in block.named_modules() if is_linear(m) and n.rpartition(".")[2] in VALUES]
     if len(found) != 1:
         config: Any = network.config
         raise UserError(f"the attention of a {config.model_type} has no projection of its own for the values, which the term "
                         "value_relation reads; use the term hidden")
     return found[0]
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer, or one with an adapter (PEFT) or compiled."""
+    inside = getattr(module, "base_layer", None) or getattr(module, "_orig_mod", None) or module
+    return isinstance(inside, nn.Linear)

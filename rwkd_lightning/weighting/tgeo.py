@@ -48,9 +48,10 @@ class TrilateralGeometry(MetaLearned):
 
     def check(self, terms: tuple[str, ...], regression: bool) -> None:
         if regression:
-            raise UserError("weighting=tgeo reads class probabilities, and this task is a regression; use weighting=rwkd or mwn")
+            raise UserError("weighting=tgeo reads class probabilities, and this task is a regression; use weighting=rwkd or "
+                            "weighting=mwn")
         only(terms, ("label", "teacher"), "tgeo")
-        of_classes(terms, "tgeo", "weighting=rwkd or mwn")
+        of_classes(terms, "tgeo", "weighting=rwkd or weighting=mwn")
 
     def prepare(self, training_set: Mapping[str, Tensor]) -> None:
         """Make the network and T̄: ``(C + 1, C)``, a row per class and one for no class, last, where label −1 finds it."""

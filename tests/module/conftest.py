@@ -70,6 +70,12 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.fixture
+def unrehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No meta step before the training, for tests that count passes."""
+    monkeypatch.setattr("rwkd_lightning.module.rehearse", lambda *_: None)
+
+
+@pytest.fixture
 def rows() -> type[Rows]:
     return Rows
 

@@ -52,7 +52,7 @@ def made(module, meta_step, student):
 
 
 @pytest.fixture
-def second_gradients(monkeypatch):
+def second_gradients(monkeypatch, unrehearsed):
     """Counts the lookaheads that took a gradient of their own."""
     calls, of = [], engine.training_gradient
     monkeypatch.setattr(engine, "training_gradient", lambda problem: calls.append(1) or of(problem))
@@ -143,7 +143,7 @@ def test_bf16_mixed(made, rows, fit):
 
 
 @pytest.mark.parametrize(("shared", "alive"), [(True, False), (False, True)])
-def test_training_graph_is_gone_before_the_held_out_pass(made, rows, fit, shared, alive):
+def test_training_graph_is_gone_before_the_held_out_pass(made, rows, fit, unrehearsed, shared, alive):
     """Prevents a training graph, the memory of a step, kept through the meta step although its backward is taken."""
     net, kept, seen = made(plain, shared), [], []
 
