@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import sys
 import warnings
 from collections.abc import Mapping
@@ -35,6 +34,7 @@ class Fitted:
     train_seconds: float
     steps: int
     peak_memory_mib: float
+    """NaN where the system does not tell."""
     checkpoint: str
 
 
@@ -126,6 +126,10 @@ def quiet() -> None:
 
 
 def resident_peak_mib() -> float:
-    """Largest resident size of this process so far."""
+    """Largest resident size of this process so far; NaN on a system without ``getrusage`` (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return float("nan")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
