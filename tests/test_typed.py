@@ -69,7 +69,7 @@ def test_no_command_is_named_that_would_fail(typed: str, said: str) -> None:
 def test_a_long_command_is_not_named_in_part() -> None:
     """Prevents: a command with its middle left out, as of every long message."""
     told = mistake(f"data.path={'x' * 1300}", "-m", "seed=0,1")
-    assert told.endswith("; options such as -m stand before all settings)") and ASKED not in told
+    assert told.endswith("; options such as -m stand before all settings") and ASKED not in told
 
 
 @pytest.mark.parametrize(("typed", "said"), [

@@ -108,6 +108,8 @@ def test_display_changes_no_result(arguments: list[str], tmp_path: Path, capfd: 
 
 # trainer.select=best
 
+QUICK = ("weighting=ce", "optimizer.lr=3e-2")
+"""Learns enough within a few steps for the scores to differ."""
 
 NO_VALIDATION = {
     "max_steps within an epoch": ["trainer.max_steps=3"],
@@ -126,7 +128,7 @@ def held_out_rows(folder: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize("options", NO_VALIDATION.values(), ids=NO_VALIDATION)
 def test_best_of_one(options: list[str], arguments: list[str], tmp_path: Path) -> None:
     """Prevents: a traceback after the training because nothing was validated; a best student that is none."""
-    result = finished(arguments, tmp_path / "best", "weighting=kd", "trainer.select=best", *options)
+    result = finished(arguments, tmp_path / "best", *QUICK, "trainer.select=best", *options)
     steps = result["cost"]["steps"]
     assert result["checkpoint"] == f"best meta/accuracy, step {steps}"
     (row,) = held_out_rows(tmp_path / "best")
@@ -134,7 +136,7 @@ def test_best_of_one(options: list[str], arguments: list[str], tmp_path: Path) -
     if "max_time" in options[0]:  # ends in another step each time
         return
     last = [option for option in options if "val_check" not in option and "check_val" not in option]
-    same = finished(arguments, tmp_path / "last", "weighting=kd", *last)
+    same = finished(arguments, tmp_path / "last", *QUICK, *last)
     assert same["student"] == result["student"] and same["meta"] == result["meta"]
     weights = [(tmp_path / name / "student/model.safetensors").read_bytes() for name in ("best", "last")]
     assert weights[0] == weights[1]
@@ -149,7 +151,7 @@ def test_best_of_one(options: list[str], arguments: list[str], tmp_path: Path) -
 def test_the_last_student_is_one_to_choose_from(options: list[str], steps: list[int], arguments: list[str],
                                                 tmp_path: Path) -> None:
     """Prevents: a best student of an early epoch, because the last steps were never validated; a validation done twice."""
-    result = finished(arguments, tmp_path / "a", "weighting=kd", "trainer.select=best", *options)
+    result = finished(arguments, tmp_path / "a", *QUICK, "trainer.select=best", *options)
     rows = held_out_rows(tmp_path / "a")
     assert [int(row["step"]) for row in rows] == steps
     best = max(rows, key=lambda row: (float(row["meta/accuracy"]), -int(row["step"])))
