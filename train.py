@@ -22,8 +22,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline import overrides, slurm
+from rwkd_lightning.pipeline import overrides, slurm, tuning
 from rwkd_lightning.pipeline.identity import run_digest
+from rwkd_lightning.pipeline.messages import ours_only
 
 
 def config_digest(*, _root_: DictConfig) -> str:
@@ -35,15 +36,17 @@ OmegaConf.register_new_resolver("config_digest", config_digest)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(config: DictConfig) -> None:
-    """Run, and tell a user's mistake in one line."""
+def main(config: DictConfig) -> float | None:
+    """Run, and tell a user's mistake in one line; returns the student's score on the meta split, for a sweeper that searches."""
     from rwkd_lightning.pipeline.run import run
 
+    ours_only(HydraConfig.get().verbose)
     if HydraConfig.get().mode == RunMode.MULTIRUN:  # a process that Lightning starts beside this one is to do this job alone
         sys.argv[1:] = HydraConfig.get().overrides.task
     try:
         with slurm.together():
-            run(config, Path(HydraConfig.get().runtime.output_dir))
+            folder = Path(HydraConfig.get().runtime.output_dir)
+            return tuning.objective(run(config, folder), folder, HydraConfig.get().sweeper._target_)
     except UserError as error:
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             sys.exit(str(error))

@@ -145,7 +145,8 @@ def remove(going: Iterable[Entry]) -> list[Entry]:
                 gone = entry.folder.parent / f".{entry.hash}-{secrets.token_hex(4)}"
                 os.replace(entry.folder, gone)
                 shutil.rmtree(gone)
-                lock.unlink(missing_ok=True)
+                with suppress(PermissionError):  # Windows removes no open file
+                    lock.unlink(missing_ok=True)
         except Timeout:
             held.append(entry)
         except OSError as error:

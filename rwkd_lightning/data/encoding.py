@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from rwkd_lightning import bars
 from rwkd_lightning.data.task import release
 from rwkd_lightning.data.token_file import write_tokens
 from rwkd_lightning.errors import UserError
@@ -146,7 +147,7 @@ def _tokenize(
 
     types = {"input_ids": pa.list_(pa.int32()), "token_type_ids": pa.list_(pa.int8())}
     starts = range(0, len(dataset), _CHUNK)
-    for start in tqdm(starts, desc=f"tokenizing {name}", leave=False, disable=len(dataset) < _SHOW):
+    for start in tqdm(starts, desc=f"tokenizing {name}", leave=False, disable=len(dataset) < _SHOW or not bars.shown()):
         rows = dataset.with_format(None)[start : start + _CHUNK]
         texts = [list(rows[column]) for column in text_columns]
         encoded = tokenizer(*texts, truncation=True, max_length=max_length, return_attention_mask=False)

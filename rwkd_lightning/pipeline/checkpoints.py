@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import time
@@ -85,6 +86,9 @@ class Checkpoints(Checkpoint):
         minutes: between two checkpoints within an epoch; None: no time limit.
         steps: between two checkpoints within an epoch; None: no such limit.
         monitor: metric of the validation batches, larger is better; its best student is kept aside. None: no choice.
+
+    Attributes:
+        validated: student steps done at the last validation; -1 before the first.
     """
 
     def __init__(self, folder: Path, stop: Stop, minutes: float | None = 10.0, steps: int | None = None,
@@ -94,6 +98,7 @@ class Checkpoints(Checkpoint):
                 raise UserError(f"checkpoint.{name} is {value}; give a number above 0, or null")
         self.folder, self.stop, self.minutes, self.steps, self.monitor = folder, stop, minutes, steps, monitor
         self.best: float | None = None
+        self.validated = -1
         self.earlier_seconds = 0.0
         self._start = self._last = time.perf_counter()
 
@@ -127,8 +132,8 @@ class Checkpoints(Checkpoint):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self.monitor is None or trainer.sanity_checking:
             return
-        value = float(trainer.callback_metrics[self.monitor])
-        if self.best is None or value > self.best:
+        value, self.validated = float(trainer.callback_metrics[self.monitor]), trainer.global_step
+        if self.best is None or value > self.best or (math.isnan(self.best) and not math.isnan(value)):
             self.best = value
             trainer.save_checkpoint(self.folder / f"best-{trainer.global_step:09d}.ckpt", weights_only=True)
 
@@ -151,7 +156,7 @@ class Checkpoints(Checkpoint):
                     path.unlink()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "seconds": self.seconds}
+        return {"best": self.best, "validated": self.validated, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best, self.earlier_seconds = state_dict["best"], state_dict["seconds"]
+        self.best, self.validated, self.earlier_seconds = (state_dict[name] for name in ("best", "validated", "seconds"))

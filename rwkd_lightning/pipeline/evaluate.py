@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 def evaluate(config: DictConfig, loaders: DistillationDataModule, student: Classifier, teacher: stages.Teacher,
              logits: Mapping[str, torch.Tensor], fitted: Fitted, module: DistillationModule,
              device: torch.device) -> dict[str, Any]:
-    """Stage 4: scores of both on the evaluation splits with labels, and what it cost."""
+    """Stage 4: scores of both on the evaluation splits with labels, the student's on the meta split, and what it cost."""
     task = loaders.task
     scores: dict[str, dict[str, Any]] = {"student": {}, "teacher": {}}
     for split in task.evaluation_splits:
@@ -35,6 +35,8 @@ def evaluate(config: DictConfig, loaders: DistillationDataModule, student: Class
         predicted = predict(student, loaders.evaluation_dataloader(split), len(labels), device, f"student logits: {split}")
         scores["student"][split] = score(task, predicted, labels)
         scores["teacher"][split] = score(task, logits[split], labels)
+    held_out = loaders.rows("meta").labels
+    predicted = predict(student, loaders.dataloader("meta"), len(held_out), device, "student logits: meta")
     network = stages.load(teacher, loaders.data)
     theirs = stages.loaders_of(config, teacher, loaders.data, loaders.store, seed=config.seed,
                                meta_batch_size=config.meta.batch_size).meta_stream  # the same rows, its own tokens
@@ -46,7 +48,8 @@ def evaluate(config: DictConfig, loaders: DistillationDataModule, student: Class
             "teacher_parameters": count(network), "teacher_seconds": teacher.train_seconds,
             "teacher_bytes": size(teacher.folder), "speed_up": speed_ratio(network, student, batches, device)}
     return {"task": task.name, "weighting": config.weighting_name, "seed": config.seed, "metric": task.monitor,
-            "checkpoint": fitted.checkpoint, **scores, "cost": cost}
+            "checkpoint": fitted.checkpoint, "meta": {task.monitor: score(task, predicted, held_out)[task.monitor]}, **scores,
+            "cost": cost}
 
 
 def count(model: torch.nn.Module) -> int:

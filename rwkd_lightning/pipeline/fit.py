@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import sys
 import warnings
 from collections.abc import Mapping
@@ -14,7 +13,9 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.profilers import AdvancedProfiler, Profiler, SimpleProfiler
 
+from rwkd_lightning import bars
 from rwkd_lightning.combinations import check_precision
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.module import DistillationModule
@@ -35,6 +36,7 @@ class Fitted:
     train_seconds: float
     steps: int
     peak_memory_mib: float
+    """NaN where the system does not tell."""
     checkpoint: str
 
 
@@ -47,7 +49,8 @@ def fit(module: DistillationModule, data: lightning.LightningDataModule, folder:
         data: its train and, with ``monitor``, its validation batches.
         folder: gets ``checkpoints/`` and ``log/``.
         trainer_options: for ``lightning.Trainer``.
-        monitor: metric on the validation batches to choose a checkpoint by (larger is better); None: the last epoch's is kept.
+        monitor: metric on the validation batches to choose a checkpoint by (larger is better); the last student is always one to
+            choose from. None: the last one is kept.
         description: shown before the progress bar.
         stop: takes the signals that ask to stop; None: one of its own.
         intervals: ``minutes`` and ``steps`` of `Checkpoints`.
@@ -61,10 +64,14 @@ def fit(module: DistillationModule, data: lightning.LightningDataModule, folder:
     kept = folder / "checkpoints"
     checkpoints = Checkpoints(kept, stop or Stop(), monitor=f"meta/{monitor}" if monitor else None, **(intervals or {}))
     every = int(trainer_options.get("log_every_n_steps", 50))
-    callbacks: list[Callback] = [Bar(description), LogFile(folder / "log" / "metrics.csv", every), checkpoints]
+    callbacks: list[Callback] = [LogFile(folder / "log" / "metrics.csv", every), checkpoints]
+    if bars.shown():
+        callbacks.insert(0, Bar(description))
+    own = {"plugins": [*trainer_options.get("plugins", []), AtomicCheckpointIO()],
+           "profiler": profiler_of(trainer_options.get("profiler"), folder / "log")}
     trainer = lightning.Trainer(
-        **{**trainer_options, "plugins": [*trainer_options.get("plugins", []), AtomicCheckpointIO()]}, callbacks=callbacks,
-        logger=False, enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
+        **{**trainer_options, **own}, callbacks=callbacks, logger=False, enable_progress_bar=bars.shown(),
+        enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
         limit_val_batches=1.0 if monitor is not None else 0)
     last = None if anew else newest(kept)
     cuda = trainer.strategy.root_device.type == "cuda"
@@ -72,6 +79,8 @@ def fit(module: DistillationModule, data: lightning.LightningDataModule, folder:
         torch.cuda.reset_peak_memory_stats()
     with launching(), kept_for_replay(folder, data):
         trainer.fit(module, datamodule=data, ckpt_path=last)
+        if monitor is not None and checkpoints.validated != trainer.global_step:  # the last student is one to choose from
+            trainer.validate(module, datamodule=data, verbose=False)
     chosen = "last"
     if monitor is not None:
         path = written(kept, "best")[-1]
@@ -92,6 +101,11 @@ def refuse(options: dict[str, Any]) -> None:
         raise UserError(f"trainer.strategy={strategy}: the loop with its two optimizers, stepped by hand, runs only under "
                         f"{', '.join(STRATEGIES)}; use trainer=ddp trainer.devices=2 (a teacher too large for the device is used "
                         "through its cached logits)")
+
+
+def profiler_of(name: str | None, folder: Path) -> Profiler | None:
+    """Lightning's profiler of this name, ``simple`` or ``advanced``, which writes to the folder; None for None."""
+    return {"simple": SimpleProfiler, "advanced": AdvancedProfiler}[name](folder, "profile") if name is not None else None
 
 
 class Bar(TQDMProgressBar):
@@ -126,6 +140,10 @@ def quiet() -> None:
 
 
 def resident_peak_mib() -> float:
-    """Largest resident size of this process so far."""
+    """Largest resident size of this process so far; NaN on a system without ``getrusage`` (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return float("nan")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

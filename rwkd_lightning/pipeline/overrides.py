@@ -6,8 +6,10 @@ Whatever is unclear here is left to Hydra.
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import itertools
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -20,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline import usage, whole
+from rwkd_lightning.pipeline import tuning, usage, whole
 from rwkd_lightning.pipeline.keys import (
     Missing,
     Unclear,
@@ -33,7 +35,8 @@ from rwkd_lightning.pipeline.keys import (
     shown,
     siblings,
 )
-from rwkd_lightning.pipeline.sweeps import ENOUGH, combinations, expanded
+from rwkd_lightning.pipeline.sweeps import ENOUGH, combinations, expanded, of_interval
+from rwkd_lightning.pipeline.typed import put_right
 from rwkd_lightning.pipeline.values import first_line
 
 ANYTHING = ("trainer.devices", "loss_terms.hidden.layers")  # a text or a list
@@ -46,33 +49,81 @@ class Composed(NamedTuple):
     choices: dict[str, str]
 
 
+class Unreadable(Exception):
+    """No parser can read this command line."""
+
+
 def check(arguments: Sequence[str], conf: Path) -> None:
     """Check a command line for the configs in ``conf``.
 
     Raises:
         UserError: for an option, a key or a value that cannot be right, with the nearest one that can.
     """
+    try:
+        parsed, overrides = read(arguments)
+    except Unreadable as error:
+        raise UserError(f"the command line cannot be read ({error}); {remedy(arguments, conf)}") from None
+    examine(parsed, overrides, conf)
+
+
+def read(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[Override]]:
+    """What Hydra's parsers make of a command line: its own options, and the settings.
+
+    Raises:
+        Unreadable: with their reason.
+    """
     options = get_args_parser()
     setattr(options, "error", unreadable)  # noqa: B010 - in place of its own, which prints the usage of all of Hydra's options
     parsed = options.parse_args(list(arguments))
-    if parsed.config_dir or parsed.config_path or parsed.config_name or parsed.experimental_rerun:
-        return  # other configs, other keys
-    if parsed.info or parsed.hydra_help or parsed.shell_completion:
-        return
     try:
-        overrides = OverridesParser.create().parse_overrides(parsed.overrides)
+        return parsed, OverridesParser.create().parse_overrides(parsed.overrides)
     except HydraException as error:
-        unreadable(first_line(error))
-    inspect(overrides, conf)
-    if not any(override.key_or_group == "hydra.searchpath" for override in overrides):  # other configs too
-        sweep = parsed.multirun or any(override.key_or_group == "hydra.mode" for override in overrides)
-        whole.check(overrides, conf, sweep)
+        raise Unreadable(first_line(error)) from error
 
 
 def unreadable(reason: str) -> NoReturn:
-    """Refuse a command line that no parser can read."""
-    raise UserError(f"the command line cannot be read ({reason}); write KEY=VALUE, and put quotes around a text with blanks, "
-                    "commas or brackets: KEY=\"'a text'\"")
+    """Say that Hydra's options cannot be read."""
+    raise Unreadable(reason)
+
+
+def remedy(arguments: Sequence[str], conf: Path) -> str:
+    """What to write instead: the whole command where it is clear, or else how a setting is written."""
+    words, done = put_right(arguments, get_args_parser())
+    if done:
+        try:
+            examine(*read(words), conf)
+            command = f"python train.py {shlex.join(words)}"
+            return f"{', '.join(done)}{f': {command}' if len(command) < 1200 else ''}"  # of a long message the middle is left out
+        except UserError as error:
+            return f"{', '.join(done)}; and then, {error}"
+        except Unreadable:
+            pass
+    return ("write KEY=VALUE, and put quotes around a text with blanks, commas or brackets: KEY=\"'a text'\"; "
+            "python train.py --hydra-help shows Hydra's options")
+
+
+def examine(parsed: argparse.Namespace, overrides: Sequence[Override], conf: Path) -> None:
+    """Check a command line that could be read.
+
+    Raises:
+        UserError: as ``check`` does.
+    """
+    at_once = [name for name in ("run", "multirun", "cfg", "info", "shell_completion") if getattr(parsed, name)]
+    if len(at_once) > 1:
+        raise UserError(f"--{at_once[0]} and --{at_once[1]} do not go together; leave out one of them".replace("_", "-"))
+    if parsed.info or parsed.hydra_help or parsed.shell_completion or parsed.experimental_rerun:
+        return
+    sweep = parsed.multirun or any(override.key_or_group == "hydra.mode" for override in overrides)
+    tuning.prepare(overrides, sweep)
+    if parsed.config_dir or parsed.config_path or parsed.config_name:
+        return  # other configs, other keys
+    inspect(overrides, conf)
+    if any(override.key_or_group == "hydra.searchpath" for override in overrides):  # other configs too
+        return
+    if not sweep and (swept := next((o for o in overrides if o.is_sweep_override()), None)):
+        raise UserError(f"{swept.input_line} asks for several runs: put -m first, as in python train.py -m {swept.input_line}; a "
+                        "list has brackets: [1,2]")
+    whole.check(overrides, conf, sweep)
 
 
 def inspect(overrides: Sequence[Override], conf: Path) -> None:
@@ -99,7 +150,7 @@ def inspect(overrides: Sequence[Override], conf: Path) -> None:
                 and not (o.is_add() or o.is_force_add() or o.is_delete() or related(o.key_or_group, added))]
     if not settings:
         return
-    values = [value for setting in settings for value in expanded(setting, conf)]
+    values = [(value, setting) for setting in settings for value in expanded(setting, conf)]
     # of a group none of whose keys is set, one option stands for all; experiments, which are no default, may change any key
     fixed = set(usage.defaults(conf)) - {"task", *(setting.key_or_group.split(".")[0] for setting in settings)}
     swept = [list(itertools.islice(expanded(o, conf), 1 if o.key_or_group in fixed else ENOUGH)) for o in structural]
@@ -108,8 +159,9 @@ def inspect(overrides: Sequence[Override], conf: Path) -> None:
             composed = composition(chosen)
             if composed is None:
                 return
-            for value in values:
-                check_value(value, composed, chosen, conf)
+            for value, setting in values:
+                with of_interval(setting):
+                    check_value(value, composed, chosen, conf)
 
 
 def related(key: str, added: Sequence[str]) -> bool:

@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rwkd_lightning import bars
 from rwkd_lightning.bilevel import Engine
 from rwkd_lightning.combinations import check_loop, check_precision
 from rwkd_lightning.data.task import TaskData, TaskSpec, column
@@ -18,6 +19,8 @@ from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import MetaStep, MetaStream, Restriction
 from rwkd_lightning.models import Classifier, check_inputs, load_classifier, load_tokenizer
 from rwkd_lightning.pipeline.fit import quiet, refuse
+from rwkd_lightning.pipeline.launch import processes
+from rwkd_lightning.pipeline.trainer_options import checked
 from rwkd_lightning.terms import Term
 from rwkd_lightning.weighting import LabelsOnly, Oracle, Weighting
 from rwkd_lightning.weighting.oracle import NEEDS_PROBE
@@ -29,7 +32,7 @@ def data_of(config: DictConfig) -> TaskData:
     """The task's splits.
 
     Raises:
-        UserError: also where a probe is asked for that the task has no classes for.
+        UserError: also where a probe is asked for that the task has no classes for, and as ``check_interval`` does.
     """
     data: TaskData = create(config.task.load, TaskData)
     if data.task.is_regression != config.task.regression:
@@ -37,6 +40,7 @@ def data_of(config: DictConfig) -> TaskData:
     if data.task.is_regression and (config.data.label_noise or config.data.teacher_noise or config.data.meta_noise):
         raise UserError("data.label_noise, data.teacher_noise and data.meta_noise move labels and logits between classes; "
                         f"task={data.task.name} is a regression")
+    check_interval(config, len(data.splits["train"]))
     return data
 
 
@@ -167,9 +171,8 @@ def trainer_of(config: DictConfig) -> dict[str, Any]:
                         "(on the meta split)")
     if options["max_epochs"] is None and options["max_steps"] == -1:
         raise UserError("trainer.max_epochs=null and trainer.max_steps=-1 would train without end; give one of them")
-    for name, instead in INSTEAD.items():
-        if name in options:
-            raise UserError(f"trainer.{name} is set by the run itself; {instead}")
+    options = checked(options, config.trainer.select)
+    bars.show(options.pop("enable_progress_bar", None) is not False)
     refuse(options)
     quiet()
     for where, precision in (("trainer", options["precision"]), ("pair.teacher", config.pair.teacher.precision)):
@@ -183,10 +186,19 @@ def trainer_of(config: DictConfig) -> dict[str, Any]:
     return options
 
 
-INSTEAD = {
-    "gradient_clip_val": "use trainer.clip", "gradient_clip_algorithm": "use trainer.clip",
-    "accumulate_grad_batches": "use trainer.accumulate",
-    **dict.fromkeys(("callbacks", "logger", "enable_model_summary", "num_sanity_val_steps", "use_distributed_sampler",
-                     "limit_val_batches"), "leave it out"),
-}
-"""What the loop, whose optimizers are stepped by hand, and ``fit`` set themselves."""
+def check_interval(config: DictConfig, rows: int) -> None:
+    """Check how often an epoch of so many rows is to be validated: Lightning does so only when the student's training starts.
+
+    Raises:
+        UserError: if there are fewer batches.
+    """
+    trainer = config.trainer
+    every, limit = trainer.get("val_check_interval"), trainer.get("overfit_batches") or trainer.get("limit_train_batches")
+    if type(every) is not int or trainer.get("check_val_every_n_epoch", 1) is None or trainer.get("fast_dev_run"):
+        return
+    batches = -(-rows // (config.data.batch_size * processes(trainer_of(config))))
+    batches = min(batches, limit) if type(limit) is int else int(batches * limit) if limit is not None else batches
+    if every > batches:
+        raise UserError(f"trainer.val_check_interval={every} is more than the {batches} batches of an epoch; give "
+                        f"trainer.val_check_interval={batches} or less, or add +trainer.check_val_every_n_epoch=null to count on "
+                        "over epochs")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from rwkd_lightning import bars
 from rwkd_lightning.meta.restriction import to_device
 
 
@@ -25,7 +26,7 @@ def predict(model: nn.Module, loader: Iterable[dict[str, Tensor]], size: int, de
     """
     model.eval().to(device)
     table: Tensor | None = None
-    for batch in tqdm(loader, desc=description, leave=False):
+    for batch in tqdm(loader, desc=description, leave=False, disable=not bars.shown()):
         with torch.autocast(device.type, torch.bfloat16, enabled=precision.startswith("bf16")):
             out = model(to_device(batch, device))[output].to(dtype).cpu()
         if table is None:

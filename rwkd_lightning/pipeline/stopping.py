@@ -13,7 +13,11 @@ from typing import Any, NoReturn
 from rwkd_lightning.pipeline.launch import is_first
 
 log = logging.getLogger(__name__)
-EXIT = {signal.SIGTERM: 75, signal.SIGINT: 130, signal.SIGUSR2: 75}  # 75: EX_TEMPFAIL of sysexits.h, "try again later"
+AGAIN = 75
+"""EX_TEMPFAIL of sysexits.h, "try again later"."""
+REQUEUE: signal.Signals | None = getattr(signal, "SIGUSR2", None)
+"""None on Windows, which has neither this signal nor SLURM."""
+EXIT = {signal.SIGTERM: AGAIN, signal.SIGINT: 130, **({REQUEUE: AGAIN} if REQUEUE is not None else {})}
 
 
 class Stop:
@@ -44,7 +48,7 @@ class Stop:
         """End the process; the same command goes on from the last checkpoint."""
         number = signal.Signals(self.signal if self.signal is not None else signal.SIGTERM)  # or another process was told
         log.warning("stopped by %s; repeat the command to go on from the last checkpoint", number.name)
-        if number == signal.SIGUSR2:
+        if number == REQUEUE:
             self._requeue(number, None)  # in the first process it puts the job in the queue again, and ends
         # the others of a distributed run leave without a word: Lightning kills the first process where one of them fails
         raise SystemExit(EXIT[number] if is_first() else 0)
@@ -54,7 +58,7 @@ class Stop:
         if threading.current_thread() is not threading.main_thread():
             return
         for number in EXIT:
-            if number != signal.SIGUSR2 or self._requeue is not None:
+            if number != REQUEUE or self._requeue is not None:
                 signal.signal(number, self.handle)
 
     @contextlib.contextmanager
@@ -67,7 +71,8 @@ class Stop:
             yield
             return
         before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in EXIT}
-        self._requeue = before[signal.SIGUSR2] if callable(before[signal.SIGUSR2]) else None
+        theirs = before[REQUEUE] if REQUEUE is not None else None
+        self._requeue = theirs if callable(theirs) else None
         self.take()
         try:
             yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
@@ -34,7 +35,7 @@ EXAMPLES = 3
 
 def evaluate(config: DictConfig, loaders: TopicDataModule, teacher_embeddings: Tensor, student: TopicModel, network: TopicModel,
              teacher: TopicTeacher, fitted: Fitted, module: TopicDistillationModule, store: Store) -> dict[str, Any]:
-    """Scores of both on the training and the test documents, what it cost, and the topics in words."""
+    """Scores of both on the training and the test documents, the student's on the meta split, what it cost, and the topics."""
     corpus, device = loaders.corpus, module.device
     parts = {name: documents.chosen for name, documents in loaders.documents.items()}
     theirs = TopicDataModule(corpus, parts, teacher_embeddings, batch_size=loaders.batch_size,
@@ -59,6 +60,7 @@ def evaluate(config: DictConfig, loaders: TopicDataModule, teacher_embeddings: T
                                   strict=True)
                     names = ("words", "share", "npmi", "c_v", "words_by_beta")
                     topics[who] = [dict(zip(names, topic, strict=True)) for topic in columns]
+    held_out = of_part(student, loaders, "meta", latent(student, loaders, "meta", device)[2], device)["perplexity"]
     batches = [(theirs.meta_stream[step], loaders.meta_stream[step]) for step in range(5)]
     steps = max(1, fitted.steps)
     cost = {"train_seconds": fitted.train_seconds, "seconds_per_step": fitted.train_seconds / steps, "steps": fitted.steps,
@@ -68,8 +70,8 @@ def evaluate(config: DictConfig, loaders: TopicDataModule, teacher_embeddings: T
             "speed_up": speed_ratio(network, student, batches, device)}  # without the sentence encoders
     return {"task": f"topics ({corpus.name}, {config.topics})", "weighting": config.weighting_name, "seed": config.seed,
             "metric": "npmi", "corpus": corpus.name, "distillation": config.distillation,
-            "normalised": config.pair.teacher.normalised, "checkpoint": fitted.checkpoint, **scores, "topics": topics,
-            "cost": cost}
+            "normalised": config.pair.teacher.normalised, "checkpoint": fitted.checkpoint,
+            "meta": {module.MONITOR: -math.log(held_out)}, **scores, "topics": topics, "cost": cost}
 
 
 def kept_coherence(store: Store, name: str, topics: Sequence[Sequence[str]],

@@ -27,7 +27,16 @@ from rwkd_lightning.pipeline.distil import clear, distil
 from rwkd_lightning.pipeline.identity import device_kind
 from rwkd_lightning.pipeline.inputs import Inputs
 from rwkd_lightning.pipeline.launch import is_first, processes
-from rwkd_lightning.pipeline.parts import check_settings, create, loop_of, meta_of, terms_of, trainer_of, weighting_of
+from rwkd_lightning.pipeline.parts import (
+    check_interval,
+    check_settings,
+    create,
+    loop_of,
+    meta_of,
+    terms_of,
+    trainer_of,
+    weighting_of,
+)
 from rwkd_lightning.pipeline.report import table
 from rwkd_lightning.pipeline.stopping import Stop
 from rwkd_lightning.pipeline.topic_report import evaluate, found_by, write_topics
@@ -131,6 +140,7 @@ def check_early(config: DictConfig, corpus: Corpus, documents: int, together: in
                         "of each topic; give more text, or, unless the words are cut already, lower task.load.min_documents or "
                         "raise task.load.max_share")
     check_share(config.data.teacher_noise, documents)
+    check_interval(config, documents)
     check_batches(documents, config.data.batch_size, processes=together)
     check_meta_batch(config.meta.batch_size, together)
     check_batches(documents, config.pair.teacher.batch_size, "pair.teacher.batch_size")

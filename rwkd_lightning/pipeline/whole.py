@@ -18,8 +18,8 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline import values
-from rwkd_lightning.pipeline.sweeps import expanded
+from rwkd_lightning.pipeline import tuning, values
+from rwkd_lightning.pipeline.sweeps import expanded, of_interval
 from rwkd_lightning.places import place
 
 DIGEST = "${config_digest:}"  # a resolver of train.py
@@ -32,10 +32,11 @@ def check(overrides: Sequence[Override], conf: Path, sweep: bool = False) -> Non
         UserError: if Hydra cannot compose it, for a value of another type or out of range, for a folder that cannot be.
     """
     jobs = [(list(expanded(override, conf)) if sweep else []) or [override] for override in overrides]
-    for several in jobs:
+    for override, several in zip(overrides, jobs, strict=True):
         for single in several[1:]:
             if not single.is_delete() and not isinstance(single.value(), dict):
-                values.check_literal(single.key_or_group, plain(single.value()))
+                with of_interval(override):
+                    values.check_literal(single.key_or_group, plain(single.value()))
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
         try:
             config = compose("config", [several[0].input_line or "" for several in jobs], return_hydra_config=True)
@@ -46,6 +47,8 @@ def check(overrides: Sequence[Override], conf: Path, sweep: bool = False) -> Non
             values.check(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
             own = any((override.key_or_group or "").startswith("hydra") for override in overrides)
             check_folder(config, own)
+        if sweep:
+            tuning.check_sweeper(config.hydra.sweeper, overrides, conf)
 
 
 def plain(value: Any) -> Any:

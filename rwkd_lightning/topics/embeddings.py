@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rwkd_lightning import bars
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.models.source import find
 from rwkd_lightning.store import Store, digest, tensors
@@ -49,7 +50,7 @@ def _embed(texts: Sequence[str], folder: Path, encoder: str, device: torch.devic
     with torch.random.fork_rng(devices=[]):  # a loaded network is first filled with random numbers
         model = load_encoder(folder, encoder, device)
         _tell_cut(texts, model)
-        found: Tensor = model.encode(list(texts), show_progress_bar=True, convert_to_tensor=True).float().cpu()
+        found: Tensor = model.encode(list(texts), show_progress_bar=bars.shown(), convert_to_tensor=True).float().cpu()
     wrong = (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()
     if wrong:
         raise UserError(f"encoder {encoder!r} gives document {wrong[0]} ({texts[wrong[0]][:60]!r}) an embedding that is not "

@@ -158,7 +158,7 @@ def test_every_message_is_one_line() -> None:
     (["+trainer.gradient_clip_val=1"], "trainer.gradient_clip_val is set by the run itself; use trainer.clip"),
     (["pair.teacher.precision=x"], "pair.teacher.precision=x is not known here; use bf16-mixed or 32-true"),
     (["pair.student.path='package:os.path/x'"], "is no folder of a package"),
-    (["trainer=glob(*)"], "requires --multirun"),
+    (["trainer=glob(*)"], "put -m first"),
     (["-m", "seed=range(0,3),nan"], "the values of this sweep cannot be told"),
     (["-1=1"], "the command line cannot be read (unrecognized arguments: -1=1)"),
 ], ids=lambda value: " ".join(value) if isinstance(value, list) else "")

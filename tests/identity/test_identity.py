@@ -28,7 +28,8 @@ from tests.topics.conftest import write_octis
 TRAINER = {
     "limit_train_batches": 1, "limit_test_batches": 1, "overfit_batches": 1, "fast_dev_run": True, "max_time": "00:00:00:01",
     "min_steps": 1, "val_check_interval": 1, "check_val_every_n_epoch": 7, "detect_anomaly": True, "benchmark": True,
-    "num_nodes": 3, "deterministic": True, "enable_progress_bar": False, "inference_mode": False, "profiler": "simple"}
+    "num_nodes": 3, "deterministic": True, "inference_mode": False, "enable_progress_bar": False, "profiler": "simple",
+    "logger": False, "enable_checkpointing": True, "enable_model_summary": False}
 """Options of lightning.Trainer that the configs do not name; a user adds them with a plus."""
 WORDS = st.text(string.ascii_letters, min_size=1, max_size=8)
 

@@ -141,6 +141,9 @@ def test_the_best_epoch_is_the_one_that_explains_held_out_documents(arguments: l
     """Prevents: trainer.select=best without a score to choose by."""
     result = finished(arguments, tmp_path / "run", "weighting=kd", "trainer.select=best")
     assert result["checkpoint"].startswith("best meta/likelihood")
+    logged = [line.split(",") for line in (tmp_path / "run/log/metrics.csv").read_text().splitlines()]
+    best = max(float(row[logged[0].index("meta/likelihood")] or "-inf") for row in logged[1:])
+    assert result["meta"] == {"likelihood": pytest.approx(best, rel=0.02)}  # of other draws of θ
 
 
 def test_the_command_line_and_new_documents(arguments: list[str], octis: Path, tmp_path: Path,
