@@ -172,6 +172,7 @@ def test_a_search_by_optuna(arguments: list[str], tmp_path: Path) -> None:
     assert found.best_value == max(scores.values()) == scores[found.best_params.weighting]
     again = train(*search)  # finished runs return their scores
     assert again.returncode == 0 and again.stdout.count("already finished") == 2
-    assert OmegaConf.load(tmp_path / "runs/optimization_results.yaml") == found
+    again_found = OmegaConf.load(tmp_path / "runs/optimization_results.yaml")
+    assert again_found.best_value == found.best_value == scores[again_found.best_params.weighting]  # of equals either may be best
     failed = train(*search, "temperature=-1")
     assert failed.returncode == 1 and "temperature is -1" in failed.stderr and "Traceback" not in failed.stderr
