@@ -19,7 +19,7 @@ from rwkd_lightning.models import Classifier
 from rwkd_lightning.module import DistillationModule
 from rwkd_lightning.optim import adamw, linear_schedule
 from rwkd_lightning.pipeline import teacher as stages
-from rwkd_lightning.pipeline.artefacts import probe_scores, teacher_ce, write_json, write_student, write_weights
+from rwkd_lightning.pipeline.artefacts import probe_scores, teacher_ce, try_writing, write_json, write_student, write_weights
 from rwkd_lightning.pipeline.distil import clear, distil
 from rwkd_lightning.pipeline.evaluate import evaluate, predict_hidden
 from rwkd_lightning.pipeline.inner import check_inside, inside_of, looking_inside
@@ -62,6 +62,8 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     check_inside(config, data.task, terms, weighting, student, tokenizer)
     # three checkpoints with two moments a weight, the best student twice, and the student itself
     check_room(folder, 12 * sum(p.numel() * p.element_size() for p in student.parameters()), "runs_dir")
+    if is_first():
+        try_writing(folder, student, tokenizer, config.pair.student.path)
     teacher = stages.teacher_of(config, data, store, trainer_options, stop)
     device = torch.device("cuda" if trainer_options["accelerator"] in ("auto", "gpu") and torch.cuda.is_available() else "cpu")
     logits = stages.logits(config, teacher, data, store, device)
