@@ -120,13 +120,16 @@ def load_classifier(path: str, task: TaskSpec, layers: Sequence[int] | None = No
     if trained and fresh:
         raise UserError(f"model {path!r} has no trained head ({', '.join(outside)} not all in its weights), so it cannot be used "
                         "as it is; fine-tune it: pair.teacher.epochs=3")
+    if new_head or fresh:
+        for key in ("sentence_transformers", "sbert_ce_default_activation_function"):  # of the head before
+            vars(network.config).pop(key, None)
     if new_head:
         reset_head(network)
     elif not fresh:
         names = [config.id2label[i] for i in range(config.num_labels)]
         if is_sigmoid(read_config(folder, path)):
-            raise UserError(f"model {path!r} has a multi-label head (sigmoid outputs, each a yes or no of its own), which is not "
-                            f"supported as teacher or student; give another model, or {NEW_HEAD}")
+            raise UserError(f"model {path!r} has a multi-label or sigmoid head (each output a yes or no of its own), not "
+                            f"supported yet as teacher or student; give another model, or {NEW_HEAD}")
         order = check_head(names, config.problem_type, task, path, labels)
         if head := sorted(report["mismatched_keys"]):
             raise UserError(f"model {path!r} names {len(names)} outputs in its config.json, and its weights hold {head[0][0]} of "

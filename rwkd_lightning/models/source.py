@@ -105,7 +105,8 @@ def check(folder: Path, path: str, fetched: bool = False) -> None:
     missing = [name for name in shards(folder, path) if not (folder / name).is_file()]
     if not missing:
         return
-    pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl") for file in folder.glob(pattern))
+    pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl") for file in folder.glob(pattern)
+                     if not file.name.startswith("openvino"))
     if pickled:
         raise UserError(f"model {path!r} has its weights only as {pickled[0]}, a pickle, which can run code when read; convert "
                         f"it where you trust it: AutoModelForSequenceClassification.from_pretrained(...).save_pretrained(DIR)")

@@ -17,7 +17,7 @@ FULL, LOCAL = "full_attention", "sliding_attention"
 BY_LAYER = {"layer_types": [LOCAL, FULL, LOCAL, LOCAL, FULL, LOCAL]}
 DEEP = {  # kinds whose blocks differ, by what their configs say of each; and some whose blocks are alike
     "bert": {}, "deberta-v2": {}, "mpnet": {}, "xlnet": {}, "gpt2": {}, "opt": {}, "llama": {}, "phi3": {}, "bloom": {},
-    "big_bird": {"sep_token_id": 2}, "longformer": {"attention_window": [2, 4, 8, 2, 4, 8]},
+    "big_bird": {"sep_token_id": 2}, "longformer": {"attention_window": [4, 8, 16, 4, 8, 16]},
     "gpt_neo": {"attention_types": [[["global", "local"], 2], [["local"], 2]]},
     "qwen2": {"use_sliding_window": True, "max_window_layers": 3}, "qwen3": {"use_sliding_window": True, **BY_LAYER},
     "gemma2": {}, "gemma3_text": {"sliding_window_pattern": 3}, "olmo3": BY_LAYER, "exaone4": BY_LAYER,
