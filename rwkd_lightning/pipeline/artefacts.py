@@ -43,8 +43,14 @@ def save(folder: Path, student: Classifier, tokenizer: Any) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def try_writing(folder: Path, student: Classifier, tokenizer: Any, path: str) -> None:
-    """Write the untrained student into ``folder``, load it again as its users will, and leave nothing behind.
+def try_writing(folder: Path, student: Classifier, tokenizer: Any, source: str) -> None:
+    """Write an untrained student (or teacher) into ``folder``, load it again as its users will, and leave nothing behind.
+
+    Args:
+        folder: where the temporary one is made.
+        student: the model.
+        tokenizer: its own.
+        source: for messages, the setting that it comes from, as ``pair.student.path=PATH``.
 
     Raises:
         UserError: if it cannot be written or loaded, or says other things than the one in memory: after the training there would
@@ -63,11 +69,11 @@ def try_writing(folder: Path, student: Classifier, tokenizer: Any, path: str) ->
             raise
         except Exception as error:  # configs are checked by their classes, which raise what they like
             reason = " ".join(str(error).split())[:160].replace(part, "the folder")
-            raise UserError(f"pair.student.path={path}: this student cannot be written and loaded again ({reason}); "
-                            "use pair.student.layers=null, or another model") from error
+            raise UserError(f"{source}: this model cannot be written and loaded again ({reason}); give another, or use "
+                            "pair.student.layers=null if it was cut") from error
     if not same:
-        raise UserError(f"pair.student.path={path}: written and loaded again, this student says other things than before; use "
-                        "pair.student.layers=null, or another model")
+        raise UserError(f"{source}: written and loaded again, this model says other things than before; give another, or use "
+                        "pair.student.layers=null if it was cut")
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from rwkd_lightning.models import Classifier, check_inputs, find, fingerprint, l
 from rwkd_lightning.models.source import size
 from rwkd_lightning.module import DistillationModule
 from rwkd_lightning.optim import adamw, linear_schedule
+from rwkd_lightning.pipeline.artefacts import try_writing
 from rwkd_lightning.pipeline.fit import fit
 from rwkd_lightning.pipeline.launch import alone
 from rwkd_lightning.pipeline.predict import predict
@@ -80,6 +81,7 @@ def fine_tuned(config: DictConfig, data: TaskData, store: Store, trainer_options
         tokenizer = load_tokenizer(spec.path)
         teacher = load_classifier(spec.path, data.task, new_head=spec.new_head)
         check_inputs(teacher, tokenizer, config.data.max_length, spec.path)
+        try_writing(folder, teacher, tokenizer, f"pair.teacher.path={spec.path}")
         loaders = DistillationDataModule(data, tokenizer, max_length=config.data.max_length, batch_size=spec.batch_size,
                                          seed=spec.seed, train_split="teacher_train", store=store)
         term = SquaredError() if data.task.is_regression else CrossEntropy()

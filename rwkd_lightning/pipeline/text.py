@@ -63,7 +63,7 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     # three checkpoints with two moments a weight, the best student twice, and the student itself
     check_room(folder, 12 * sum(p.numel() * p.element_size() for p in student.parameters()), "runs_dir")
     if is_first():
-        try_writing(folder, student, tokenizer, config.pair.student.path)
+        try_writing(folder, student, tokenizer, f"pair.student.path={config.pair.student.path}")
     teacher = stages.teacher_of(config, data, store, trainer_options, stop)
     device = torch.device("cuda" if trainer_options["accelerator"] in ("auto", "gpu") and torch.cuda.is_available() else "cpu")
     logits = stages.logits(config, teacher, data, store, device)
