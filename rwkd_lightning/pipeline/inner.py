@@ -64,10 +64,6 @@ def check_inside(config: DictConfig, task: TaskSpec, terms: Sequence[Term], weig
                 raise UserError(f"the term {term.name!r} compares student and teacher token by token, and the tokenizers of "
                                 f"{config.pair.student.path!r} and {path!r} differ; take a pair with one tokenizer, or the term "
                                 "hidden, which compares whole texts")
-            if term.per_token and tokenizer.padding_side != theirs.padding_side:
-                raise UserError(f"the term {term.name!r} compares student and teacher token by token, and one of "
-                                f"{config.pair.student.path!r} and {path!r} needs its padding on the left, the other on the "
-                                "right; take a pair of one kind, or the term hidden")
             if getattr(term, "pool", None) == "cls":
                 for name, its in ((config.pair.student.path, tokenizer), (path, theirs)):
                     if its.cls_token_id is None or its.padding_side == "left":
