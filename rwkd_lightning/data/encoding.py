@@ -128,10 +128,9 @@ def same_tokens(one: Any, other: Any) -> bool:
 def _check_length(tokenizer: Any, text_columns: Sequence[str], max_length: int) -> None:
     special = tokenizer.num_special_tokens_to_add(pair=len(text_columns) == 2)
     if not special + len(text_columns) <= max_length <= tokenizer.model_max_length:
-        raise UserError(
-            f"data.max_length is {max_length}; this tokenizer takes {special + len(text_columns)} to "
-            f"{tokenizer.model_max_length} tokens"
-        )
+        most = tokenizer.model_max_length
+        to = f"to {most} tokens" if most < 10**9 else "tokens or more"  # a tokenizer that knows no limit names a huge number
+        raise UserError(f"data.max_length is {max_length}; this tokenizer takes {special + len(text_columns)} {to}")
 
 
 def _tell_cut(table: pa.Table, max_length: int, name: str) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rwkd_lightning.models.probing import probe_ids, taking
 from rwkd_lightning.models.taps import Tap, check_layers, value_projection
-
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+from rwkd_lightning.models.wrapping import inputs_of, unwrapped
 
 
 class Classifier(nn.Module):
@@ -28,6 +27,8 @@ class Classifier(nn.Module):
         """Of a teacher used as it is: the output that stands for each label of the task."""
         self.inputs = inputs_of(network)  # a tokenizer may give more than this model reads
         self._head_name = find_head(network)
+        config: Any = unwrapped(network).config
+        self._end: int | None = config.eos_token_id if config.is_encoder_decoder else None
         self._captured: Tensor | None = None
         self._taps: dict[str, Tap] = {}
         self.kept_layers: dict[str, list[int]] = {}
@@ -47,6 +48,13 @@ class Classifier(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``logits`` ``(B, C)``; their layer's inputs as ``features`` ``(B, H)`` where it is linear; and what ``keep`` names."""
+        if self._end is not None:  # found by the last of its end tokens, of which all rows must have as many
+            counts = (batch["input_ids"] == self._end).sum(1)
+            groups = [torch.nonzero(counts == n)[:, 0] for n in sorted(set(counts.tolist()))]
+            if len(groups) > 1:
+                parts = [self({name: batch[name][rows] for name in self.inputs if name in batch}) for rows in groups]
+                back = torch.cat(groups).argsort()
+                return {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
         self._captured = None
         logits = self.network(**{n: batch[n] for n in self.inputs if n in batch}).logits
         outputs = {"logits": logits if self.order is None else logits[:, self.order]}
@@ -67,8 +75,9 @@ class Classifier(nn.Module):
         blocks = list(find_blocks(self.network)[1])
         check_layers(layers, blocks, unwrapped(self.network))
         self.drop(name)
-        tapped = [value_projection(blocks[i], unwrapped(self.network)) if values else blocks[i] for i in layers]
-        self._taps[name] = Tap(tapped, pool, values)
+        inner: Any = unwrapped(self.network)
+        tapped = [value_projection(blocks[i], inner) if values else blocks[i] for i in layers]
+        self._taps[name] = Tap(tapped, pool, values, time_first=inner.config.model_type == "xlnet")
         self.kept_layers[name] = list(layers)
 
     def drop(self, name: str) -> None:
@@ -92,7 +101,7 @@ class Classifier(nn.Module):
     def width(self) -> int:
         """H of the hidden states."""
         config: Any = unwrapped(self.network).config
-        return int(config.hidden_size)
+        return int(config.get_text_config().hidden_size)
 
     def block_names(self) -> list[str]:
         """Names of the trainable parameters from the last transformer block on; none where all of these are frozen."""
@@ -103,45 +112,27 @@ class Classifier(nn.Module):
         return [n for n, p in named[first:] if p.requires_grad]
 
 
-def unwrapped(network: nn.Module) -> nn.Module:
-    """The transformers model inside its wrappers (an adapter's, ``torch.compile``); the network itself where there is none."""
-    from transformers import PreTrainedModel
-
-    return next((module for module in network.modules() if isinstance(module, PreTrainedModel)), network)
-
-
-def inputs_of(network: nn.Module) -> list[str]:
-    """Which of ``INPUTS`` the network reads: a wrapper that passes on all keywords reads what the model inside it reads."""
-    taken = inspect.signature(network.forward).parameters
-    names = set(taken)
-    inside = unwrapped(network)
-    if inside is not network and any(p.kind is p.VAR_KEYWORD for p in taken.values()):
-        names |= set(inspect.signature(inside.forward).parameters)
-    return [name for name in INPUTS if name in names]
-
-
 def find_blocks(network: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The stack of transformer blocks: the module list with the most parameters, and its name."""
+    """The stack of transformer blocks and its name: of the module lists as long as the config says, that with most parameters."""
     lists = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.ModuleList)]
     if not lists:
         raise ValueError("the network has no list of blocks")
+    config: Any = unwrapped(network).config
+    count = getattr(config.get_text_config(), "num_hidden_layers", None)
+    lists = [item for item in lists if len(item[1]) == count] or lists  # ALBERT has one block for all
     return max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()))
 
 
 @torch.no_grad()
 def find_head(network: nn.Module) -> str | None:
-    """Name of the linear layer whose output is the logits, found by running one token through the network."""
+    """Name of the linear layer whose output is the logits, found by running a short text through the network."""
     seen: list[tuple[str, Tensor]] = []
     hooks = [m.register_forward_hook(lambda _, __, out, name=n: seen.append((name, out)))
              for n, m in network.named_modules() if isinstance(m, nn.Linear)]
-    was_training = network.training
-    network.eval()
     try:
-        device = next(network.parameters()).device
-        ids = torch.ones(1, 2, dtype=torch.long, device=device)
-        logits = network(input_ids=ids, attention_mask=ids).logits
+        logits = taking(network, probe_ids(network, 8))
     finally:
-        network.train(was_training)
         for hook in hooks:
             hook.remove()
-    return next((n for n, out in reversed(seen) if out.shape == logits.shape and torch.equal(out, logits)), None)
+    tensors = [(n, out) for n, out in reversed(seen) if isinstance(out, Tensor)]  # a router of experts gives several
+    return next((n for n, out in tensors if out.shape == logits.shape and torch.equal(out, logits)), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -10,20 +11,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from rwkd_lightning.data.task import TaskSpec
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.models.classifier import Classifier, find_blocks
+from rwkd_lightning.models.depth import cut
 from rwkd_lightning.models.labels import output_order
-from rwkd_lightning.models.source import find, shards
+from rwkd_lightning.models.probing import padding_side, pools_by_padding
+from rwkd_lightning.models.source import find, read_config, shards
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
+
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer that belongs to a model; one without a padding token (GPT-2) pads with its end-of-text token.
+    """The tokenizer that belongs to a model, padding on the side that this kind of model needs, whatever its files say; one
+    without a padding token (GPT-2) pads with its end-of-text token.
 
     Raises:
         UserError: if there is none.
@@ -33,6 +40,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     folder = find(path)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer.padding_side = padding_side(read_config(folder, path)["model_type"])
         empty = len(tokenizer) <= len(tokenizer.all_special_tokens)
         if tokenizer.pad_token is None and tokenizer.eos_token is not None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -66,11 +74,12 @@ def load_classifier(path: str, task: TaskSpec, layers: Sequence[int] | None = No
         UserError: if the model cannot be had, lacks one of the layers, or its head is not one for this task.
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification
-    from transformers.utils import logging
+    from transformers.utils import logging as noise
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    noise.set_verbosity_error()
+    noise.disable_progress_bar()
     folder = find(path)
+    check_kind(read_config(folder, path), path)
     # whatever config.json says: weights would be rounded to it, and those in half precision trained in it
     dtype = "dtype" if tuple(map(int, version("transformers").split(".")[:2])) >= (4, 56) else "torch_dtype"
     options: dict[str, Any] = {
@@ -81,16 +90,29 @@ def load_classifier(path: str, task: TaskSpec, layers: Sequence[int] | None = No
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         check_size(config, tensors(folder, path), path)
+        if getattr(config, "attention_type", None) == "block_sparse":
+            log.info("model %r: attention_type=original_full in place of block_sparse, which depends on the longest text of a "
+                     "batch", path)
+            options["attention_type"] = "original_full"
         network, report = AutoModelForSequenceClassification.from_pretrained(
             folder, num_labels=task.num_labels, trust_remote_code=False, use_safetensors=True, ignore_mismatched_sizes=True,
             output_loading_info=True, **options)
         network.float()  # buffers too
-        classifier = Classifier(network)
     except UserError:
         raise
     except Exception as error:  # half a file, a config without its numbers, a kind without a classifier: all raise differently
-        raise UserError(f"model {path!r} in {folder} cannot be loaded as a sequence classifier ({_line(error)}); if a file is "
-                        "cut off, fetch it again") from error
+        cut_off = "; if a file is cut off, fetch it again" if isinstance(error, SafetensorError | OSError) else ""
+        raise UserError(f"model {path!r} in {folder} cannot be loaded as a sequence classifier ({_line(error)})"
+                        f"{cut_off}") from error
+    try:
+        classifier = Classifier(network)
+        if pools_by_padding(network):
+            network.config.get_text_config().pad_token_id = load_tokenizer(path).pad_token_id
+    except UserError:
+        raise
+    except Exception as error:  # a kind that takes no short text, or texts of one length only
+        raise UserError(f"model {path!r} in {folder} cannot be loaded as a sequence classifier: a {config.model_type} with its "
+                        f"settings does not read a short text ({_line(error)}); give another model") from error
     refuse_missing_blocks(network, report["missing_keys"], path)
     refuse_other_shapes(network, report, path)
     outside = [name for name, _ in network.named_parameters() if not name.startswith(f"{network.base_model_prefix}.")]
@@ -98,10 +120,16 @@ def load_classifier(path: str, task: TaskSpec, layers: Sequence[int] | None = No
     if trained and fresh:
         raise UserError(f"model {path!r} has no trained head ({', '.join(outside)} not all in its weights), so it cannot be used "
                         "as it is; fine-tune it: pair.teacher.epochs=3")
+    if new_head or fresh:
+        for key in ("sentence_transformers", "sbert_ce_default_activation_function"):  # of the head before
+            vars(network.config).pop(key, None)
     if new_head:
         reset_head(network)
     elif not fresh:
         names = [config.id2label[i] for i in range(config.num_labels)]
+        if is_sigmoid(read_config(folder, path)):
+            raise UserError(f"model {path!r} has a multi-label or sigmoid head (each output a yes or no of its own), not "
+                            f"supported yet as teacher or student; give another model, or {NEW_HEAD}")
         order = check_head(names, config.problem_type, task, path, labels)
         if head := sorted(report["mismatched_keys"]):
             raise UserError(f"model {path!r} names {len(names)} outputs in its config.json, and its weights hold {head[0][0]} of "
@@ -116,17 +144,35 @@ def load_classifier(path: str, task: TaskSpec, layers: Sequence[int] | None = No
     return classifier
 
 
+NEW_HEAD = "train a new head on it: pair.student.new_head=true, or pair.teacher.new_head=true with pair.teacher.epochs=3"
+
+
+def check_kind(config: Mapping[str, Any], path: str) -> None:
+    """Raise UserError for a kind of model that classifies no texts."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KINDS
+
+    if config["model_type"] not in KINDS:
+        raise UserError(f"model {path!r} is a {config['model_type']}, for which transformers has no sequence classifier; give a "
+                        "model of another kind")
+
+
+def is_sigmoid(config: Mapping[str, Any]) -> bool:
+    """Whether a config's head is one of sigmoid outputs: by its problem type, or as a cross-encoder of sentence-transformers."""
+    own = config.get("sentence_transformers")
+    activation = own.get("activation_fn") if isinstance(own, Mapping) else config.get("sbert_ce_default_activation_function")
+    return config.get("problem_type") == "multi_label_classification" or str(activation).endswith(".Sigmoid")
+
+
 def check_head(names: Sequence[str], problem: str | None, task: TaskSpec, path: str, labels: Sequence[str] | None) -> list[int]:
     """The order of a trained head's outputs for the task's labels; UserError if it is a head for something else."""
-    new = "train a new head on it: pair.student.new_head=true, or pair.teacher.new_head=true with pair.teacher.epochs=3"
     is_regression = problem == "regression" or len(names) == 1
     if is_regression != task.is_regression:
         have, want = ("a regression", "a classification") if is_regression else ("a classification", "a regression")
         raise UserError(f"model {path!r} has {have} head ({len(names)} outputs), task {task.name} is {want}; give another model, "
-                        f"or {new}")
+                        f"or {NEW_HEAD}")
     if len(names) != task.num_labels:
         raise UserError(f"model {path!r} has {len(names)} labels ({', '.join(names)}), task {task.name} has {task.num_labels}; "
-                        f"give another model, or {new}")
+                        f"give another model, or {NEW_HEAD}")
     if task.is_regression:
         return [0]
     if labels is not None and len(labels) != len(names):
@@ -197,83 +243,6 @@ def reset_head(network: nn.Module) -> None:
                 reset = getattr(module, "reset_parameters", None)
                 if callable(reset):
                     reset()
-
-
-def cut(network: nn.Module, layers: Sequence[int]) -> None:
-    """Keep only these transformer blocks, in this order.
-
-    Raises:
-        UserError: if a block does not exist, is named twice, or none is named; or if blocks are not alike, so that the cut
-            model would be another one when it is loaded again.
-    """
-    name, blocks = find_blocks(network)
-    config: Any = network.config
-    wrong = [i for i in layers if not 0 <= i < len(blocks)]
-    if wrong or not layers or len(set(layers)) != len(layers):
-        raise UserError(f"pair.student.layers={list(layers)}: name each block once, from 0 to {len(blocks) - 1}")
-    unlike = UserError(f"pair.student.layers={list(layers)}: the blocks of a {config.model_type} are not alike or share weights, "
-                       "so they cannot be taken apart; use pair.student.layers=null, or a smaller model")
-    if len(blocks) != config.num_hidden_layers:
-        raise unlike
-    parent, _, attribute = name.rpartition(".")
-    kept = nn.ModuleList(blocks[i] for i in layers)
-    setattr(network.get_submodule(parent), attribute, kept)
-    for place, block in enumerate(kept):
-        for module in block.modules():
-            if hasattr(module, "layer_idx"):  # a decoder's place in its cache of keys and values
-                setattr(module, "layer_idx", place)  # noqa: B010 - a module has no typed one
-    config.num_hidden_layers = len(layers)  # under whatever name this kind of model keeps it
-    if not rebuilds(network):
-        raise unlike
-
-
-@torch.no_grad()
-def rebuilds(network: nn.Module) -> bool:
-    """Whether a model built from this one's config, with its weights, says the same."""
-    config: Any = network.config
-    again: Any = type(network)(config)
-    try:
-        again.load_state_dict(network.state_dict())
-    except RuntimeError:
-        return False
-    # long enough for windows of attention
-    length = min(256, getattr(config, "max_position_embeddings", None) or 256) - 2
-    ids = torch.arange(length)[None] % config.vocab_size
-    was_training = network.training
-    mine, its = (model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits for model in (network, again))
-    network.train(was_training)
-    return torch.allclose(mine, its, atol=1e-5)
-
-
-@torch.no_grad()
-def check_inputs(classifier: Classifier, tokenizer: Any, max_length: int, path: str) -> None:
-    """Run one text of ``max_length`` tokens through the model, so that what it cannot take fails now and not in epoch 2.
-
-    Raises:
-        UserError: if the vocabulary is larger than the model's, or the text too long for it.
-    """
-    network: Any = classifier.network
-    rows = network.get_input_embeddings().num_embeddings
-    if len(tokenizer) > rows:
-        raise UserError(f"model {path!r}: its tokenizer has {len(tokenizer)} tokens, its embedding {rows}; the tokenizer is of "
-                        "another model")
-    if tokenizer.pad_token_id is not None and network.config.pad_token_id is None:
-        network.config.pad_token_id = tokenizer.pad_token_id  # without it GPT-2 and its kind take one text at a time
-    unpadded = next(i for i in range(rows) if i != tokenizer.pad_token_id)
-    ids = torch.full((1, max_length), unpadded)
-    was_training = network.training
-    network.eval()
-    try:
-        logits = classifier({"input_ids": ids, "attention_mask": torch.ones_like(ids)})["logits"]
-    except (IndexError, RuntimeError) as error:
-        limit = getattr(network.config, "max_position_embeddings", "fewer")
-        raise UserError(f"data.max_length is {max_length}, but model {path!r} cannot take so many tokens (its config allows "
-                        f"{limit}); give less") from error
-    finally:
-        network.train(was_training)
-    if not bool(logits.isfinite().all()):
-        raise UserError(f"model {path!r} says {logits[0].tolist()} to a text of {max_length} tokens; its weights are broken, "
-                        "fetch them again")
 
 
 def _line(error: BaseException) -> str:

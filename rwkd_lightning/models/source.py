@@ -17,6 +17,11 @@ FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 """What is fetched from a hub: weights as safetensors alone, configs, the files of every kind of tokenizer."""
 
 
+FORMATS = {"*.gguf": "llama.cpp", "*.onnx": "ONNX", "onnx/*.onnx": "ONNX", "openvino*.xml": "OpenVINO",
+           "openvino/*.xml": "OpenVINO", "*.h5": "TensorFlow", "*.msgpack": "Flax"}
+"""Weights in formats that are not read, by the pattern of their files."""
+
+
 def find(path: str) -> Path:
     """The checked folder of a model.
 
@@ -29,7 +34,7 @@ def find(path: str) -> Path:
     """
     local = place(path, "a model's path")
     folder = _package(path) if path.startswith("package:") else _directory(local) or _hub(path)
-    check(folder, path)
+    check(folder, path, fetched=not path.startswith("package:") and not local.is_dir())
     return folder
 
 
@@ -73,8 +78,15 @@ def _hub(path: str) -> Path:
                         "a directory") from error
 
 
-def check(folder: Path, path: str) -> None:
-    """Raise UserError unless ``folder`` holds a config that needs no code of its own, and whole safetensors weights."""
+def check(folder: Path, path: str, fetched: bool = False) -> None:
+    """Raise UserError unless ``folder`` holds a config that needs no code of its own, and whole safetensors weights.
+
+    Args:
+        folder: the model's files.
+        path: as the user gave it.
+        fetched: it comes from a hub, of whose files not all are fetched.
+    """
+    refuse_adapter(folder, path)
     config = read_config(folder, path)
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
@@ -90,17 +102,41 @@ def check(folder: Path, path: str) -> None:
     if config.get("quantization_config"):
         raise UserError(f"model {path!r}: its weights are quantised (quantization_config in config.json), and training needs "
                         "whole ones; give the model that it was made of")
-    if (folder / "adapter_config.json").exists():
-        raise UserError(f"model {path!r} in {folder} is an adapter to other weights (adapter_config.json), which would be left "
-                        "out or fetched from elsewhere; merge it first: merge_and_unload().save_pretrained(DIR)")
     missing = [name for name in shards(folder, path) if not (folder / name).is_file()]
     if not missing:
         return
-    pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl") for file in folder.glob(pattern))
+    pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl") for file in folder.glob(pattern)
+                     if not file.name.startswith("openvino"))
     if pickled:
         raise UserError(f"model {path!r} has its weights only as {pickled[0]}, a pickle, which can run code when read; convert "
                         f"it where you trust it: AutoModelForSequenceClassification.from_pretrained(...).save_pretrained(DIR)")
+    refuse_other_formats(folder, path)
+    if fetched:
+        raise UserError(f"model {path!r}: no {missing[0]} came from the hub, which may have its weights only in another format; "
+                        "give a directory with safetensors weights, as save_pretrained writes it")
     raise UserError(f"model {path!r}: {missing[0]} is missing in {folder} (an interrupted download or copy); fetch it again")
+
+
+def refuse_other_formats(folder: Path, path: str) -> None:
+    """Raise UserError for weights that are there, but made for other programs."""
+    for pattern, name in FORMATS.items():
+        if found := sorted(str(file.relative_to(folder)) for file in folder.glob(pattern)):
+            raise UserError(f"model {path!r} has its weights only for {name} ({found[0]}), which cannot be trained here; give "
+                            f"the model that they were made of, with {WEIGHTS}")
+
+
+def refuse_adapter(folder: Path, path: str) -> None:
+    """Raise UserError for an adapter to other weights (LoRA), with or without a config.json beside it."""
+    if not (folder / "adapter_config.json").is_file():
+        return
+    try:
+        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError, RecursionError, OSError):
+        base = None
+    of = f"to {base!r}" if isinstance(base, str) and base else "to other weights"
+    raise UserError(f"model {path!r} in {folder} is an adapter {of} (adapter_config.json) and not a whole model; merge it first, "
+                    f"where peft is installed: AutoPeftModelForSequenceClassification.from_pretrained({str(folder)!r}, "
+                    "num_labels=N).merge_and_unload().save_pretrained(DIR), and save the tokenizer in DIR too")
 
 
 def read_config(folder: Path, path: str) -> dict[str, Any]:
@@ -108,6 +144,11 @@ def read_config(folder: Path, path: str) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
+        inner = sorted(file.parent for file in folder.glob("*/config.json") if (file.parent / WEIGHTS).is_file())
+        if inner:  # as older versions of sentence-transformers wrote it: 0_Transformer
+            raise UserError(f"model {path!r}: no config.json in {folder}, but one with weights in {inner[0]}; give {inner[0]}"
+                            ) from error
+        refuse_other_formats(folder, path)
         raise UserError(f"model {path!r}: no config.json in {folder}; give the directory that save_pretrained wrote") from error
     except (ValueError, RecursionError, OSError) as error:
         raise UserError(f"model {path!r}: {folder / 'config.json'} is not JSON ({_line(error)}); fetch it again") from error

@@ -14,13 +14,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor
 
 from rwkd_lightning.data.datamodule import DistillationDataModule
 from rwkd_lightning.data.resumable import ResumableDataModule
 from rwkd_lightning.data.task import UNLABELLED, release
+from rwkd_lightning.errors import UserError
 from rwkd_lightning.ledger import Ledger
-from rwkd_lightning.models import Classifier
+from rwkd_lightning.models import Classifier, load_tokenizer
+from rwkd_lightning.models.probing import probe_ids, taking
 from rwkd_lightning.models.source import size
 
 ROW_GROUP = 16_384
@@ -30,9 +33,47 @@ ROW_GROUP = 16_384
 def write_student(folder: Path, student: Classifier, tokenizer: Any) -> int:
     """``student/`` for ``AutoModelForSequenceClassification.from_pretrained``; returns the bytes of its weights."""
     with whole(folder) as part:
-        student.network.save_pretrained(part)  # type: ignore[operator]
-        tokenizer.save_pretrained(part)
+        save(part, student, tokenizer)
     return size(folder)
+
+
+def save(folder: Path, student: Classifier, tokenizer: Any) -> None:
+    """Write a student's network and tokenizer."""
+    student.network.save_pretrained(folder)  # type: ignore[operator]
+    tokenizer.save_pretrained(folder)
+
+
+def try_writing(folder: Path, student: Classifier, tokenizer: Any, source: str) -> None:
+    """Write an untrained student (or teacher) into ``folder``, load it again as its users will, and leave nothing behind.
+
+    Args:
+        folder: where the temporary one is made.
+        student: the model.
+        tokenizer: its own.
+        source: for messages, the setting that it comes from, as ``pair.student.path=PATH``.
+
+    Raises:
+        UserError: if it cannot be written or loaded, or says other things than the one in memory: after the training there would
+            be no student.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    ids = probe_ids(student.network, 16)
+    with tempfile.TemporaryDirectory(prefix=".student-", dir=folder) as part, torch.random.fork_rng(devices=[]):
+        try:
+            save(Path(part), student, tokenizer)
+            load_tokenizer(part)
+            again = AutoModelForSequenceClassification.from_pretrained(part, trust_remote_code=False)
+            same = torch.allclose(taking(again, ids), taking(student.network, ids), atol=1e-5)
+        except (OSError, SafetensorError):  # of the disk, not of the model
+            raise
+        except Exception as error:  # configs are checked by their classes, which raise what they like
+            reason = " ".join(str(error).split())[:160].replace(part, "the folder")
+            raise UserError(f"{source}: this model cannot be written and loaded again ({reason}); give another, or use "
+                            "pair.student.layers=null if it was cut") from error
+    if not same:
+        raise UserError(f"{source}: written and loaded again, this model says other things than before; give another, or use "
+                        "pair.student.layers=null if it was cut")
 
 
 @contextlib.contextmanager

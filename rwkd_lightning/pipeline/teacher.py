@@ -23,6 +23,7 @@ from rwkd_lightning.models import Classifier, check_inputs, find, fingerprint, l
 from rwkd_lightning.models.source import size
 from rwkd_lightning.module import DistillationModule
 from rwkd_lightning.optim import adamw, linear_schedule
+from rwkd_lightning.pipeline.artefacts import try_writing
 from rwkd_lightning.pipeline.fit import Fitted, fit
 from rwkd_lightning.pipeline.identity import LOGITS, TEACHER, keyed, only
 from rwkd_lightning.pipeline.launch import alone
@@ -75,11 +76,15 @@ def fine_tuned(config: DictConfig, data: TaskData, store: Store, trainer_options
     def build(folder: Path) -> None:
         log.info("fine-tuning the teacher (kept in %s)", store.path("teacher", key))
         part = store.path("teacher", key).with_suffix(".part")  # an unfinished training is resumed from here
-        fitted, teacher, tokenizer = train(
-            path, only(config, TEACHER), data, store,
-            lambda module, loaders, options: fit(module, loaders, part, {**alone(trainer_options), **options},
-                                                 description="teacher", stop=stop, intervals=config.checkpoint))
-        taken.append(fitted.train_seconds)
+
+        def fitted(module: DistillationModule, loaders: DistillationDataModule, options: dict[str, Any]) -> Fitted:
+            teacher: Any = module.student
+            try_writing(folder, teacher, loaders.tokenizer, f"pair.teacher.path={path}")
+            return fit(module, loaders, part, {**alone(trainer_options), **options}, description="teacher", stop=stop,
+                       intervals=config.checkpoint)
+
+        took, teacher, tokenizer = train(path, only(config, TEACHER), data, store, fitted)
+        taken.append(took.train_seconds)
         teacher.network.save_pretrained(folder)  # type: ignore[operator]
         tokenizer.save_pretrained(folder)
         shutil.rmtree(part, ignore_errors=True)

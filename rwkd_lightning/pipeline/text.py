@@ -22,7 +22,7 @@ from rwkd_lightning.module import DistillationModule
 from rwkd_lightning.optim import adamw, linear_schedule
 from rwkd_lightning.pipeline import inputs
 from rwkd_lightning.pipeline import teacher as stages
-from rwkd_lightning.pipeline.artefacts import probe_scores, teacher_ce, write_json, write_student, write_weights
+from rwkd_lightning.pipeline.artefacts import probe_scores, teacher_ce, try_writing, write_json, write_student, write_weights
 from rwkd_lightning.pipeline.distil import clear, distil
 from rwkd_lightning.pipeline.evaluate import evaluate, predict_hidden
 from rwkd_lightning.pipeline.identity import device_kind
@@ -76,6 +76,8 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
         inputs.check(folder, made_of)
     # three checkpoints with two moments a weight, the best student twice, and the student itself
     check_room(folder, 12 * sum(p.numel() * p.element_size() for p in student.parameters()), "runs_dir")
+    if is_first():
+        try_writing(folder, student, tokenizer, f"pair.student.path={config.pair.student.path}")
     teacher = stages.teacher_of(config, data, store, trainer_options, stop)
     device = torch.device("cuda" if device_kind(config.trainer.accelerator) == "cuda" else "cpu")
     logits = stages.logits(config, teacher, data, store, device)

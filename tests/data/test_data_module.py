@@ -244,6 +244,14 @@ def test_kept_tokens_still_check_the_length(make_data, tokenizer, store):
         DistillationDataModule(make_data(), tokenizer, max_length=129, store=store).encoded("train")
 
 
+def test_no_limit_is_named_where_there_is_none(make_data, tokenizer):
+    """Prevents: "takes 3 to 1000000000000000019884624838656 tokens" of a tokenizer that knows no limit."""
+    unlimited = copy.deepcopy(tokenizer)
+    unlimited.model_max_length = int(1e30)
+    with pytest.raises(UserError, match=r"data.max_length is 1; this tokenizer takes \d+ tokens or more$"):
+        DistillationDataModule(make_data(), unlimited, max_length=1).encoded("train")
+
+
 def test_a_slow_tokenizer_is_not_kept(make_data, tokenizer, store, tokenized, monkeypatch, caplog):
     """Prevents tokens kept under a key that does not tell the tokenizer."""
     monkeypatch.setattr(type(tokenizer), "is_fast", False)

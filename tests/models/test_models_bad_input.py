@@ -39,7 +39,43 @@ def other_weights(folder: Path) -> None:
     save_file({"bert.something": torch.ones(1)}, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def adapter(folder: Path, base: object = "org/base", config: bool = False) -> None:
+    for file in folder.iterdir():
+        if file.name != "config.json" or not config:
+            file.unlink()
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": base}))
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+
+
+def other_format(folder: Path, *names: str, config: bool = True) -> None:
+    (folder / "model.safetensors").unlink()
+    if not config:
+        (folder / "config.json").unlink()
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"")
+
+
+def inner(folder: Path) -> None:
+    files = list(folder.iterdir())
+    (folder / "0_Transformer").mkdir()
+    for file in files:
+        file.rename(folder / "0_Transformer" / file.name)
+    (folder / "modules.json").write_text("[]")
+
+
 BREAK = {
+    "adapter": (adapter, ["adapter to 'org/base'", "merge_and_unload().save_pretrained(DIR)"]),
+    "adapter_beside_a_config": (lambda f: adapter(f, config=True), ["adapter to 'org/base'", "merge_and_unload"]),
+    "adapter_of_nothing": (lambda f: adapter(f, base=None), ["adapter to other weights", "merge_and_unload"]),
+    "gguf": (lambda f: other_format(f, "model-q4.gguf", config=False), ["llama.cpp (model-q4.gguf)", "cannot be trained"]),
+    "onnx": (lambda f: other_format(f, "onnx/model.onnx"), ["ONNX (onnx/model.onnx)", "cannot be trained"]),
+    "openvino": (lambda f: other_format(f, "openvino_model.xml", "openvino_model.bin"), ["OpenVINO", "cannot be trained"]),
+    "tensorflow": (lambda f: other_format(f, "tf_model.h5"), ["TensorFlow (tf_model.h5)"]),
+    "flax": (lambda f: other_format(f, "flax_model.msgpack"), ["Flax (flax_model.msgpack)"]),
+    "sentence_transformers_of_old": (inner, ["0_Transformer; give "]),
+    "no_classifier": (lambda f: edit(f, model_type="whisper"), ["is a whisper", "no sequence classifier"]),
+    "numbers_missing": (lambda f: edit(f, num_attention_heads=3), ["cannot be loaded"]),
     "remote_code": (lambda f: edit(f, model_type="own", auto_map={"AutoModel": "own.Own"}), ["code of its own", "never run"]),
     "unknown_kind": (lambda f: edit(f, model_type="brand_new"), ["no known kind", "'brand_new'"]),
     "pickled_weights": (pickled, ["pytorch_model.bin", "save_pretrained"]),
@@ -63,6 +99,7 @@ def test_bad_model(case, save):
         load_classifier(str(folder), TASK)
     message = str(caught.value)
     assert all(word in message for word in [*words, str(folder)]) and "\n" not in message
+    assert case in ("interrupted_download", "half_weights", "half_config") or "fetch it again" not in message or "shard" in case
     assert sorted(p.name for p in folder.iterdir()) == before
 
 
@@ -94,6 +131,15 @@ def test_hub_answers(error, words, monkeypatch):
     with pytest.raises(UserError) as caught:
         load_classifier("google-bert/bert-bas-uncased", TASK)
     assert all(word in str(caught.value) for word in [*words, "bert-bas-uncased"]) and "\n" not in str(caught.value)
+
+
+def test_a_hub_that_has_no_safetensors(save, monkeypatch):
+    """Prevents: a download that is called broken off, where the hub has the weights in a format that is not fetched."""
+    folder = save(labels=3)
+    (folder / "model.safetensors").unlink()
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **options: str(folder))
+    with pytest.raises(UserError, match="no model.safetensors came from the hub.* another format; give a directory"):
+        load_classifier("owner/model", TASK)
 
 
 @pytest.mark.parametrize(("path", "words"), [

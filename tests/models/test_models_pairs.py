@@ -94,6 +94,36 @@ def test_heads_for_something_else_are_refused(labels, task, trained, words, save
     assert all(word in str(caught.value) for word in words) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("settings", [
+    {"problem_type": "multi_label_classification"},
+    {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"}},
+    {"sbert_ce_default_activation_function": "torch.nn.modules.activation.Sigmoid"},
+], ids=["problem_type", "cross_encoder", "older_cross_encoder"])  # fmt: skip
+@pytest.mark.parametrize(("labels", "task"), [(["neg", "mid", "pos"], TASK), (3, TASK), (1, SCORES)])
+def test_sigmoid_heads_are_refused_by_name(settings, labels, task, save):
+    """Prevents: independent yes-or-no outputs that go through a softmax, and scores before their sigmoid taken for ratings."""
+    folder = str(save(labels=labels, **settings))
+    for how in ({"trained": True}, {"trained": False}, {"trained": True, "labels": ["neg", "mid", "pos"]}):
+        with pytest.raises(UserError, match="a multi-label or sigmoid head.*pair.student.new_head=true.*pair.teacher.new_head"):
+            load_classifier(folder, task, **how)
+    anew = load_classifier(folder, task, new_head=True)  # the way out
+    assert anew.network.config.problem_type != "multi_label_classification"
+
+
+def test_cross_encoders_of_classes_are_taken(save, batch):
+    """Prevents: cross-encoders whose outputs are plain logits refused along with those of sigmoids."""
+    folder = str(save(labels=["neg", "mid", "pos"], sentence_transformers={"activation_fn": "torch.nn.modules.linear.Identity"}))
+    assert load_classifier(folder, TASK, trained=True)(batch)["logits"].shape == (4, 3)
+
+
+def test_a_new_head_is_no_sigmoid_once_saved(save, tmp_path):
+    """Prevents: a student refused as a teacher of the next one for what the model that it started from was."""
+    folder = save(labels=1, sbert_ce_default_activation_function="torch.nn.modules.activation.Sigmoid",
+                  sentence_transformers={"activation_fn": "torch.nn.modules.activation.Sigmoid"})
+    load_classifier(str(folder), TASK, new_head=True).network.save_pretrained(folder)
+    load_classifier(str(folder), TASK, trained=True)
+
+
 def test_new_head_replaces_the_old_one_and_keeps_the_backbone(save):
     """Prevents: `new_head=true` that keeps the old decisions, or throws away what was learnt below them."""
     for labels in (["a", "b", "c"], 2, 1):
@@ -116,7 +146,7 @@ def test_unsuitable_tokenizer_and_length(save):
     folder = str(save("roberta"))
     model = load_classifier(folder, TASK)
     check_inputs(model, load_tokenizer(folder), 38, folder)  # 40 positions, of which RoBERTa leaves two unused
-    with pytest.raises(UserError, match="data.max_length is 39.* 40"):
+    with pytest.raises(UserError, match="data.max_length is 39.* 38 tokens at most; give data.max_length=38"):
         check_inputs(model, load_tokenizer(folder), 39, folder)
     other = tokenizer()
     other.add_tokens([f"new{i}" for i in range(9)])

@@ -16,13 +16,14 @@ def batch():
     return {"input_ids": ids, "attention_mask": (ids != 1).long()}
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "electra", "deberta-v2", "distilbert", "xlm-roberta", "gpt2"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "electra", "deberta-v2", "distilbert", "xlm-roberta", "gpt2",
+                                  "longformer", "xlnet", "llama", "big_bird"])
 def test_hidden_states(save, batch, kind):
     """Prevents the states of another block, of padding, or before the block's last normalisation."""
     student = load_classifier(str(save(kind)), TASK).eval()
     network = student.network
     theirs = network(**{n: batch[n] for n in student.inputs if n in batch}, output_hidden_states=True).hidden_states
-    last = 2 if kind != "gpt2" else 1  # GPT-2 gives its last state out after one more normalisation
+    last = 1 if kind in ("gpt2", "llama") else 2  # GPT-2 gives its last state out after one more normalisation
     student.keep("tokens", range(last))
     student.keep("hidden", range(last), "cls")
     student.keep("means", range(last)[::-1], "mean")
@@ -91,9 +92,18 @@ def test_functional_call_and_forward_mode(save, batch):
     ("gpt2", {"layers": [0], "values": True}, "gpt2 has no projection of its own for the values"),
     ("modernbert", {"layers": [0], "values": True}, "modernbert has no projection of its own"),
     ("bert", {"layers": [0], "pool": "max"}, "pool='max' is not known"),
+    ("bart", {"layers": [0]}, "a bart has an encoder and a decoder"),
 ])  # fmt: skip
 def test_what_cannot_be_kept(save, kind, options, message):
     """Prevents states of the wrong block, or of a block that ran last of several times."""
     student = load_classifier(str(save(kind)), TASK)
     with pytest.raises(UserError, match=message):
         student.keep("hidden", **options)
+
+
+def test_blocks_that_no_hook_sees(save, batch):
+    """Prevents: an error of torch in place of a reason, from a network that calls its blocks in a way of its own."""
+    student = load_classifier(str(save("squeezebert")), TASK)
+    student.keep("hidden", [0])
+    with pytest.raises(UserError, match="do not show their states"):
+        student(batch)
