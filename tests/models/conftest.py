@@ -47,6 +47,8 @@ ODD: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "smollm3", "phi3", "gpt_neox",
                      "bloom", "olmo3", "exaone4"), DECODER),
     "qwen3_moe": {**DECODER, "num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16},
+    "phimoe": {**DECODER, "num_local_experts": 2},
+    "markuplm": {**WIDTHS, **IDS},
     "modernbert-decoder": {**WIDTHS, **IDS, "cls_token_id": 0, "sep_token_id": 2, "local_attention": 4},
     **dict.fromkeys(("bart", "mbart"), PAIRED),
     "t5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "pad_token_id": 1, "eos_token_id": 2,

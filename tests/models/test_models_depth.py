@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -9,7 +11,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.models import load_classifier
 from rwkd_lightning.models.classifier import find_blocks
-from rwkd_lightning.models.depth import cut_config, rebuilds
+from rwkd_lightning.models.depth import cut, cut_config, rebuilds
 from tests.models.conftest import TASK
 
 LOUD = {"initializer_range": 0.3, "init_std": 0.3}
@@ -23,6 +25,7 @@ DEEP = {  # kinds whose blocks differ, by what their configs say of each; and so
     "gemma2": {}, "gemma3_text": {"sliding_window_pattern": 3}, "olmo3": BY_LAYER, "exaone4": BY_LAYER,
     "smollm3": {"use_sliding_window": True, "no_rope_layers": [1, 0, 1, 1, 0, 0]},
     "qwen3_moe": {"decoder_sparse_step": 2, "mlp_only_layers": [3]},
+    "markuplm": {},  # has a longer list of modules than that of its blocks
     "modernbert": {"global_attn_every_n_layers": 2}, "modernbert-decoder": {"global_attn_every_n_layers": 3},
 }  # fmt: skip
 FIRST = ("modernbert", "modernbert-decoder")
@@ -86,6 +89,14 @@ def test_every_list_by_block_is_cut(kind, options, layers, expected):
     cut_config(config, layers, 6)
     assert config.num_hidden_layers == len(layers)
     assert {name: getattr(config, name) for name in expected} == expected
+
+
+def test_a_backbone_with_a_config_of_its_own_is_cut_too(save):
+    """Prevents: blocks that are run with the attention of those that were in their places before."""
+    network = load_classifier(str(save("gemma2", num_hidden_layers=4)), TASK).network
+    network.model.config = copy.deepcopy(network.config)  # as some versions of transformers build it
+    cut(network, [1, 3])
+    assert network.config.layer_types == network.model.config.layer_types == [FULL, FULL]
 
 
 def test_windows_longer_than_any_probe_are_compared(save):

@@ -26,9 +26,8 @@ def saved(folder: Path, backbone: Path, kind: str, *, head: bool = False, **opti
     torch.manual_seed(0)
     described = AutoConfig.for_model(kind, **SMALL, **options, **(LABELS if head else {}))
     (AutoModelForSequenceClassification if head else AutoModel).from_config(described).save_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(backbone)
-    tokenizer.padding_side = "left"
-    tokenizer.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(backbone, padding_side="left").save_pretrained(folder)
+    assert AutoTokenizer.from_pretrained(folder).padding_side == "left"
     return folder
 
 
