@@ -15,15 +15,6 @@ MODULES = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in so
 os.environ["PYTHONWARNINGS"] = ",".join(f"error:::{name.removesuffix('.__init__')}" for name in ["__main__", *MODULES])
 
 
-@pytest.fixture(autouse=True)
-def _nothing_compiled_before() -> None:
-    """Forget the graphs that torch.compile has kept of an earlier test's student."""
-    import sys
-
-    if "torch._dynamo" in sys.modules:
-        sys.modules["torch._dynamo"].reset()
-
-
 @pytest.fixture
 def last(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
     """The last checkpoint of each finished training of a student, by the name of its folder."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from rwkd_lightning.bilevel import RandomState
+from rwkd_lightning.bilevel import Jvp, RandomState
 from rwkd_lightning.bilevel.engine import Outputs
 from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta.restriction import Batch, to_device, without_statistics
@@ -34,6 +34,9 @@ def rehearse(meta: MetaStep, student: nn.Module, device: torch.device, shared: b
     """
     if not meta.theta.needs_pass:
         return
+    if isinstance(meta.engine, Jvp) and compiled(student):  # traced anew there, it fails with some kernels and not with others
+        raise UserError(f"meta/engine={meta.engine!r} cannot go through a compiled student; use meta/engine=finite_difference, or "
+                        "leave out torch.compile")
     batch = to_device(meta.stream[0], device)
     loss, state = meta.held_out_loss, RandomState.capture(device)
     with state.replay(), without_statistics(student):
@@ -55,6 +58,12 @@ def rehearse(meta: MetaStep, student: nn.Module, device: torch.device, shared: b
             raise UserError(f"meta/engine={meta.engine!r} cannot go through this student ({reason}); {instead}") from error
         finally:
             meta.held_out_loss = loss
+
+
+def compiled(student: nn.Module) -> bool:
+    """Whether the student or a part of it is compiled."""
+    return any(getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
+               for module in student.modules())
 
 
 def size(outputs: Outputs) -> Tensor:
