@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from rwkd_lightning.pipeline import usage
+from rwkd_lightning.cli import help as usage
 
 CONF = Path(__file__).parent / "conf"
 
@@ -21,10 +21,11 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline import overrides, slurm, tuning
-from rwkd_lightning.pipeline.identity import run_digest
-from rwkd_lightning.pipeline.messages import ours_only
+from rwkd_lightning.cli import overrides, tuning
+from rwkd_lightning.run import slurm
+from rwkd_lightning.run.identity import run_digest
+from rwkd_lightning.run.messages import ours_only
+from rwkd_lightning.utils.errors import UserError
 
 
 def config_digest(*, _root_: DictConfig) -> str:
@@ -38,7 +39,7 @@ OmegaConf.register_new_resolver("config_digest", config_digest)
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> float | None:
     """Run, and tell a user's mistake in one line; returns the student's score on the meta split, for a sweeper that searches."""
-    from rwkd_lightning.pipeline.run import run
+    from rwkd_lightning.run.runner import run
 
     ours_only(HydraConfig.get().verbose)
     if HydraConfig.get().mode == RunMode.MULTIRUN:  # a process that Lightning starts beside this one is to do this job alone

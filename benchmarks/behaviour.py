@@ -35,8 +35,8 @@ TOPICS = {"topics, kd": ["weighting=kd"], "topics, rwkd": ["weighting=rwkd"]}
 
 def commands(folder: Path) -> dict[str, list[str]]:
     """The arguments of each run, for train.py."""
-    from tests.pipeline.tiny import overrides, write_backbone, write_tweets
-    from tests.topics.conftest import write_encoder, write_octis
+    from tests.run.tiny import overrides, write_backbone, write_tweets
+    from tests.systems.topics.conftest import write_encoder, write_octis
 
     backbone, encoder, octis = folder / "backbone", folder / "encoder", folder / "octis"
     octis.mkdir()

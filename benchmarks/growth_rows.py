@@ -36,14 +36,14 @@ from memory import apart, settle, sizes
 from omegaconf import OmegaConf
 from timing import REFRESH, Stopwatch, machine, quiet
 
-from rwkd_lightning.data.datamodule import DistillationDataModule
-from rwkd_lightning.data.task import TaskData, TaskSpec
-from rwkd_lightning.models import load_classifier, load_tokenizer
-from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.pipeline import teacher as stages
-from rwkd_lightning.pipeline.artefacts import write_weights
-from rwkd_lightning.store import Store
+from rwkd_lightning.cache.store import Store
+from rwkd_lightning.run.outputs import write_weights
+from rwkd_lightning.systems.text import teacher as stages
+from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
+from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec
+from rwkd_lightning.systems.text.models import load_classifier, load_tokenizer
 from rwkd_lightning.terms import CrossEntropy, DistillationKL
+from rwkd_lightning.training.module import DistillationModule
 
 ROWS = [1_000, 3_000, 10_000, 30_000, 100_000, 350_000]
 STAGES = ("check", "tokenise", "logits", "order", "step kd", "step rwkd", "weights.parquet")

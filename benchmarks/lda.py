@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.topics.needs import needed
+from rwkd_lightning.systems.topics.needs import needed
+from rwkd_lightning.utils.errors import UserError
 
 ONLINE_FROM = 20_000
 """Documents from which on LDA sees them in parts: a pass over all of them for one update would be slow."""

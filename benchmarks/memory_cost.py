@@ -24,9 +24,9 @@ from timing import HELD_OUT, Steps, Stream, machine, quiet, student, train
 
 from rwkd_lightning.bilevel import Engine, FiniteDifference, Jvp, Unrolled
 from rwkd_lightning.meta import All, HeadWithBank, MetaStep
-from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.optim import adamw
 from rwkd_lightning.terms import CrossEntropy, DistillationKL
+from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.training.optim import adamw
 from rwkd_lightning.weighting import RWKD, ClassificationFeatures, FixedAlpha
 
 LOOKAHEAD = 0.01

@@ -25,10 +25,10 @@ from timing import HELD_OUT, Steps, Stream, in_turns, machine, quiet, ratios, ro
 
 from rwkd_lightning.bilevel import Engine
 from rwkd_lightning.meta import MetaStep, Restriction
-from rwkd_lightning.models import Classifier
-from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.optim import adamw
-from rwkd_lightning.pipeline.parts import create, term_of, terms_of, weighting_of
+from rwkd_lightning.run.build import create, term_of, terms_of, weighting_of
+from rwkd_lightning.systems.text.models import Classifier
+from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.training.optim import adamw
 
 CONF = Path(__file__).parents[1] / "conf"
 METHODS = sorted(file.stem for file in (CONF / "weighting").glob("*.yaml"))

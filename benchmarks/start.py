@@ -51,7 +51,7 @@ def child(overrides: list[str]) -> None:
         made(self, *args, callbacks=[*callbacks, First()], **options)
 
     lightning.Trainer.__init__ = with_callback  # type: ignore[method-assign]
-    from rwkd_lightning.pipeline import run
+    from rwkd_lightning.run import runner as run
 
     carry_out = run.run
 

@@ -31,10 +31,10 @@ from timing import REFRESH, in_turns, machine, quiet, ratios, train
 
 from rwkd_lightning.bilevel import FiniteDifference, Jvp, Unrolled
 from rwkd_lightning.meta import All, HeadWithBank, MetaStep
-from rwkd_lightning.models import Classifier
-from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.optim import adamw
+from rwkd_lightning.systems.text.models import Classifier
 from rwkd_lightning.terms import CrossEntropy, DistillationKL
+from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.training.optim import adamw
 from rwkd_lightning.weighting import RWKD, ClassificationFeatures, FixedAlpha
 
 BATCH, VISIT = 32, 3  # rows; steps of a visit, of which the first is not timed (loader, caches)

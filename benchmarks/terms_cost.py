@@ -22,7 +22,7 @@ from timing import REFRESH, Stream, in_turns, machine, quiet, ratios, rows, stud
 
 from rwkd_lightning.bilevel import FiniteDifference, Jvp, RandomState, Unrolled
 from rwkd_lightning.meta import All, HeadWithBank, MetaStep
-from rwkd_lightning.models import Classifier
+from rwkd_lightning.systems.text.models import Classifier
 from rwkd_lightning.terms import AnnealedMSE, CrossEntropy, DistillationKL, SoftCrossEntropy, stack
 
 TERMS = [CrossEntropy(), DistillationKL(2.0), SoftCrossEntropy(2.0), AnnealedMSE(),

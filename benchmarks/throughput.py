@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader
 
 from rwkd_lightning.bilevel import Jvp
 from rwkd_lightning.meta import HeadWithBank, MetaStep
-from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.optim import adamw
 from rwkd_lightning.terms import CrossEntropy, DistillationKL
+from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.training.optim import adamw
 from rwkd_lightning.weighting import RWKD, ClassificationFeatures, FixedAlpha
 
 

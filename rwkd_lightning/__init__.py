@@ -4,4 +4,6 @@ Parts, none of which needs Hydra: ``bilevel`` (the meta step), ``weighting`` (on
 loss term), ``module`` (the LightningModule), ``data``, ``models`` and ``pipeline`` (the staged run behind ``train.py``).
 """
 
+from rwkd_lightning import _moved  # noqa: F401 - names of before
+
 __version__ = "0.1.0"

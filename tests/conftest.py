@@ -18,8 +18,8 @@ os.environ["PYTHONWARNINGS"] = ",".join(f"error:::{name.removesuffix('.__init__'
 @pytest.fixture
 def last(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
     """The last checkpoint of each finished training of a student, by the name of its folder."""
-    from rwkd_lightning.pipeline import distil as stages
-    from rwkd_lightning.pipeline.checkpoints import AtomicCheckpointIO, newest
+    from rwkd_lightning.run import distil as stages
+    from rwkd_lightning.run.checkpoints import AtomicCheckpointIO, newest
 
     found: dict[str, dict[str, Any]] = {}
     real = stages.fit

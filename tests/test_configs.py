@@ -9,9 +9,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from rwkd_lightning.bilevel import Engine, FiniteDifference, Jvp, Unrolled
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import All, Head, HeadWithBank, LastBlock, Restriction
-from rwkd_lightning.pipeline.parts import create, terms_of, weighting_of
+from rwkd_lightning.run.build import create, terms_of, weighting_of
+from rwkd_lightning.utils.errors import UserError
 
 CONF = Path(__file__).parents[1] / "conf"
 THETAS = {"all": All, "bank": HeadWithBank, "head": Head, "last_block": LastBlock}

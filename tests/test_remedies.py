@@ -13,16 +13,15 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from rwkd_lightning.combinations import check_reach
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.cli import overrides
+from rwkd_lightning.cli import schema as values
 from rwkd_lightning.meta import Restriction
-from rwkd_lightning.pipeline import overrides, values
-from rwkd_lightning.pipeline.parts import check_settings, check_terms, create, terms_of, trainer_of, weighting_of
+from rwkd_lightning.run.build import check_settings, check_terms, create, terms_of, trainer_of, weighting_of
+from rwkd_lightning.training.compatibility import check_reach
+from rwkd_lightning.utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
-PARTS = ("meta", "bilevel", "weighting", "terms", "models", "combinations.py", "module.py", "passes.py", "ledger.py", "alarm.py",
-         "watch.py")
 SETTING = re.compile(r"(?<![\w.])([a-z_]+(?:[./][a-z_]+)*)=(\[[^\]]*\]|[\w.-]*\w)")
 # where a key of a method or a group needs that one to be chosen
 CHOSEN = {"weighting.inner": "weighting=permuted", "loss_terms": "terms=[ce,hidden]",
@@ -42,8 +41,7 @@ def texts(file: Path) -> Iterator[str]:
 
 def settings() -> list[str]:
     """All that a message of these modules says in the form KEY=VALUE."""
-    files = [f for part in PARTS for f in ([ROOT / "rwkd_lightning" / part] if part.endswith(".py")
-                                           else (ROOT / "rwkd_lightning" / part).rglob("*.py"))]  # fmt: skip
+    files = sorted((ROOT / "rwkd_lightning").rglob("*.py"))
     found = {(key, value) for file in files for text in texts(file) for key, value in SETTING.findall(text)}
     return sorted(f"{key}={value}" for key, value in found if key not in NOT_TYPED and value != "[...]")
 
@@ -146,9 +144,9 @@ def test_gpt2_runs_as_told(tmp_path: Path) -> None:
     """Prevents: the same of a real student, refused after its teacher was trained, and a run that the remedy does not make."""
     from transformers import AutoTokenizer, GPT2Config, GPT2Model
 
-    from rwkd_lightning.pipeline.run import run
-    from tests.pipeline.tiny import overrides as tiny
-    from tests.pipeline.tiny import write_backbone, write_tweets
+    from rwkd_lightning.run.runner import run
+    from tests.run.tiny import overrides as tiny
+    from tests.run.tiny import write_backbone, write_tweets
 
     tweets, backbone = write_tweets(tmp_path / "tweets.csv"), write_backbone(tmp_path / "backbone")
     tokenizer = AutoTokenizer.from_pretrained(backbone)

@@ -43,8 +43,8 @@ from torch import Tensor  # noqa: E402
 
 from rwkd_lightning.bilevel import Engine, FiniteDifference, Jvp, Unrolled  # noqa: E402
 from rwkd_lightning.meta import All, MetaStep  # noqa: E402
-from rwkd_lightning.passes import OnePass  # noqa: E402
 from rwkd_lightning.terms import CrossEntropy  # noqa: E402
+from rwkd_lightning.training.batch_passes import OnePass  # noqa: E402
 
 OURS, REFERENCE, PLAIN = "ours, finite difference", "ours, unrolled", "no hypergradient"
 CURRENT = "lookahead, current"

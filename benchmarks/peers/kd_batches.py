@@ -12,8 +12,8 @@ from torch.utils.data import Dataset, Sampler, default_collate
 from transformers import DataCollatorWithPadding
 
 from rwkd_lightning.data.batching import BucketBatchSampler
-from rwkd_lightning.data.datamodule import DistillationDataModule
-from rwkd_lightning.models import Classifier, load_tokenizer
+from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
+from rwkd_lightning.systems.text.models import Classifier, load_tokenizer
 
 Batch = dict[str, Tensor]
 Tokens = dict[str, Any]

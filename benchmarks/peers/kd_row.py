@@ -14,9 +14,9 @@ import torch
 from kd_job import Job
 from timing import machine
 
-from rwkd_lightning.data.datamodule import DistillationDataModule
-from rwkd_lightning.metrics import score
-from rwkd_lightning.pipeline.predict import predict
+from rwkd_lightning.run.predict import predict
+from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
+from rwkd_lightning.systems.text.metrics import score
 
 
 def main() -> None:

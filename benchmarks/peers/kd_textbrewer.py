@@ -18,7 +18,7 @@ from kd_job import ALPHA, BATCH, CLIP, DECAY, RATE, TEMPERATURE, WARMUP, Job, ch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from rwkd_lightning.optim import adamw, linear_schedule
+from rwkd_lightning.training.optim import adamw, linear_schedule
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", SyntaxWarning)  # it compares strings with "is not"

@@ -22,7 +22,7 @@ from torchdistill.datasets.registry import register_batch_sampler, register_coll
 from torchdistill.misc.log import MetricLogger, SmoothedValue
 from torchdistill.optim.registry import register_optimizer, register_scheduler
 
-from rwkd_lightning.optim import adamw, linear_schedule
+from rwkd_lightning.training.optim import adamw, linear_schedule
 
 register_optimizer(adamw)
 register_scheduler(linear_schedule)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rwkd_lightning.distributed import all_reduce_means
+from rwkd_lightning.utils.distributed import all_reduce_means
 
 Parameters = Mapping[str, Tensor]
 Outputs = Mapping[str, Tensor]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rwkd_lightning.bilevel.engine import DirectionalEngine, Outputs, Parameters, Problem
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.utils.errors import UserError
 
 
 class FiniteDifference(DirectionalEngine):

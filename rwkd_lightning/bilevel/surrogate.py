@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rwkd_lightning.distributed import all_reduce_mean
+from rwkd_lightning.utils.distributed import all_reduce_mean
 
 
 def surrogate_loss(weights: Tensor, influence: Tensor, step: float = 1.0) -> Tensor:

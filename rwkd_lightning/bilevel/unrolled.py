@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rwkd_lightning.bilevel.engine import Engine, Problem, leaves
-from rwkd_lightning.distributed import world_size
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.utils.distributed import world_size
+from rwkd_lightning.utils.errors import UserError
 
 
 class Unrolled(Engine):

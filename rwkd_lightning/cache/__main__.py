@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.places import place
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.paths import place
 
 # All that the store writes below the folder of a kind: HASH/, HASH.part/, .HASH-xxxx/ and HASH.lock.
 _NAME = re.compile(r"(?P<hash>[0-9a-f]{16})(?P<part>\.part)?|\.(?P<left>[0-9a-f]{16})-\w+")

@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rwkd_lightning.disk import check_room, writing
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.cache.disk import check_room, writing
+from rwkd_lightning.utils.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor

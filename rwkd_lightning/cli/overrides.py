@@ -21,9 +21,10 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline import tuning, usage, whole
-from rwkd_lightning.pipeline.keys import (
+from rwkd_lightning.cli import help as usage
+from rwkd_lightning.cli import run_folder as whole
+from rwkd_lightning.cli import tuning
+from rwkd_lightning.cli.keys import (
     Missing,
     Unclear,
     elsewhere,
@@ -35,9 +36,10 @@ from rwkd_lightning.pipeline.keys import (
     shown,
     siblings,
 )
-from rwkd_lightning.pipeline.sweeps import ENOUGH, combinations, expanded, of_interval
-from rwkd_lightning.pipeline.typed import put_right
-from rwkd_lightning.pipeline.values import first_line
+from rwkd_lightning.cli.schema import first_line
+from rwkd_lightning.cli.sweeps import ENOUGH, combinations, expanded, of_interval
+from rwkd_lightning.cli.typed import put_right
+from rwkd_lightning.utils.errors import UserError
 
 ANYTHING = ("trainer.devices", "loss_terms.hidden.layers")  # a text or a list
 

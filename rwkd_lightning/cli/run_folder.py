@@ -17,10 +17,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline import tuning, values
-from rwkd_lightning.pipeline.sweeps import expanded, of_interval
-from rwkd_lightning.places import place
+from rwkd_lightning.cli import schema as values
+from rwkd_lightning.cli import tuning
+from rwkd_lightning.cli.sweeps import expanded, of_interval
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.paths import place
 
 DIGEST = "${config_digest:}"  # a resolver of train.py
 

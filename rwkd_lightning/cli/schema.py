@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline.keys import interpolated, shown
+from rwkd_lightning.cli.keys import interpolated, shown
+from rwkd_lightning.utils.errors import UserError
 
 T = TypeVar("T")
 

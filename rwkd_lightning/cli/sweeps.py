@@ -10,9 +10,9 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline import usage
-from rwkd_lightning.pipeline.values import first_line
+from rwkd_lightning.cli import help as usage
+from rwkd_lightning.cli.schema import first_line
+from rwkd_lightning.utils.errors import UserError
 
 ENOUGH = 200  # values of one sweep that are looked at
 COMBINATIONS = 8  # a composition takes 0.1 s; of larger sweeps, each group is varied on its own

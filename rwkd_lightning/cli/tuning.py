@@ -13,8 +13,8 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline.sweeps import expanded
+from rwkd_lightning.cli.sweeps import expanded
+from rwkd_lightning.utils.errors import UserError
 
 BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 PACKAGES = ("ax", "nevergrad", "optuna")

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from rwkd_lightning.bilevel import FeatureBank, RandomState
 from rwkd_lightning.bilevel.engine import Outputs, Parameters
-from rwkd_lightning.distributed import all_reduce_mean, gather_rows, share
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta.restriction import Batch, MetaStream, Restriction, View, to_device, without_dropout
+from rwkd_lightning.utils.distributed import all_reduce_mean, gather_rows, share
+from rwkd_lightning.utils.errors import UserError
 
 
 class Head(Restriction):

@@ -9,9 +9,9 @@ from torch.func import functional_call
 
 from rwkd_lightning.bilevel import RandomState
 from rwkd_lightning.bilevel.engine import Outputs, Parameters
-from rwkd_lightning.distributed import share
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta.restriction import Batch, MetaStream, Restriction, View, for_held_out, to_device, without_statistics
+from rwkd_lightning.utils.distributed import share
+from rwkd_lightning.utils.errors import UserError
 
 
 class All(Restriction):

@@ -14,9 +14,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rwkd_lightning.bilevel import Jvp, RandomState
 from rwkd_lightning.bilevel.engine import Outputs
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta.restriction import Batch, to_device, without_statistics
 from rwkd_lightning.meta.step import MetaStep
+from rwkd_lightning.utils.errors import UserError
 
 APART = 1e-2
 """Relative distance of two passes that should be the same; rounding stays below, another dropout mask goes above."""
@@ -34,9 +34,9 @@ def rehearse(meta: MetaStep, student: nn.Module, device: torch.device, shared: b
     """
     if not meta.theta.needs_pass:
         return
-    if isinstance(meta.engine, Jvp) and compiled(student):  # traced anew there, it fails with some kernels and not with others
-        raise UserError(f"meta/engine={meta.engine!r} cannot go through a compiled student; use meta/engine=finite_difference, or "
-                        "leave out torch.compile")
+    if isinstance(meta.engine, Jvp) and compiled(student):  # whether it can be traced there is chance
+        raise UserError(f"meta/engine={meta.engine!r} cannot go through a compiled student; use "
+                        "meta/engine=finite_difference, or leave out torch.compile")
     batch = to_device(meta.stream[0], device)
     loss, state = meta.held_out_loss, RandomState.capture(device)
     with state.replay(), without_statistics(student):

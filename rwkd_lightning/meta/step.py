@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from rwkd_lightning.bilevel import Engine, Problem, RandomState
 from rwkd_lightning.bilevel.engine import Outputs, Parameters
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta.restriction import Batch, MetaStream, Restriction
 from rwkd_lightning.terms import Term, stack
+from rwkd_lightning.utils.errors import UserError
 
 
 class MetaStep(nn.Module):

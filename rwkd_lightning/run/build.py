@@ -11,17 +11,17 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rwkd_lightning import bars
 from rwkd_lightning.bilevel import Engine
-from rwkd_lightning.combinations import check_loop, check_precision
-from rwkd_lightning.data.task import TaskData, TaskSpec, column
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import MetaStep, MetaStream, Restriction
-from rwkd_lightning.models import Classifier, check_inputs, load_classifier, load_tokenizer
-from rwkd_lightning.pipeline.fit import quiet, refuse
-from rwkd_lightning.pipeline.launch import processes
-from rwkd_lightning.pipeline.trainer_options import checked
+from rwkd_lightning.run.fit import quiet, refuse
+from rwkd_lightning.run.processes import processes
+from rwkd_lightning.run.trainer_options import checked
+from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec, column
+from rwkd_lightning.systems.text.models import Classifier, check_inputs, load_classifier, load_tokenizer
 from rwkd_lightning.terms import Term
+from rwkd_lightning.training.compatibility import check_loop, check_precision
+from rwkd_lightning.utils import bars
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import LabelsOnly, Oracle, Weighting
 from rwkd_lightning.weighting.oracle import NEEDS_PROBE
 

@@ -15,11 +15,11 @@ import torch
 from lightning.fabric.plugins.io import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from rwkd_lightning.distributed import on_any_rank
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline.launch import is_first
-from rwkd_lightning.pipeline.stopping import Stop
-from rwkd_lightning.store import file_digest
+from rwkd_lightning.cache.store import file_digest
+from rwkd_lightning.run.processes import is_first
+from rwkd_lightning.run.signals import Stop
+from rwkd_lightning.utils.distributed import on_any_rank
+from rwkd_lightning.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"(?P<kind>step|best)-(?P<step>\d{9})-(?P<digest>[0-9a-f]{16})\.ckpt")

@@ -10,9 +10,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from rwkd_lightning.data.resumable import ResumableDataModule
-from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.pipeline.fit import Fitted, fit
-from rwkd_lightning.pipeline.stopping import Stop
+from rwkd_lightning.run.fit import Fitted, fit
+from rwkd_lightning.run.signals import Stop
+from rwkd_lightning.training.module import DistillationModule
 
 log = logging.getLogger(__name__)
 

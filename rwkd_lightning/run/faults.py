@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from rwkd_lightning.distributed import rank
-from rwkd_lightning.errors import NotFinite, UserError
+from rwkd_lightning.utils.distributed import rank
+from rwkd_lightning.utils.errors import NotFinite, UserError
 
 
 @contextmanager

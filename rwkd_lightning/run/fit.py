@@ -15,15 +15,15 @@ import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, SimpleProfiler
 
-from rwkd_lightning import bars
-from rwkd_lightning.combinations import check_precision
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.pipeline.checkpoints import AtomicCheckpointIO, Checkpoints, newest, whole, written
-from rwkd_lightning.pipeline.faults import kept_for_replay
-from rwkd_lightning.pipeline.launch import launching
-from rwkd_lightning.pipeline.log_file import LogFile
-from rwkd_lightning.pipeline.stopping import Stop
+from rwkd_lightning.run.checkpoints import AtomicCheckpointIO, Checkpoints, newest, whole, written
+from rwkd_lightning.run.faults import kept_for_replay
+from rwkd_lightning.run.log_file import LogFile
+from rwkd_lightning.run.processes import launching
+from rwkd_lightning.run.signals import Stop
+from rwkd_lightning.training.compatibility import check_precision
+from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.utils import bars
+from rwkd_lightning.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rwkd_lightning import __version__
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.store import digest
+from rwkd_lightning.cache.store import digest
+from rwkd_lightning.utils.errors import UserError
 
 FILE = "inputs.json"
 Inputs = Mapping[str, Mapping[str, Any]]

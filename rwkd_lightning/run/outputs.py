@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor
 
-from rwkd_lightning.data.datamodule import DistillationDataModule
 from rwkd_lightning.data.resumable import ResumableDataModule
-from rwkd_lightning.data.task import UNLABELLED, release
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.ledger import Ledger
-from rwkd_lightning.models import Classifier, load_tokenizer
-from rwkd_lightning.models.probing import probe_ids, taking
-from rwkd_lightning.models.source import size
+from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
+from rwkd_lightning.systems.text.data.task import UNLABELLED, release
+from rwkd_lightning.systems.text.models import Classifier, load_tokenizer
+from rwkd_lightning.systems.text.models.probing import probe_ids, taking
+from rwkd_lightning.training.ledger import Ledger
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.model_files import size
 
 ROW_GROUP = 16_384
 """Rows of ``weights.parquet`` that are copied at a time."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from rwkd_lightning import bars
 from rwkd_lightning.meta.restriction import to_device
+from rwkd_lightning.utils import bars
 
 
 @torch.inference_mode()

@@ -12,16 +12,17 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
-from rwkd_lightning.disk import writing
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline import inputs, values
-from rwkd_lightning.pipeline.distil import remove
-from rwkd_lightning.pipeline.faults import memory_told
-from rwkd_lightning.pipeline.inputs import Inputs
-from rwkd_lightning.pipeline.launch import is_first
-from rwkd_lightning.pipeline.report import table
-from rwkd_lightning.pipeline.slurm import restarted
-from rwkd_lightning.pipeline.stopping import Stop
+from rwkd_lightning.cache.disk import writing
+from rwkd_lightning.cli import schema as values
+from rwkd_lightning.run import inputs
+from rwkd_lightning.run.distil import remove
+from rwkd_lightning.run.faults import memory_told
+from rwkd_lightning.run.inputs import Inputs
+from rwkd_lightning.run.processes import is_first
+from rwkd_lightning.run.result_table import table
+from rwkd_lightning.run.signals import Stop
+from rwkd_lightning.run.slurm import restarted
+from rwkd_lightning.utils.errors import UserError
 
 
 class System(Protocol):
@@ -85,9 +86,9 @@ def system_of(name: str) -> System:
     """
     system: Any
     if name == "text":
-        from rwkd_lightning.pipeline import text as system
+        from rwkd_lightning.systems.text import system
     elif name == "topics":
-        from rwkd_lightning.pipeline import topics as system
+        from rwkd_lightning.systems.topics import system
     else:
         raise UserError(f"task.system={name!r} is not known; known are text and topics")
     found: System = system

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
-from rwkd_lightning.pipeline.launch import is_first
+from rwkd_lightning.run.processes import is_first
 
 log = logging.getLogger(__name__)
 AGAIN = 75

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.utils.errors import UserError
 
 RESUMES = "leave it out: an interrupted run goes on from its checkpoints, which are removed when it ends"
 LOGS = "leave it out: log/metrics.csv in the run's folder holds what is logged"

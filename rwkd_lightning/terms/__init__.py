@@ -1,17 +1,17 @@
 """Per-sample loss terms, one file each."""
 
+from rwkd_lightning.systems.topics.terms.prior_kl import PriorKL
+from rwkd_lightning.systems.topics.terms.reconstruction import Reconstruction
+from rwkd_lightning.systems.topics.terms.wasserstein import Wasserstein
 from rwkd_lightning.terms.annealed_mse import AnnealedMSE
 from rwkd_lightning.terms.base import Term, stack
 from rwkd_lightning.terms.ce import CrossEntropy
 from rwkd_lightning.terms.hidden import HiddenStates
 from rwkd_lightning.terms.kd import DistillationKL
 from rwkd_lightning.terms.logit_mse import LogitMSE
-from rwkd_lightning.terms.prior_kl import PriorKL
-from rwkd_lightning.terms.reconstruction import Reconstruction
 from rwkd_lightning.terms.soft_ce import SoftCrossEntropy
 from rwkd_lightning.terms.squared_error import SquaredError
 from rwkd_lightning.terms.value_relation import ValueRelation
-from rwkd_lightning.terms.wasserstein import Wasserstein
 
 __all__ = ["AnnealedMSE", "CrossEntropy", "DistillationKL", "HiddenStates", "LogitMSE", "PriorKL", "Reconstruction",
            "SoftCrossEntropy", "SquaredError", "Term", "ValueRelation", "Wasserstein", "stack"]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.terms.base import Term, at_least_float32
+from rwkd_lightning.utils.errors import UserError
 
 
 class AnnealedMSE(Term):

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.terms.base import Term, at_least_float32, of_teacher
+from rwkd_lightning.utils.errors import UserError
 
 POOLS = ("cls", "mean")
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.terms.base import Term, at_least_float32, of_teacher
+from rwkd_lightning.utils.errors import UserError
 
 
 class ValueRelation(Term):

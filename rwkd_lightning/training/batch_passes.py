@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rwkd_lightning.bilevel import RandomState
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.utils.errors import UserError
 
 Batch = dict[str, Tensor]
 Outputs = dict[str, Tensor]

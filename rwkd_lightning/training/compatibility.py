@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rwkd_lightning.distributed import on_any_rank
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import MetaStep, Restriction
 from rwkd_lightning.terms import Term
+from rwkd_lightning.utils.distributed import on_any_rank
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import Weighting
 
 PRECISIONS = ("32-true", "32", "64-true", "64", "bf16-mixed", "bf16")  # the short forms are Lightning's too

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rwkd_lightning.distributed import gather_rows
-from rwkd_lightning.errors import NotFinite
-from rwkd_lightning.ledger import Visit
 from rwkd_lightning.meta import MetaStep
+from rwkd_lightning.training.ledger import Visit
+from rwkd_lightning.utils.distributed import gather_rows
+from rwkd_lightning.utils.errors import NotFinite
 from rwkd_lightning.weighting import Step
 
 NAMED = 10  # samples

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rwkd_lightning.bilevel import in_units_of
-from rwkd_lightning.distributed import gather_together
+from rwkd_lightning.utils.distributed import gather_together
 from rwkd_lightning.weighting import History, Step
 
 

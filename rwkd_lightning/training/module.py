@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from rwkd_lightning.alarm import CollapseAlarm
-from rwkd_lightning.combinations import (
+from rwkd_lightning.meta import MetaStep, rehearse
+from rwkd_lightning.terms import Term, stack
+from rwkd_lightning.training.batch_passes import OnePass, TwoPasses, joined, split
+from rwkd_lightning.training.collapse_alarm import CollapseAlarm
+from rwkd_lightning.training.compatibility import (
     check_loop,
     check_parts,
     check_precision,
@@ -23,13 +26,10 @@ from rwkd_lightning.combinations import (
     check_unmoved,
     shares_gradient,
 )
-from rwkd_lightning.distributed import all_reduce_mean, gather_objects, rank
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.ledger import Ledger
-from rwkd_lightning.meta import MetaStep, rehearse
-from rwkd_lightning.passes import OnePass, TwoPasses, joined, split
-from rwkd_lightning.terms import Term, stack
-from rwkd_lightning.watch import Watch
+from rwkd_lightning.training.finite_check import Watch
+from rwkd_lightning.training.ledger import Ledger
+from rwkd_lightning.utils.distributed import all_reduce_mean, gather_objects, rank
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import Step, Weighting, masked
 
 log = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.places import place
-from rwkd_lightning.store import file_digest
+from rwkd_lightning.cache.store import file_digest
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.paths import place
 
 WEIGHTS, SHARDS = "model.safetensors", "model.safetensors.index.json"
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")

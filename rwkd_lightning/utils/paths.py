@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.utils.errors import UserError
 
 LONGEST_NAME = 255  # bytes, on every common file system
 

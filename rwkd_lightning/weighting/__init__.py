@@ -5,9 +5,9 @@ from rwkd_lightning.weighting.annealing_kd import AnnealingKD
 from rwkd_lightning.weighting.base import History, Step, Weighting, masked
 from rwkd_lightning.weighting.ce import LabelsOnly
 from rwkd_lightning.weighting.dwa import DynamicWeightAverage
-from rwkd_lightning.weighting.features import ClassificationFeatures, RegressionFeatures
-from rwkd_lightning.weighting.features_past import EarlierInfluence, EarlierWeights, Visits
-from rwkd_lightning.weighting.features_together import Together
+from rwkd_lightning.weighting.features.concat import Together
+from rwkd_lightning.weighting.features.history import EarlierInfluence, EarlierWeights, Visits
+from rwkd_lightning.weighting.features.standard import ClassificationFeatures, RegressionFeatures
 from rwkd_lightning.weighting.gates import Gate, Reject, Sigmoid, Softmax
 from rwkd_lightning.weighting.global_alpha import GlobalAlpha
 from rwkd_lightning.weighting.gradnorm import GradNorm

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
 from rwkd_lightning.weighting.columns import columns, only
 

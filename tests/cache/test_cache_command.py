@@ -7,8 +7,8 @@ import time
 import pytest
 from filelock import FileLock
 
-from rwkd_lightning import cache
-from rwkd_lightning.store import Store
+from rwkd_lightning.cache import __main__ as cache
+from rwkd_lightning.cache.store import Store
 
 DAY = 86400
 
@@ -145,7 +145,8 @@ def test_mistakes_are_one_line(store, tmp_path, capsys):
 
 def test_the_command_starts_fast_and_finds_the_default(store, tmp_path):
     """Prevents that listing a folder takes the seconds that importing torch takes."""
-    code = "import sys; from rwkd_lightning.cache import main; main(['list']); print({'torch', 'transformers'} & {*sys.modules})"
+    code = "import sys; from rwkd_lightning.cache.__main__ import main; main(['list']);"
+    code += "print({'torch', 'transformers'} & {*sys.modules})"
     for environment, cwd in (({"RWKD_CACHE": str(store.root)}, "/"), ({"RWKD_CACHE": ""}, tmp_path)):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd, env=os.environ | environment)
         assert "5 entries" in done.stdout and done.stdout.endswith("set()\n"), done.stderr

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rwkd_lightning import store as module
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.store import Store, digests, file_digest
+from rwkd_lightning.cache import store as module
+from rwkd_lightning.cache.store import Store, digests, file_digest
+from rwkd_lightning.utils.errors import UserError
 
 KEY = {"task": "toy", "seed": 1}
 
@@ -160,8 +160,8 @@ FULL = """
     from pathlib import Path
     import pyarrow as pa, torch
     from safetensors.torch import save_file
-    from rwkd_lightning.errors import UserError
-    from rwkd_lightning.store import Store
+    from rwkd_lightning.utils.errors import UserError
+    from rwkd_lightning.cache.store import Store
 
     def arrow(folder):
         table = pa.table({"a": range(100_000)})
@@ -212,7 +212,7 @@ def test_two_processes_build_once(store, tmp_path):
     script = """
         import sys, time
         from pathlib import Path
-        from rwkd_lightning.store import Store
+        from rwkd_lightning.cache.store import Store
 
         def build(folder):
             with open(sys.argv[2], "a") as file:

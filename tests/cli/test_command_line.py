@@ -14,11 +14,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline import tuning, usage
-from rwkd_lightning.pipeline.overrides import check, combinations
+from rwkd_lightning.cli import help as usage
+from rwkd_lightning.cli import tuning
+from rwkd_lightning.cli.overrides import check, combinations
+from rwkd_lightning.utils.errors import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 
 

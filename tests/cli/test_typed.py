@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline.overrides import check, read
-from tests.test_command_line import CONF, mistake, train
+from rwkd_lightning.cli.overrides import check, read
+from rwkd_lightning.utils.errors import UserError
+from tests.cli.test_command_line import CONF, mistake, train
 
 ASKED = "python train.py "
 

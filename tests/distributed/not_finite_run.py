@@ -18,13 +18,13 @@ from torch.utils.data import DataLoader
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from rwkd_lightning.bilevel import Jvp
-from rwkd_lightning.errors import NotFinite
 from rwkd_lightning.meta import HeadWithBank, MetaStep
-from rwkd_lightning.module import DistillationModule
 from rwkd_lightning.terms import CrossEntropy, DistillationKL
+from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.utils.errors import NotFinite
 from rwkd_lightning.weighting import RWKD, ClassificationFeatures, FixedAlpha
 from tests.meta.conftest import Stream
-from tests.module.conftest import Rows, Student
+from tests.training.conftest import Rows, Student
 
 
 def main(out: str, case: str) -> None:

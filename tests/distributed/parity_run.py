@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from rwkd_lightning.bilevel import FiniteDifference, Jvp
 from rwkd_lightning.data.batching import BucketBatchSampler
 from rwkd_lightning.meta import All, Head, HeadWithBank, MetaStep
-from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.optim import linear_schedule
 from rwkd_lightning.terms import CrossEntropy, DistillationKL, HiddenStates
+from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.training.optim import linear_schedule
 from rwkd_lightning.weighting import (
     RWKD,
     ClassificationFeatures,
@@ -40,7 +40,7 @@ from rwkd_lightning.weighting import (
     Uncertainty,
 )
 from tests.meta.conftest import Stream
-from tests.module.conftest import Rows, Student
+from tests.training.conftest import Rows, Student
 
 STEPS, BATCH, ROWS = 20, 16, 64  # five epochs of four steps
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.utils.errors import UserError
 
 Step = tuple[str, int, int]
 T = TypeVar("T")

@@ -20,15 +20,18 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from rwkd_lightning.bilevel import Engine
-from rwkd_lightning.data.datamodule import DistillationDataModule
-from rwkd_lightning.data.task import TaskData
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.cli import overrides
+from rwkd_lightning.cli import run_folder as whole
+from rwkd_lightning.cli import schema as values
+from rwkd_lightning.cli.keys import interpolated, paths
 from rwkd_lightning.meta import Restriction
-from rwkd_lightning.optim import adamw, linear_schedule
-from rwkd_lightning.pipeline import overrides, parts, values, whole
-from rwkd_lightning.pipeline.inner import check_inside
-from rwkd_lightning.pipeline.keys import interpolated, paths
-from rwkd_lightning.places import place
+from rwkd_lightning.run import build as parts
+from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
+from rwkd_lightning.systems.text.data.task import TaskData
+from rwkd_lightning.systems.text.teacher_states import check_inside
+from rwkd_lightning.training.optim import adamw, linear_schedule
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.paths import place
 from tests.hostile.common import ACCEPTED, REFUSED, Step, recipes, refusal
 from tests.hostile.models import backbone
 

@@ -16,12 +16,12 @@ import torch
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
 
-from rwkd_lightning import store as stores
-from rwkd_lightning.cache import entries, table
-from rwkd_lightning.data.encoding import encode, encode_kept
-from rwkd_lightning.data.tweets import TWEETS, load_tweets
-from rwkd_lightning.models import check_inputs, load_classifier, load_tokenizer
-from rwkd_lightning.store import Store, tensors
+from rwkd_lightning.cache import store as stores
+from rwkd_lightning.cache.__main__ import entries, table
+from rwkd_lightning.cache.store import Store, tensors
+from rwkd_lightning.systems.text.data.encoding import encode, encode_kept
+from rwkd_lightning.systems.text.data.tweets import TWEETS, load_tweets
+from rwkd_lightning.systems.text.models import check_inputs, load_classifier, load_tokenizer
 from tests.hostile.common import ACCEPTED, REFUSED, Step, folder, listing, recipes, refusal
 from tests.hostile.models import backbone
 from tests.hostile.models import tokenizer as make_tokenizer

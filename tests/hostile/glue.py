@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
-from rwkd_lightning.data.glue import GLUE, load_glue
+from rwkd_lightning.systems.text.data.glue import GLUE, load_glue
 from tests.hostile.common import ACCEPTED, REFUSED, Step, folder, listing, recipes, refusal
 
 TASKS = ("cola", "mrpc", "mnli", "stsb")

@@ -17,13 +17,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
-from rwkd_lightning.data import tweets as product_tweets
-from rwkd_lightning.data.task import TaskSpec
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.models import check_inputs, load_classifier, load_tokenizer
-from rwkd_lightning.pipeline import values, whole
-from rwkd_lightning.places import place
-from rwkd_lightning.store import Store, tensors
+from rwkd_lightning.cache.store import Store, tensors
+from rwkd_lightning.cli import run_folder as whole
+from rwkd_lightning.cli import schema as values
+from rwkd_lightning.systems.text.data import tweets as product_tweets
+from rwkd_lightning.systems.text.data.task import TaskSpec
+from rwkd_lightning.systems.text.models import check_inputs, load_classifier, load_tokenizer
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.paths import place
 from tests.hostile import configs, files, glue, tweets
 from tests.hostile.common import ACCEPTED, REFUSED
 from tests.hostile.models import backbone

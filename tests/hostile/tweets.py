@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from rwkd_lightning.data.task import TaskData
-from rwkd_lightning.data.tweets import TWEETS, load_tweets
+from rwkd_lightning.systems.text.data.task import TaskData
+from rwkd_lightning.systems.text.data.tweets import TWEETS, load_tweets
 from tests.hostile.common import ACCEPTED, REFUSED, Step, folder, listing, recipes, refusal
 
 LABELS = ("negative", "neutral", "positive")

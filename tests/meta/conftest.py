@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
-from rwkd_lightning.models import Classifier
+from rwkd_lightning.systems.text.models import Classifier
 from rwkd_lightning.terms import CrossEntropy, DistillationKL, stack
 
 CLASSES = 3

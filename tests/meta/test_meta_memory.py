@@ -9,8 +9,8 @@ import torch
 
 from rwkd_lightning.bilevel import FiniteDifference, Jvp, RandomState, Unrolled
 from rwkd_lightning.meta import All, HeadWithBank, LastBlock, MetaStep
-from rwkd_lightning.passes import OnePass
 from rwkd_lightning.terms import CrossEntropy, DistillationKL, stack
+from rwkd_lightning.training.batch_passes import OnePass
 
 TERMS = [CrossEntropy(), DistillationKL(2.0)]
 ENGINES = [Unrolled(), Jvp(), FiniteDifference(1e-5), FiniteDifference(1e-5, central=True)]

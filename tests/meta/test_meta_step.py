@@ -10,10 +10,10 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rwkd_lightning.bilevel import FiniteDifference, Jvp, RandomState, Unrolled, surrogate_loss
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import All, Head, HeadWithBank, LastBlock, MetaStep
-from rwkd_lightning.models import Classifier
+from rwkd_lightning.systems.text.models import Classifier
 from rwkd_lightning.terms import CrossEntropy, DistillationKL, stack
+from rwkd_lightning.utils.errors import UserError
 
 TERMS = [CrossEntropy(), DistillationKL(2.0)]
 LAST = ("network.bert.encoder.layer.1.", "network.bert.pooler.", "network.classifier.")

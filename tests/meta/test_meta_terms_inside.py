@@ -9,11 +9,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rwkd_lightning.bilevel import FiniteDifference, Jvp, RandomState, Unrolled
-from rwkd_lightning.combinations import check_reach
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import All, Head, HeadWithBank, LastBlock, MetaStep
-from rwkd_lightning.models import Classifier
+from rwkd_lightning.systems.text.models import Classifier
 from rwkd_lightning.terms import CrossEntropy, DistillationKL, HiddenStates, LogitMSE, SoftCrossEntropy, ValueRelation, stack
+from rwkd_lightning.training.compatibility import check_reach
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import RWKD, ClassificationFeatures, FixedAlpha, GradNorm
 
 ENGINES = {"finite difference": (functools.partial(FiniteDifference, 1e-4, central=True), 1e-6), "jvp": (Jvp, 1e-9),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.tiny import WORDS, overrides, write_backbone, write_tweets
+from tests.run.tiny import WORDS, overrides, write_backbone, write_tweets
 
 
 @pytest.fixture(scope="session")

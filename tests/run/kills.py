@@ -1,6 +1,6 @@
 """Kills runs with SIGKILL at random moments, repeats the command until it ends, and compares with a run never killed.
 
-    python -m tests.pipeline.kills --kills 20
+    python -m tests.run.kills --kills 20
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Protocol
 
 import pyarrow.parquet
 
-from tests.pipeline.tiny import overrides, write_backbone, write_tweets
+from tests.run.tiny import overrides, write_backbone, write_tweets
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = ["data.label_noise=0.4", "data.teacher_noise=0.4", "trainer.select=best", "trainer.log_every_n_steps=1",

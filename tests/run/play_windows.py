@@ -1,7 +1,7 @@
 """A Python without what Windows lacks: imports every module of the package, then runs ``train.py`` in this process.
 
 Other packages ask ``sys.platform`` and know their way on Windows, so they are imported before anything is taken away.
-``python -m tests.pipeline.play_windows OVERRIDES``
+``python -m tests.run.play_windows OVERRIDES``
 """
 
 from __future__ import annotations

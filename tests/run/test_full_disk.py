@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.test_pipeline_run import ROOT, finished, weights_of
+from tests.run.test_pipeline_run import ROOT, finished, weights_of
 
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
 SCRIPT = """

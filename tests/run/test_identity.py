@@ -14,16 +14,16 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from rwkd_lightning.pipeline import identity
-from rwkd_lightning.pipeline import teacher as text
-from rwkd_lightning.pipeline import topic_teacher as topics
-from rwkd_lightning.pipeline.parts import data_of
-from rwkd_lightning.pipeline.stopping import Stop
-from rwkd_lightning.pipeline.topics import documents_of
-from rwkd_lightning.store import Store, digest
-from tests.pipeline.test_pipeline_run import ROOT, config
-from tests.pipeline.tiny import overrides
-from tests.topics.conftest import write_octis
+from rwkd_lightning.cache.store import Store, digest
+from rwkd_lightning.run import identity
+from rwkd_lightning.run.build import data_of
+from rwkd_lightning.run.signals import Stop
+from rwkd_lightning.systems.text import teacher as text
+from rwkd_lightning.systems.topics import teacher as topics
+from rwkd_lightning.systems.topics.system import documents_of
+from tests.run.test_pipeline_run import ROOT, config
+from tests.run.tiny import overrides
+from tests.systems.topics.conftest import write_octis
 
 TRAINER = {
     "limit_train_batches": 1, "limit_test_batches": 1, "overfit_batches": 1, "fast_dev_run": True, "max_time": "00:00:00:01",

@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import load_file
 
 from rwkd_lightning.data.batching import EncodedSplit
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.pipeline.checkpoints import AtomicCheckpointIO, written
-from rwkd_lightning.pipeline.identity import run_digest
-from rwkd_lightning.pipeline.stopping import Stop
-from tests.pipeline.test_pipeline_run import ROOT, config, finished
-from tests.pipeline.test_resume import check_same, power_cut
+from rwkd_lightning.run.checkpoints import AtomicCheckpointIO, written
+from rwkd_lightning.run.identity import run_digest
+from rwkd_lightning.run.signals import Stop
+from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.utils.errors import UserError
+from tests.run.test_pipeline_run import ROOT, config, finished
+from tests.run.test_resume import check_same, power_cut
 
 LONG = ["trainer.max_epochs=400", "checkpoint.steps=1"]
 

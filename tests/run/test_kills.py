@@ -1,4 +1,4 @@
-"""A few kills at random moments; ``python -m tests.pipeline.kills`` does more of them, through ``train.py``."""
+"""A few kills at random moments; ``python -m tests.run.kills`` does more of them, through ``train.py``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.pipeline.kills import campaign
-from tests.pipeline.test_pipeline_run import config
+from tests.run.kills import campaign
+from tests.run.test_pipeline_run import config
 
 PROCESSES = multiprocessing.get_context("forkserver")  # its imports are done once
-PROCESSES.set_forkserver_preload(["rwkd_lightning.pipeline.run", "tests.pipeline.test_pipeline_run"])
+PROCESSES.set_forkserver_preload(["rwkd_lightning.run.runner", "tests.run.test_pipeline_run"])
 
 
 class Forked:
@@ -31,7 +31,7 @@ class Forked:
 
 def work(arguments: list[str]) -> None:
     """What the process does."""
-    from rwkd_lightning.pipeline.run import run
+    from rwkd_lightning.run.runner import run
 
     os.environ["TQDM_DISABLE"] = "1"
     (root,) = (Path(a.removeprefix("runs_dir=")) for a in arguments if a.startswith("runs_dir="))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rwkd_lightning.data.datamodule import DistillationDataModule
-from rwkd_lightning.models import Classifier
-from tests.pipeline.test_pipeline_run import finished
+from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
+from rwkd_lightning.systems.text.models import Classifier
+from tests.run.test_pipeline_run import finished
 
 
 @pytest.mark.parametrize(("weighting", "precision"), [("kd", "32-true"), ("rwkd", "64-true"), ("rwkd", "bf16-mixed")])

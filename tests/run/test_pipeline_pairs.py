@@ -14,11 +14,11 @@ from hydra import compose, initialize_config_dir
 from scipy.stats import pearsonr, spearmanr
 from transformers import AutoTokenizer, RobertaConfig, RobertaModel
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline.artefacts import write_json
-from rwkd_lightning.pipeline.parts import data_of, student_of
-from rwkd_lightning.pipeline.report import table
-from rwkd_lightning.pipeline.run import run
+from rwkd_lightning.run.build import data_of, student_of
+from rwkd_lightning.run.outputs import write_json
+from rwkd_lightning.run.result_table import table
+from rwkd_lightning.run.runner import run
+from rwkd_lightning.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 

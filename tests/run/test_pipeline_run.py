@@ -14,10 +14,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from rwkd_lightning.data import datamodule, probes
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline.parts import weighting_of
-from rwkd_lightning.pipeline.run import run
+from rwkd_lightning.run.build import weighting_of
+from rwkd_lightning.run.runner import run
+from rwkd_lightning.systems.text.data import corruption as probes
+from rwkd_lightning.systems.text.data import datamodule
+from rwkd_lightning.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 METHODS = sorted(p.stem for p in (ROOT / "conf/weighting").glob("*.yaml"))
@@ -239,7 +240,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(
     """Prevents: a resumed run with other dropout masks, a fresh meta-learner, a restarted schedule or an empty bank."""
     import pyarrow.parquet
 
-    from rwkd_lightning.module import DistillationModule
+    from rwkd_lightning.training.module import DistillationModule
 
     whole = finished(arguments, tmp_path / "whole", "data.teacher_noise=0.4")
     original = DistillationModule.finish

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.models import Classifier
-from rwkd_lightning.pipeline import teacher as stages
-from tests.pipeline.test_pipeline_pairs import roberta, run_in  # noqa: F401 (a fixture)
+from rwkd_lightning.systems.text import teacher as stages
+from rwkd_lightning.systems.text.models import Classifier
+from rwkd_lightning.utils.errors import UserError
+from tests.run.test_pipeline_pairs import roberta, run_in  # noqa: F401 (a fixture)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_hidden_states_between_widths(arguments: list[str], small: Path, tmp_pat
 
     run_in(tmp_path / "c", *pair, "weighting=kd", "loss_terms.hidden.pool=mean", "trainer.max_epochs=1")
     assert len(list((tmp_path / "cache/states").glob("*/states.safetensors"))) == 2  # other states, not those of before
-    monkeypatch.setattr("rwkd_lightning.pipeline.inner.predict", again)
+    monkeypatch.setattr("rwkd_lightning.systems.text.teacher_states.predict", again)
     run_in(tmp_path / "b", *pair, "weighting=rwkd", "meta=all")
     found = columns(tmp_path / "b")
     torch.testing.assert_close(found["w_ce"] + found["w_kd"] + found["w_hidden"], torch.ones(64))

@@ -13,12 +13,12 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from rwkd_lightning.data.task import TaskData, column
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline import text
-from rwkd_lightning.pipeline.artefacts import probe_scores
-from tests.pipeline.test_pipeline_run import finished
-from tests.pipeline.tiny import WORDS
+from rwkd_lightning.run.outputs import probe_scores
+from rwkd_lightning.systems.text import system as text
+from rwkd_lightning.systems.text.data.task import TaskData, column
+from rwkd_lightning.utils.errors import UserError
+from tests.run.test_pipeline_run import finished
+from tests.run.tiny import WORDS
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from rwkd_lightning.pipeline.checkpoints import Checkpoints
-from tests.pipeline.test_pipeline_run import METHODS, finished
-from tests.pipeline.tiny import overrides
+from rwkd_lightning.run.checkpoints import Checkpoints
+from tests.run.test_pipeline_run import METHODS, finished
+from tests.run.tiny import overrides
 
 NOISE = ["data.label_noise=0.4", "data.teacher_noise=0.4"]
 STEPS = 8  # two epochs of four

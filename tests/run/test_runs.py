@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline import inputs
-from rwkd_lightning.store import file_digest
-from tests.pipeline.test_pipeline_run import finished
-from tests.pipeline.test_resume import power_cut
+from rwkd_lightning.cache.store import file_digest
+from rwkd_lightning.run import inputs
+from rwkd_lightning.utils.errors import UserError
+from tests.run.test_pipeline_run import finished
+from tests.run.test_resume import power_cut
 
 SHORTENED = ("+trainer.limit_train_batches=1", "+trainer.overfit_batches=1", "+trainer.max_time=00:00:00:00",
              "trainer.max_steps=1")

@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from rwkd_lightning.data.batching import Collator
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.models import load_classifier, load_tokenizer
-from rwkd_lightning.pipeline import text
-from rwkd_lightning.pipeline.artefacts import try_writing
-from rwkd_lightning.pipeline.parts import data_of
-from tests.pipeline.test_pipeline_pairs import config, run_in
+from rwkd_lightning.run.build import data_of
+from rwkd_lightning.run.outputs import try_writing
+from rwkd_lightning.systems.text import system as text
+from rwkd_lightning.systems.text.models import load_classifier, load_tokenizer
+from rwkd_lightning.utils.errors import UserError
+from tests.run.test_pipeline_pairs import config, run_in
 
 LABELS = {"id2label": {0: "negative", 1: "neutral", 2: "positive"}, "label2id": {"negative": 0, "neutral": 1, "positive": 2}}
 SMALL = {"vocab_size": 24, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}

@@ -13,11 +13,12 @@ import pytest
 import torch
 from omegaconf import open_dict
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline import parts, text
-from rwkd_lightning.pipeline.checkpoints import Checkpoints
-from rwkd_lightning.pipeline.stopping import Stop
-from tests.pipeline.test_pipeline_run import config, finished
+from rwkd_lightning.run import build as parts
+from rwkd_lightning.run.checkpoints import Checkpoints
+from rwkd_lightning.run.signals import Stop
+from rwkd_lightning.systems.text import system as text
+from rwkd_lightning.utils.errors import UserError
+from tests.run.test_pipeline_run import config, finished
 
 HONOURED: dict[str, Any] = {
     "accelerator": "cpu", "strategy": "ddp", "devices": 1, "num_nodes": 1, "precision": "bf16-mixed", "fast_dev_run": True,

@@ -12,12 +12,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from rwkd_lightning.data.task import column
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline import text, tuning
-from rwkd_lightning.pipeline.overrides import check
-from rwkd_lightning.pipeline.parts import data_of
-from tests.pipeline.test_pipeline_run import ROOT, config, finished, train
+from rwkd_lightning.cli import tuning
+from rwkd_lightning.cli.overrides import check
+from rwkd_lightning.run.build import data_of
+from rwkd_lightning.systems.text import system as text
+from rwkd_lightning.systems.text.data.task import column
+from rwkd_lightning.utils.errors import UserError
+from tests.run.test_pipeline_run import ROOT, config, finished, train
 
 CONF = ROOT / "conf"
 OPTUNA = tuning.installed("hydra_plugins.hydra_optuna_sweeper")

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from rwkd_lightning import cache
-from rwkd_lightning.pipeline import stopping
-from rwkd_lightning.pipeline.fit import resident_peak_mib
-from rwkd_lightning.pipeline.overrides import check
-from rwkd_lightning.store import Store
+from rwkd_lightning.cache import __main__ as cache
+from rwkd_lightning.cache.store import Store
+from rwkd_lightning.cli.overrides import check
+from rwkd_lightning.run import signals as stopping
+from rwkd_lightning.run.fit import resident_peak_mib
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_a_run_without_what_windows_lacks(arguments: list[str], tmp_path: Path) -> None:
     """Prevents: a module that cannot be imported on Windows, or a run that asks for a signal which there is not."""
-    done = subprocess.run([sys.executable, "-m", "tests.pipeline.play_windows", *arguments, "weighting=rwkd"], cwd=ROOT,
+    done = subprocess.run([sys.executable, "-m", "tests.run.play_windows", *arguments, "weighting=rwkd"], cwd=ROOT,
                           capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     modules = list((ROOT / "rwkd_lightning").rglob("*.py"))

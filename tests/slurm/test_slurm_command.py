@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from submitit.slurm.slurm import _make_sbatch_string
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline import slurm
+from rwkd_lightning.run import slurm
+from rwkd_lightning.utils.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
 TWO = ["-m", "hydra/launcher=slurm", "trainer=ddp", "trainer.devices=2", "weighting=kd,rwkd"]

@@ -7,8 +7,8 @@ from scipy.special import rel_entr, softmax
 from scipy.stats import entropy
 from sklearn.metrics import log_loss
 
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.terms import CrossEntropy, DistillationKL, LogitMSE, SoftCrossEntropy, SquaredError, stack
+from rwkd_lightning.utils.errors import UserError
 
 CLASSIFICATION = [CrossEntropy(), DistillationKL(2.0)]
 REGRESSION = [SquaredError(), LogitMSE()]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.special import rel_entr, softmax
 
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.terms import HiddenStates, LogitMSE, ValueRelation
+from rwkd_lightning.utils.errors import UserError
 
 
 def states(*shape, seed=0):

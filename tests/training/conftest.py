@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from rwkd_lightning.bilevel import Jvp
 from rwkd_lightning.meta import HeadWithBank, MetaStep
-from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.optim import adamw
 from rwkd_lightning.terms import CrossEntropy, DistillationKL
+from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.training.optim import adamw
 from rwkd_lightning.weighting import RWKD, ClassificationFeatures
 from tests.meta.conftest import Stream
 
@@ -72,7 +72,7 @@ def quiet() -> Iterator[None]:
 @pytest.fixture
 def unrehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
     """No meta step before the training, for tests that count passes."""
-    monkeypatch.setattr("rwkd_lightning.module.rehearse", lambda *_: None)
+    monkeypatch.setattr("rwkd_lightning.training.module.rehearse", lambda *_: None)
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
-from rwkd_lightning.alarm import CollapseAlarm
 from rwkd_lightning.bilevel import FiniteDifference, Jvp, Unrolled
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.ledger import Ledger, Visit
 from rwkd_lightning.meta import All, Head, HeadWithBank, LastBlock
-from rwkd_lightning.optim import adamw, linear_schedule
 from rwkd_lightning.terms import AnnealedMSE, CrossEntropy
+from rwkd_lightning.training.collapse_alarm import CollapseAlarm
+from rwkd_lightning.training.ledger import Ledger, Visit
+from rwkd_lightning.training.optim import adamw, linear_schedule
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import (
     RWKD,
     AnnealingKD,
@@ -38,7 +38,7 @@ from rwkd_lightning.weighting import (
     Visits,
     masked,
 )
-from tests.module.conftest import Rows
+from tests.training.conftest import Rows
 
 
 def sgd(net, lr=0.1):

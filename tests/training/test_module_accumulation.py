@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from rwkd_lightning.bilevel import FiniteDifference, Unrolled
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import All, Head, HeadWithBank, LastBlock
-from rwkd_lightning.optim import linear_schedule
-from rwkd_lightning.passes import split
 from rwkd_lightning.terms import AnnealedMSE, CrossEntropy, DistillationKL, ValueRelation, stack
+from rwkd_lightning.training.batch_passes import split
+from rwkd_lightning.training.optim import linear_schedule
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import (
     RWKD,
     AnnealingKD,
@@ -34,9 +34,9 @@ from rwkd_lightning.weighting import (
     Uncertainty,
     WeightedSoftLabels,
 )
-from tests.module.conftest import Student
-from tests.module.test_distillation_module import tgeo, with_options
-from tests.module.test_module_terms_inside import Inner, Wide, hidden_term
+from tests.training.conftest import Student
+from tests.training.test_distillation_module import tgeo, with_options
+from tests.training.test_module_terms_inside import Inner, Wide, hidden_term
 
 sgd = functools.partial(torch.optim.SGD, lr=0.5, momentum=0.9)
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from rwkd_lightning.bilevel import FiniteDifference, Jvp
-from rwkd_lightning.errors import NotFinite
 from rwkd_lightning.meta import All, HeadWithBank
 from rwkd_lightning.terms import CrossEntropy, Term
+from rwkd_lightning.utils.errors import NotFinite
 from rwkd_lightning.weighting import (
     RWKD,
     ClassificationFeatures,

@@ -12,16 +12,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn import functional as F
 
 from rwkd_lightning.bilevel import FiniteDifference, Jvp, Unrolled, engine
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import All, HeadWithBank, LastBlock
-from rwkd_lightning.optim import adamw, linear_schedule
 from rwkd_lightning.terms import CrossEntropy, DistillationKL
+from rwkd_lightning.training.optim import adamw, linear_schedule
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import RWKD, ClassificationFeatures, GlobalAlpha, MetaWeightNet, Permuted
-from tests.module import test_distillation_module as loop
-from tests.module.test_distillation_module import tgeo
-from tests.module.test_module_accumulation import assert_same
-from tests.module.test_module_not_finite import Steep, stopped
-from tests.module.test_module_terms_inside import Inner, Wide, hidden_term
+from tests.training import test_distillation_module as loop
+from tests.training.test_distillation_module import tgeo
+from tests.training.test_module_accumulation import assert_same
+from tests.training.test_module_not_finite import Steep, stopped
+from tests.training.test_module_terms_inside import Inner, Wide, hidden_term
 
 STEP = 0.2
 

@@ -7,10 +7,10 @@ import warnings
 import pytest
 import torch
 
-from rwkd_lightning.combinations import check_precision
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.training.compatibility import check_precision
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import RWKD, ClassificationFeatures, FixedAlpha, MetaWeightNet, PerturbationRWKD, masked
-from tests.module.test_distillation_module import METHODS, flat, tgeo
+from tests.training.test_distillation_module import METHODS, flat, tgeo
 
 
 @pytest.mark.parametrize("name", METHODS)

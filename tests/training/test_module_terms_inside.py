@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import All
 from rwkd_lightning.terms import CrossEntropy, DistillationKL, HiddenStates
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import RWKD, ClassificationFeatures, FixedAlpha
-from tests.module.conftest import Student
+from tests.training.conftest import Student
 
 
 class Inner(Student):

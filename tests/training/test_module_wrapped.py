@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from rwkd_lightning.bilevel import FiniteDifference, Jvp, Unrolled
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import All, Head, HeadWithBank, LastBlock, MetaStep
-from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.optim import adamw
 from rwkd_lightning.terms import CrossEntropy, DistillationKL
+from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.training.optim import adamw
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import RWKD, ClassificationFeatures
 from tests.meta.conftest import Stream, bert, separable
 
@@ -197,7 +197,7 @@ def test_rehearsal_leaves_no_trace(module, meta_step, fit, rows, monkeypatch):
     ends = []
     for tried in (True, False):
         if not tried:
-            monkeypatch.setattr("rwkd_lightning.module.rehearse", lambda *_: None)
+            monkeypatch.setattr("rwkd_lightning.training.module.rehearse", lambda *_: None)
         torch.manual_seed(3)
         student = Normed()
         net = module(net=student, meta=meta_step(engine=FiniteDifference(), theta=All()))

@@ -14,10 +14,10 @@ from torch import nn
 from torch.func import functional_call
 
 from rwkd_lightning.bilevel import Jvp, RandomState
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import All, MetaStep
-from rwkd_lightning.pipeline.parts import terms_of, weighting_of
+from rwkd_lightning.run.build import terms_of, weighting_of
 from rwkd_lightning.terms import AnnealedMSE, CrossEntropy, DistillationKL, SquaredError, stack
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import AnnealingKD, LearningToReweight, MetaWeightNet, Step, TrilateralGeometry, masked
 from tests.meta.conftest import Stream
 

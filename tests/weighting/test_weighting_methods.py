@@ -10,8 +10,8 @@ from scipy.special import rel_entr, softmax
 from scipy.stats import entropy
 from torch import nn
 
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.terms import CrossEntropy, DistillationKL, LogitMSE, SquaredError, stack
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import (
     RWKD,
     AnnealingKD,
@@ -36,7 +36,7 @@ from rwkd_lightning.weighting import (
     WeightedSoftLabels,
     masked,
 )
-from rwkd_lightning.weighting.features import standard_features
+from rwkd_lightning.weighting.features.standard import standard_features
 
 THIRD = "logit_mse"  # any third term serves
 

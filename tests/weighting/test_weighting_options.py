@@ -12,9 +12,9 @@ from scipy.special import expit, softmax
 from scipy.stats import entropy
 from torch import nn
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline.parts import weighting_of
+from rwkd_lightning.run.build import weighting_of
 from rwkd_lightning.terms import CrossEntropy, DistillationKL, LogitMSE, stack
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import (
     RWKD,
     ClassificationFeatures,

@@ -15,10 +15,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.optim import adamw
 from rwkd_lightning.terms import CrossEntropy, DistillationKL, LogitMSE, SoftCrossEntropy, stack
+from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.training.optim import adamw
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import (
     DynamicWeightAverage,
     GradNorm,
@@ -31,7 +31,7 @@ from rwkd_lightning.weighting import (
     masked,
     means,
 )
-from tests.module.conftest import Rows, Student
+from tests.training.conftest import Rows, Student
 
 METHODS = {"annealed": TeacherAnnealing, "wls": WeightedSoftLabels, "uncertainty": Uncertainty, "dwa": DynamicWeightAverage,
            "gradnorm": GradNorm, "teacher_confidence": TeacherConfidence}  # fmt: skip

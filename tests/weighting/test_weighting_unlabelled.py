@@ -16,13 +16,13 @@ from hydra import compose, initialize_config_dir
 from torch.utils.data import DataLoader
 
 from rwkd_lightning.bilevel import Jvp
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import HeadWithBank, MetaStep
-from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.optim import adamw
-from rwkd_lightning.pipeline.log_file import LogFile
-from rwkd_lightning.pipeline.parts import terms_of, weighting_of
+from rwkd_lightning.run.build import terms_of, weighting_of
+from rwkd_lightning.run.log_file import LogFile
 from rwkd_lightning.terms import CrossEntropy, DistillationKL, HiddenStates, LogitMSE, SquaredError, Term
+from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.training.optim import adamw
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import (
     RWKD,
     FixedAlpha,
@@ -34,7 +34,7 @@ from rwkd_lightning.weighting import (
     masked,
 )
 from tests.meta.conftest import Stream
-from tests.module.conftest import Rows, Student
+from tests.training.conftest import Rows, Student
 
 ROOT = Path(__file__).parents[2]
 UNLABELLED = [0, 1, 2, 3, 10, 21]  # the first batch of 4, and two rows more

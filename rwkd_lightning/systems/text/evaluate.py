@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from rwkd_lightning.data.datamodule import DistillationDataModule
-from rwkd_lightning.data.leaderboard import write_predictions
-from rwkd_lightning.data.task import column
-from rwkd_lightning.metrics import score
-from rwkd_lightning.models import Classifier
-from rwkd_lightning.models.source import size
-from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.pipeline import teacher as stages
-from rwkd_lightning.pipeline.fit import Fitted
-from rwkd_lightning.pipeline.predict import predict, speed_ratio
+from rwkd_lightning.run.fit import Fitted
+from rwkd_lightning.run.predict import predict, speed_ratio
+from rwkd_lightning.systems.text import teacher as stages
+from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
+from rwkd_lightning.systems.text.data.leaderboard import write_predictions
+from rwkd_lightning.systems.text.data.task import column
+from rwkd_lightning.systems.text.metrics import score
+from rwkd_lightning.systems.text.models import Classifier
+from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.utils.model_files import size
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torchmetrics.functional as M
 from torch import Tensor
 
-from rwkd_lightning.data.task import TaskSpec
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.systems.text.data.task import TaskSpec
+from rwkd_lightning.utils.errors import UserError
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 

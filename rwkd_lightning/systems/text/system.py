@@ -13,23 +13,10 @@ import lightning
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from rwkd_lightning.data.datamodule import DistillationDataModule
-from rwkd_lightning.data.task import TaskData
-from rwkd_lightning.disk import check_room
-from rwkd_lightning.metrics import metrics
-from rwkd_lightning.models import Classifier, find, fingerprint
-from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.optim import adamw, linear_schedule
-from rwkd_lightning.pipeline import inputs
-from rwkd_lightning.pipeline import teacher as stages
-from rwkd_lightning.pipeline.artefacts import probe_scores, teacher_ce, try_writing, write_json, write_student, write_weights
-from rwkd_lightning.pipeline.distil import clear, distil
-from rwkd_lightning.pipeline.evaluate import evaluate, predict_hidden
-from rwkd_lightning.pipeline.identity import device_kind
-from rwkd_lightning.pipeline.inner import check_inside, inside_of, looking_inside
-from rwkd_lightning.pipeline.inputs import Inputs
-from rwkd_lightning.pipeline.launch import is_first
-from rwkd_lightning.pipeline.parts import (
+from rwkd_lightning.cache.disk import check_room
+from rwkd_lightning.cache.store import Store, digest
+from rwkd_lightning.run import inputs
+from rwkd_lightning.run.build import (
     check_settings,
     check_student,
     check_terms,
@@ -42,10 +29,23 @@ from rwkd_lightning.pipeline.parts import (
     trainer_of,
     weighting_of,
 )
-from rwkd_lightning.pipeline.report import table
-from rwkd_lightning.pipeline.stopping import Stop
-from rwkd_lightning.store import Store, digest
+from rwkd_lightning.run.distil import clear, distil
+from rwkd_lightning.run.identity import device_kind
+from rwkd_lightning.run.inputs import Inputs
+from rwkd_lightning.run.outputs import probe_scores, teacher_ce, try_writing, write_json, write_student, write_weights
+from rwkd_lightning.run.processes import is_first
+from rwkd_lightning.run.result_table import table
+from rwkd_lightning.run.signals import Stop
+from rwkd_lightning.systems.text import teacher as stages
+from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
+from rwkd_lightning.systems.text.data.task import TaskData
+from rwkd_lightning.systems.text.evaluate import evaluate, predict_hidden
+from rwkd_lightning.systems.text.metrics import metrics
+from rwkd_lightning.systems.text.models import Classifier, find, fingerprint
+from rwkd_lightning.systems.text.teacher_states import check_inside, inside_of, looking_inside
 from rwkd_lightning.terms import Term
+from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.training.optim import adamw, linear_schedule
 from rwkd_lightning.weighting import Weighting
 
 log = logging.getLogger(__name__)

@@ -16,21 +16,21 @@ from omegaconf import DictConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rwkd_lightning.data.datamodule import DistillationDataModule
-from rwkd_lightning.data.task import TaskData
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.models import Classifier, check_inputs, find, fingerprint, load_classifier, load_tokenizer
-from rwkd_lightning.models.source import size
-from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.optim import adamw, linear_schedule
-from rwkd_lightning.pipeline.artefacts import try_writing
-from rwkd_lightning.pipeline.fit import Fitted, fit
-from rwkd_lightning.pipeline.identity import LOGITS, TEACHER, keyed, only
-from rwkd_lightning.pipeline.launch import alone
-from rwkd_lightning.pipeline.predict import predict
-from rwkd_lightning.pipeline.stopping import Stop
-from rwkd_lightning.store import Store, tensors
+from rwkd_lightning.cache.store import Store, tensors
+from rwkd_lightning.run.fit import Fitted, fit
+from rwkd_lightning.run.identity import LOGITS, TEACHER, keyed, only
+from rwkd_lightning.run.outputs import try_writing
+from rwkd_lightning.run.predict import predict
+from rwkd_lightning.run.processes import alone
+from rwkd_lightning.run.signals import Stop
+from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
+from rwkd_lightning.systems.text.data.task import TaskData
+from rwkd_lightning.systems.text.models import Classifier, check_inputs, find, fingerprint, load_classifier, load_tokenizer
 from rwkd_lightning.terms import CrossEntropy, SquaredError
+from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.training.optim import adamw, linear_schedule
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.model_files import size
 from rwkd_lightning.weighting import LabelsOnly
 
 log = logging.getLogger(__name__)

@@ -13,18 +13,18 @@ from omegaconf import DictConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rwkd_lightning.combinations import check_reach
-from rwkd_lightning.data.encoding import same_tokens
-from rwkd_lightning.data.task import TaskData, TaskSpec
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.cache.store import Store, tensors
 from rwkd_lightning.meta import Restriction
-from rwkd_lightning.models import Classifier, fingerprint, load_classifier, load_tokenizer
-from rwkd_lightning.pipeline import teacher as stages
-from rwkd_lightning.pipeline.identity import LOGITS, keyed, only
-from rwkd_lightning.pipeline.parts import create
-from rwkd_lightning.pipeline.predict import predict
-from rwkd_lightning.store import Store, tensors
+from rwkd_lightning.run.build import create
+from rwkd_lightning.run.identity import LOGITS, keyed, only
+from rwkd_lightning.run.predict import predict
+from rwkd_lightning.systems.text import teacher as stages
+from rwkd_lightning.systems.text.data.encoding import same_tokens
+from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec
+from rwkd_lightning.systems.text.models import Classifier, fingerprint, load_classifier, load_tokenizer
 from rwkd_lightning.terms import Term
+from rwkd_lightning.training.compatibility import check_reach
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import Weighting
 
 log = logging.getLogger(__name__)

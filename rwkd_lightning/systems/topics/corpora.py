@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.places import place
-from rwkd_lightning.topics.corpus import Corpus
-from rwkd_lightning.topics.octis import DOCUMENTS, VOCABULARY, load_octis
-from rwkd_lightning.topics.plain import KINDS, load_documents
-from rwkd_lightning.topics.text_file import PATH
-from rwkd_lightning.topics.tweets import load_tweets_corpus
+from rwkd_lightning.systems.topics.corpus import Corpus
+from rwkd_lightning.systems.topics.documents import KINDS, load_documents
+from rwkd_lightning.systems.topics.octis import DOCUMENTS, VOCABULARY, load_octis
+from rwkd_lightning.systems.topics.text_file import PATH
+from rwkd_lightning.systems.topics.tweets import load_tweets_corpus
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.paths import place
 
 WORDS = ("min_documents", "max_share", "max_words", "tokenizer", "stop_words", "token_pattern", "min_letters")
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.store import digest
-from rwkd_lightning.topics.needs import needed
+from rwkd_lightning.cache.store import digest
+from rwkd_lightning.systems.topics.needs import needed
+from rwkd_lightning.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 FEWEST_DOCUMENTS, FEWEST_WORDS = 10, 2

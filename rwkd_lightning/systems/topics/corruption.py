@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.utils.errors import UserError
 
 _STREAM = 24
 FLAG = "teacher_corrupted"

@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 
 from rwkd_lightning.data.batching import Batch
 from rwkd_lightning.data.resumable import ResumableDataModule
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.topics.corpus import Corpus
-from rwkd_lightning.topics.probe import FLAG
+from rwkd_lightning.systems.topics.corpus import Corpus
+from rwkd_lightning.systems.topics.corruption import FLAG
+from rwkd_lightning.utils.errors import UserError
 
 
 class Documents(Dataset[Any]):

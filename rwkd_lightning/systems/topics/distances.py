@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwkd_lightning.topics.needs import needed
+from rwkd_lightning.systems.topics.needs import needed
 
 Array = NDArray[np.floating[Any]]
 

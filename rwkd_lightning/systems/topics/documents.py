@@ -8,11 +8,11 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.places import place
-from rwkd_lightning.topics.corpus import Corpus, make_corpus
-from rwkd_lightning.topics.preprocessing import preprocess
-from rwkd_lightning.topics.text_file import Settings, lines, read_text
+from rwkd_lightning.systems.topics.corpus import Corpus, make_corpus
+from rwkd_lightning.systems.topics.preprocessing import preprocess
+from rwkd_lightning.systems.topics.text_file import Settings, lines, read_text
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.paths import place
 
 TEXT, TABLES, JSON = (".txt",), {".csv": ",", ".tsv": "\t"}, (".jsonl", ".json")
 KINDS = f"{', '.join([*TEXT, *TABLES, *JSON])}"

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rwkd_lightning import bars
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.models.source import find
-from rwkd_lightning.store import Store, digest, tensors
-from rwkd_lightning.topics.encoder import encoder_digest, load_encoder
-from rwkd_lightning.topics.needs import needed
+from rwkd_lightning.cache.store import Store, digest, tensors
+from rwkd_lightning.systems.topics.encoder import encoder_digest, load_encoder
+from rwkd_lightning.systems.topics.needs import needed
+from rwkd_lightning.utils import bars
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.model_files import find
 
 log = logging.getLogger(__name__)
 FILE = "embeddings.safetensors"

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.models.source import fingerprint
-from rwkd_lightning.store import digest, file_digest
-from rwkd_lightning.topics.needs import needed
+from rwkd_lightning.cache.store import digest, file_digest
+from rwkd_lightning.systems.topics.needs import needed
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.model_files import fingerprint
 
 WITH_CONFIG, WITH_WEIGHTS = ("Pooling", "Dense", "LayerNorm"), ("Dense", "LayerNorm")
 MODULES = ("Transformer", *WITH_CONFIG, "Normalize")

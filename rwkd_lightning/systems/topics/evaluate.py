@@ -15,19 +15,19 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from rwkd_lightning.models.source import size
-from rwkd_lightning.pipeline.artefacts import area_under_roc, differs, whole, without_nan
-from rwkd_lightning.pipeline.evaluate import count
-from rwkd_lightning.pipeline.fit import Fitted
-from rwkd_lightning.pipeline.predict import speed_ratio
-from rwkd_lightning.pipeline.topic_teacher import TopicTeacher, latent
-from rwkd_lightning.store import Store, digest
-from rwkd_lightning.topics.datamodule import TopicDataModule
-from rwkd_lightning.topics.metrics import clustering, coherence, diversity, perplexity, sizes, top_words
-from rwkd_lightning.topics.model import TopicModel, save
-from rwkd_lightning.topics.module import TopicDistillationModule, log_likelihoods
-from rwkd_lightning.topics.page import TopicPage, write_page
-from rwkd_lightning.topics.probe import FLAG
+from rwkd_lightning.cache.store import Store, digest
+from rwkd_lightning.run.fit import Fitted
+from rwkd_lightning.run.outputs import area_under_roc, differs, whole, without_nan
+from rwkd_lightning.run.predict import speed_ratio
+from rwkd_lightning.systems.text.evaluate import count
+from rwkd_lightning.systems.topics.corruption import FLAG
+from rwkd_lightning.systems.topics.datamodule import TopicDataModule
+from rwkd_lightning.systems.topics.metrics import clustering, coherence, diversity, perplexity, sizes, top_words
+from rwkd_lightning.systems.topics.model import TopicModel, save
+from rwkd_lightning.systems.topics.module import TopicDistillationModule, log_likelihoods
+from rwkd_lightning.systems.topics.page import TopicPage, write_page
+from rwkd_lightning.systems.topics.teacher import TopicTeacher, latent
+from rwkd_lightning.utils.model_files import size
 
 EXAMPLES = 3
 """Documents shown of each topic."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.terms.base import at_least_float32
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step
 
 

@@ -1,4 +1,4 @@
-"""Topics of new documents: ``python -m rwkd_lightning.topics.infer RUN/student FILE``, as CSV.
+"""Topics of new documents: ``python -m rwkd_lightning.systems.topics.infer RUN/student FILE``, as CSV.
 
 The student reads sentence embeddings alone, so a document needs none of the vocabulary's words.
 """
@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.models.source import find
-from rwkd_lightning.places import place
-from rwkd_lightning.topics.encoder import load_encoder
-from rwkd_lightning.topics.metrics import top_words
-from rwkd_lightning.topics.model import TopicModel, load
-from rwkd_lightning.topics.plain import KINDS, read_documents
-from rwkd_lightning.topics.text_file import Settings
+from rwkd_lightning.systems.topics.documents import KINDS, read_documents
+from rwkd_lightning.systems.topics.encoder import load_encoder
+from rwkd_lightning.systems.topics.metrics import top_words
+from rwkd_lightning.systems.topics.model import TopicModel, load
+from rwkd_lightning.systems.topics.text_file import Settings
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.model_files import find
+from rwkd_lightning.utils.paths import place
 
 OPTIONS = Settings("file", "--column", "", "--delimiter '{}'")  # a document's label is not asked for
 
@@ -125,7 +125,7 @@ def write_file(to: Path, shares: Tensor, words: Sequence[Sequence[str]]) -> None
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m rwkd_lightning.topics.infer", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m rwkd_lightning.systems.topics.infer", description=__doc__.splitlines()[0])
     parser.add_argument("student", help="the folder student/ of a run of task=topics")
     parser.add_argument("file", help=f"the documents, one a line or row: {KINDS}")
     parser.add_argument("--column", default="text", help="of the documents in a table or in JSON (text)")

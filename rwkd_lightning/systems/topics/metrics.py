@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.topics.needs import needed
+from rwkd_lightning.systems.topics.needs import needed
+from rwkd_lightning.utils.errors import UserError
 
 TOP_WORDS = 10
 """Words of a topic that are shown and scored."""

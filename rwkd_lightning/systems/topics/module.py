@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.topics.model import TopicModel
+from rwkd_lightning.systems.topics.model import TopicModel
+from rwkd_lightning.training.module import DistillationModule
 
 
 class TopicDistillationModule(DistillationModule):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.utils.errors import UserError
 
 
 def needed(module: str) -> Any:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.places import place
-from rwkd_lightning.topics.corpus import Corpus, make_corpus
-from rwkd_lightning.topics.text_file import PATH, lines, read_text
+from rwkd_lightning.systems.topics.corpus import Corpus, make_corpus
+from rwkd_lightning.systems.topics.text_file import PATH, lines, read_text
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.paths import place
 
 DOCUMENTS, VOCABULARY = "corpus.tsv", "vocabulary.txt"
 

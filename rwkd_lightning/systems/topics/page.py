@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.topics.distances import hellinger, matches, plane
-from rwkd_lightning.topics.page_style import STYLE
-from rwkd_lightning.topics.topic_map import topic_map
+from rwkd_lightning.systems.topics.distances import hellinger, matches, plane
+from rwkd_lightning.systems.topics.page_style import STYLE
+from rwkd_lightning.systems.topics.topic_map import topic_map
+from rwkd_lightning.utils.errors import UserError
 
 LONGEST_EXAMPLE = 200
 OPEN_UP_TO = 20

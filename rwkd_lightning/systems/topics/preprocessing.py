@@ -9,10 +9,10 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.places import place
-from rwkd_lightning.topics.needs import needed
-from rwkd_lightning.topics.text_file import lines, read_text
+from rwkd_lightning.systems.topics.needs import needed
+from rwkd_lightning.systems.topics.text_file import lines, read_text
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.paths import place
 
 log = logging.getLogger(__name__)
 Cut = Callable[[str], list[str]]

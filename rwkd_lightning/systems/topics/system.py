@@ -14,20 +14,11 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from rwkd_lightning.combinations import check_parts, check_reach
-from rwkd_lightning.disk import check_room
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.cache.disk import check_room
+from rwkd_lightning.cache.store import Store, digest, digests
 from rwkd_lightning.meta import Restriction
-from rwkd_lightning.models import find
-from rwkd_lightning.optim import adam
-from rwkd_lightning.pipeline import inputs
-from rwkd_lightning.pipeline import topic_teacher as stages
-from rwkd_lightning.pipeline.artefacts import write_json, write_weights
-from rwkd_lightning.pipeline.distil import clear, distil
-from rwkd_lightning.pipeline.identity import device_kind
-from rwkd_lightning.pipeline.inputs import Inputs
-from rwkd_lightning.pipeline.launch import is_first, processes
-from rwkd_lightning.pipeline.parts import (
+from rwkd_lightning.run import inputs
+from rwkd_lightning.run.build import (
     check_interval,
     check_settings,
     create,
@@ -37,19 +28,28 @@ from rwkd_lightning.pipeline.parts import (
     trainer_of,
     weighting_of,
 )
-from rwkd_lightning.pipeline.report import table
-from rwkd_lightning.pipeline.stopping import Stop
-from rwkd_lightning.pipeline.topic_report import evaluate, found_by, write_topics
-from rwkd_lightning.store import Store, digest, digests
+from rwkd_lightning.run.distil import clear, distil
+from rwkd_lightning.run.identity import device_kind
+from rwkd_lightning.run.inputs import Inputs
+from rwkd_lightning.run.outputs import write_json, write_weights
+from rwkd_lightning.run.processes import is_first, processes
+from rwkd_lightning.run.result_table import table
+from rwkd_lightning.run.signals import Stop
+from rwkd_lightning.systems.text.models import find
+from rwkd_lightning.systems.topics import teacher as stages
+from rwkd_lightning.systems.topics.corpus import Corpus, split
+from rwkd_lightning.systems.topics.corruption import FLAG, check_share, swap_teacher
+from rwkd_lightning.systems.topics.datamodule import TopicDataModule, check_batches, check_meta_batch
+from rwkd_lightning.systems.topics.embeddings import embeddings
+from rwkd_lightning.systems.topics.encoder import encoder_digest
+from rwkd_lightning.systems.topics.evaluate import evaluate, found_by, write_topics
+from rwkd_lightning.systems.topics.metrics import TOP_WORDS
+from rwkd_lightning.systems.topics.model import Shape, TopicModel, load
+from rwkd_lightning.systems.topics.module import TeacherWords, TopicDistillationModule
 from rwkd_lightning.terms import Term
-from rwkd_lightning.topics.corpus import Corpus, split
-from rwkd_lightning.topics.datamodule import TopicDataModule, check_batches, check_meta_batch
-from rwkd_lightning.topics.embeddings import embeddings
-from rwkd_lightning.topics.encoder import encoder_digest
-from rwkd_lightning.topics.metrics import TOP_WORDS
-from rwkd_lightning.topics.model import Shape, TopicModel, load
-from rwkd_lightning.topics.module import TeacherWords, TopicDistillationModule
-from rwkd_lightning.topics.probe import FLAG, check_share, swap_teacher
+from rwkd_lightning.training.compatibility import check_parts, check_reach
+from rwkd_lightning.training.optim import adam
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import Weighting
 
 log = logging.getLogger(__name__)

@@ -17,20 +17,20 @@ from omegaconf import DictConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rwkd_lightning.cache.store import Store, digests, tensors
 from rwkd_lightning.meta.restriction import to_device
-from rwkd_lightning.models.source import size
-from rwkd_lightning.optim import adam
-from rwkd_lightning.pipeline.fit import Fitted, fit
-from rwkd_lightning.pipeline.identity import TOPIC_TEACHER, VERSION, keyed, only
-from rwkd_lightning.pipeline.launch import alone
-from rwkd_lightning.pipeline.stopping import Stop
-from rwkd_lightning.store import Store, digests, tensors
+from rwkd_lightning.run.fit import Fitted, fit
+from rwkd_lightning.run.identity import TOPIC_TEACHER, VERSION, keyed, only
+from rwkd_lightning.run.processes import alone
+from rwkd_lightning.run.signals import Stop
+from rwkd_lightning.systems.topics.corpus import Corpus
+from rwkd_lightning.systems.topics.datamodule import TopicDataModule
+from rwkd_lightning.systems.topics.metrics import diversity, top_words
+from rwkd_lightning.systems.topics.model import Shape, TopicModel, load, save
+from rwkd_lightning.systems.topics.module import TopicDistillationModule
 from rwkd_lightning.terms import PriorKL, Reconstruction
-from rwkd_lightning.topics.corpus import Corpus
-from rwkd_lightning.topics.datamodule import TopicDataModule
-from rwkd_lightning.topics.metrics import diversity, top_words
-from rwkd_lightning.topics.model import Shape, TopicModel, load, save
-from rwkd_lightning.topics.module import TopicDistillationModule
+from rwkd_lightning.training.optim import adam
+from rwkd_lightning.utils.model_files import size
 from rwkd_lightning.weighting import LabelsOnly
 
 log = logging.getLogger(__name__)

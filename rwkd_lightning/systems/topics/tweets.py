@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from rwkd_lightning.data.tweets import TWEETS, read_tweets
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.topics.corpus import Corpus, make_corpus
-from rwkd_lightning.topics.preprocessing import preprocess
-from rwkd_lightning.topics.text_file import PATH
+from rwkd_lightning.systems.text.data.tweets import TWEETS, read_tweets
+from rwkd_lightning.systems.topics.corpus import Corpus, make_corpus
+from rwkd_lightning.systems.topics.preprocessing import preprocess
+from rwkd_lightning.systems.topics.text_file import PATH
+from rwkd_lightning.utils.errors import UserError
 
 _STREAM = 32  # keeps this use of a seed apart from the others that start from the same number
 

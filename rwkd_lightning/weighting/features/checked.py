@@ -6,7 +6,7 @@ from typing import Any, NoReturn, Protocol
 
 from torch import Tensor
 
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step
-from rwkd_lightning.weighting.features_checked import read, width_of
+from rwkd_lightning.weighting.features.checked import read, width_of
 
 
 class Together(nn.Module):

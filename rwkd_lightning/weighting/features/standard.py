@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.terms.base import at_least_float32
 from rwkd_lightning.terms.kd import DistillationKL
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step
 
 

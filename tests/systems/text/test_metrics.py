@@ -8,9 +8,9 @@ import torch
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from rwkd_lightning.data.task import TaskSpec
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.metrics import metrics, score
+from rwkd_lightning.systems.text.data.task import TaskSpec
+from rwkd_lightning.systems.text.metrics import metrics, score
+from rwkd_lightning.utils.errors import UserError
 
 RNG = np.random.default_rng(0)
 N = 60

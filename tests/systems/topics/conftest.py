@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from rwkd_lightning.topics.encoder import load_encoder
-from rwkd_lightning.topics.model import Shape, TopicModel, save
-from tests.models.conftest import tokenizer
+from rwkd_lightning.systems.topics.encoder import load_encoder
+from rwkd_lightning.systems.topics.model import Shape, TopicModel, save
+from tests.systems.text.models.conftest import tokenizer
 
 THEMES = {"sea": ["boat", "wave", "fish", "sail", "harbour", "tide"],
           "city": ["street", "tram", "house", "square", "shop", "tower"],

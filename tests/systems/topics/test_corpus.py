@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.topics.corpus import make_corpus, split
-from rwkd_lightning.topics.needs import needed
-from rwkd_lightning.topics.octis import load_octis
+from rwkd_lightning.systems.topics.corpus import make_corpus, split
+from rwkd_lightning.systems.topics.needs import needed
+from rwkd_lightning.systems.topics.octis import load_octis
+from rwkd_lightning.utils.errors import UserError
 
 VOCABULARY = ("sea", "ship", "bank", "loan")
 

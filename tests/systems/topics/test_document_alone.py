@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline.topic_report import of_part
-from rwkd_lightning.pipeline.topic_teacher import STATES, TopicTeacher, latent, rows_digest, states
-from rwkd_lightning.store import Store, digests
-from rwkd_lightning.topics.corpus import Corpus
-from rwkd_lightning.topics.datamodule import TopicDataModule
-from rwkd_lightning.topics.infer import Student, main
-from rwkd_lightning.topics.model import Shape, TopicModel, points, save
-from rwkd_lightning.topics.octis import load_octis
+from rwkd_lightning.cache.store import Store, digests
+from rwkd_lightning.systems.topics.corpus import Corpus
+from rwkd_lightning.systems.topics.datamodule import TopicDataModule
+from rwkd_lightning.systems.topics.evaluate import of_part
+from rwkd_lightning.systems.topics.infer import Student, main
+from rwkd_lightning.systems.topics.model import Shape, TopicModel, points, save
+from rwkd_lightning.systems.topics.octis import load_octis
+from rwkd_lightning.systems.topics.teacher import STATES, TopicTeacher, latent, rows_digest, states
+from rwkd_lightning.utils.errors import UserError
 
 CPU = torch.device("cpu")
 TEXTS = ["w1 w2", "w3", "w4 w5 w6 w7 w1 w9 w2", *(f"w{i % 16} w{i * 5 % 16} w{i // 3 % 16}" for i in range(40)), "", "w1 w2"]

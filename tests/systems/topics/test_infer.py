@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from rwkd_lightning import cache
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.topics.infer import main
-from rwkd_lightning.topics.load import load_corpus
-from rwkd_lightning.topics.model import Shape, TopicModel, save
-from tests.topics.test_words import typed
+from rwkd_lightning.cache import __main__ as cache
+from rwkd_lightning.systems.topics.corpora import load_corpus
+from rwkd_lightning.systems.topics.infer import main
+from rwkd_lightning.systems.topics.model import Shape, TopicModel, save
+from rwkd_lightning.utils.errors import UserError
+from tests.systems.topics.test_words import typed
 
 FOREIGN = re.compile(r"\b(task|data|meta|trainer|cache_dir|runs_dir)\.\w|cache_dir|runs_dir")
 """Keys of a run, which these commands do not take."""

@@ -5,9 +5,9 @@ import pytest
 import scipy.sparse
 import torch
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.topics import baseline
-from rwkd_lightning.topics.baseline import lda, lda_and_shares
+from benchmarks import lda as baseline
+from benchmarks.lda import lda, lda_and_shares
+from rwkd_lightning.utils.errors import UserError
 
 
 def two_themes(documents=200):

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from rwkd_lightning.data.batching import BucketBatchSampler
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.topics.datamodule import check_batches, check_meta_batch
+from rwkd_lightning.systems.topics.datamodule import check_batches, check_meta_batch
+from rwkd_lightning.utils.errors import UserError
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 4])

@@ -6,9 +6,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline import values
-from tests.pipeline.test_pipeline_run import ROOT
+from rwkd_lightning.cli import schema as values
+from rwkd_lightning.utils.errors import UserError
+from tests.run.test_pipeline_run import ROOT
 
 
 def config(*overrides: str) -> DictConfig:
@@ -48,7 +48,7 @@ def test_options_of_another_task(more: list[str], match: str) -> None:
 
 def test_the_features_are_for_documents_alone() -> None:
     """Prevents: a KeyError at the first meta step of a text classifier, after its teacher was trained."""
-    from rwkd_lightning.pipeline.parts import weighting_of
+    from rwkd_lightning.run.build import weighting_of
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         composed = compose("config", ["meta_features=topics"])

@@ -9,9 +9,9 @@ import pytest
 import torch
 from sklearn import metrics as sklearn_metrics
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.topics.metrics import clustering, coherence, diversity, perplexity, sizes, top_words
-from rwkd_lightning.topics.needs import needed
+from rwkd_lightning.systems.topics.metrics import clustering, coherence, diversity, perplexity, sizes, top_words
+from rwkd_lightning.systems.topics.needs import needed
+from rwkd_lightning.utils.errors import UserError
 
 VOCABULARY = [f"w{i}" for i in range(40)]
 

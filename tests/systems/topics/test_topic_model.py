@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from rwkd_lightning.bilevel import Engine, FiniteDifference, Jvp, RandomState, Unrolled
-from rwkd_lightning.errors import UserError
 from rwkd_lightning.meta import All, MetaStep
-from rwkd_lightning.module import DistillationModule
-from rwkd_lightning.optim import adam
+from rwkd_lightning.systems.topics.model import Shape, TopicModel, load, save
+from rwkd_lightning.systems.topics.module import TeacherWords
 from rwkd_lightning.terms import PriorKL, Reconstruction, SoftCrossEntropy, Wasserstein, stack
-from rwkd_lightning.topics.model import Shape, TopicModel, load, save
-from rwkd_lightning.topics.module import TeacherWords
+from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.training.optim import adam
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import FixedAlpha
-from tests.topics.test_topic_terms import batch_of, model
+from tests.systems.topics.test_topic_terms import batch_of, model
 
 SIZES = [  # vocabulary, topics, layers of the teacher, parameters of teacher and student, with the paper's encoders
     (1696, 10, 4, 1_692_824, 703_880), (1696, 20, 5, 1_721_924, 754_800), (1696, 50, 2, 1_748_624, 907_560),

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import jensenshannon, pdist, squareform
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.topics.distances import hellinger, matches, plane
-from rwkd_lightning.topics.page import TopicPage, page, write_page
+from rwkd_lightning.systems.topics.distances import hellinger, matches, plane
+from rwkd_lightning.systems.topics.page import TopicPage, page, write_page
+from rwkd_lightning.utils.errors import UserError
 
 RNG = np.random.default_rng(0)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.topics.probe import swap_teacher
+from rwkd_lightning.systems.topics.corruption import swap_teacher
+from rwkd_lightning.utils.errors import UserError
 
 STATES = {"teacher_mu": torch.arange(40.0).reshape(20, 2), "teacher_theta": torch.arange(20.0)[:, None] * torch.ones(3)}
 

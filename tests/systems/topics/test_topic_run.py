@@ -15,13 +15,13 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline.topic_report import found_by
-from rwkd_lightning.topics.infer import Student, main
-from rwkd_lightning.topics.metrics import coherence
-from rwkd_lightning.topics.model import load
-from tests.pipeline.test_pipeline_run import METHODS, ROOT, finished
-from tests.pipeline.test_resume import check_same, power_cut
+from rwkd_lightning.systems.topics.evaluate import found_by
+from rwkd_lightning.systems.topics.infer import Student, main
+from rwkd_lightning.systems.topics.metrics import coherence
+from rwkd_lightning.systems.topics.model import load
+from rwkd_lightning.utils.errors import UserError
+from tests.run.test_pipeline_run import METHODS, ROOT, finished
+from tests.run.test_resume import check_same, power_cut
 
 UNFIT = {"oracle": "data.teacher_noise", "wls": "'ce' is not known", "teacher_confidence": "classes", "tgeo": "classes",
          "annealing_kd": "annealed_mse", "gradnorm": "prior_kl"}
@@ -114,7 +114,7 @@ def test_a_teachers_coherence_is_computed_once(arguments: list[str], tmp_path: P
         found = coherence(topics, documents)
         return {**found, **{name: [float("nan"), *found[name][1:]] for name in ("npmi_per_topic", "c_v_per_topic")}}
 
-    monkeypatch.setattr("rwkd_lightning.pipeline.topic_report.coherence", counted)
+    monkeypatch.setattr("rwkd_lightning.systems.topics.evaluate.coherence", counted)
     finished(arguments, tmp_path / "one", "weighting=kd")
     assert len(asked) == 4  # two readings of the student and of the teacher
     finished(arguments, tmp_path / "two", "weighting=uncertainty")

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from rwkd_lightning.pipeline.topic_teacher import warn_of_sharing
-from rwkd_lightning.topics.model import Shape, TopicModel
+from rwkd_lightning.systems.topics.model import Shape, TopicModel
+from rwkd_lightning.systems.topics.teacher import warn_of_sharing
 
 WORDS = [f"w{i}" for i in range(40)]
 

@@ -9,10 +9,10 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 from torch.distributions import Multinomial, MultivariateNormal, kl_divergence
 
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.systems.topics.model import Shape, TopicModel
+from rwkd_lightning.systems.topics.module import TeacherWords
 from rwkd_lightning.terms import PriorKL, Reconstruction, SoftCrossEntropy, Wasserstein, stack
-from rwkd_lightning.topics.model import Shape, TopicModel
-from rwkd_lightning.topics.module import TeacherWords
+from rwkd_lightning.utils.errors import UserError
 
 B, K, V = 7, 4, 30
 

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.pipeline import overrides, values
-from rwkd_lightning.pipeline.parts import create
-from rwkd_lightning.topics.corpus import Corpus
-from rwkd_lightning.topics.load import load_corpus
-from rwkd_lightning.topics.preprocessing import LEFTOVERS, preprocess
-from tests.pipeline.test_pipeline_run import ROOT
-from tests.topics.test_topic_config import config
+from rwkd_lightning.cli import overrides
+from rwkd_lightning.cli import schema as values
+from rwkd_lightning.run.build import create
+from rwkd_lightning.systems.topics.corpora import load_corpus
+from rwkd_lightning.systems.topics.corpus import Corpus
+from rwkd_lightning.systems.topics.preprocessing import LEFTOVERS, preprocess
+from rwkd_lightning.utils.errors import UserError
+from tests.run.test_pipeline_run import ROOT
+from tests.systems.topics.test_topic_config import config
 
 CHINESE = ["我们", "喜欢", "学习", "天气", "北京", "学校", "火车", "朋友", "音乐", "电影"]
 SENTENCES = [random.Random(i).sample(CHINESE, 4) for i in range(40)]
@@ -74,8 +75,8 @@ ALL = ["task.load.max_share=1.0 task.load.min_documents=1"]
     (UNSPACED, r"'task.load.token_pattern=\w'", lambda words: list("".join(words))),
     (UNSPACED, r"'task.load.token_pattern=\w\w'", lambda words: words),
     (UNSPACED, r"""'task.load.token_pattern="(?=(\w\w))"'""", bigrams),
-    (UNSPACED, "task.load.tokenizer=tests.topics.test_words.pairs", lambda words: words),
-    (UNSPACED, "'task.load.tokenizer={_target_: tests.topics.test_words.pairs, _partial_: true}'", lambda words: words),
+    (UNSPACED, "task.load.tokenizer=tests.systems.topics.test_words.pairs", lambda words: words),
+    (UNSPACED, "'task.load.tokenizer={_target_: tests.systems.topics.test_words.pairs, _partial_: true}'", lambda words: words),
     ([" ".join(words) for words in HINDI], r"'task.load.token_pattern=\S+'", lambda words: words),
 ])
 def test_other_languages_are_cut_as_set(texts: list[str], argument: str, expected: Callable[[list[str]], Any],
@@ -110,7 +111,7 @@ def test_each_remedy_that_is_named_works_when_typed(texts: list[str], remedy: st
     found = re.search(remedy, message)
     assert found
     way = {"lower task.load.min_documents": "task.load.min_documents=2", "raise task.load.max_share": "task.load.max_share=1.0"}
-    argument = way.get(found[0], found[0]).replace("MODULE.NAME", "tests.topics.test_words.pairs")
+    argument = way.get(found[0], found[0]).replace("MODULE.NAME", "tests.systems.topics.test_words.pairs")
     assert len(typed(tmp_path, texts, more, argument)) == len(texts)
 
 
@@ -183,10 +184,10 @@ def test_a_tokenizers_words_fit_on_one_line() -> None:
     ({"token_pattern": r"\b"}, "finds words without a letter"),
     ({"token_pattern": r"\w", "tokenizer": pairs}, "both cut texts into words; give one"),
     ({"tokenizer": "no_such.cut"}, "task.load.tokenizer='no_such.cut' cannot be imported .*No module named.*PYTHONPATH"),
-    ({"tokenizer": "tests.topics.test_words.nothing"}, "cannot be imported .AttributeError"),
+    ({"tokenizer": "tests.systems.topics.test_words.nothing"}, "cannot be imported .AttributeError"),
     ({"tokenizer": "not a name"}, "cannot be imported .ValueError"),
     ({"tokenizer": ""}, "cannot be imported"),
-    ({"tokenizer": "tests.topics.test_words.NO_FUNCTION"}, "is a int, and no function"),
+    ({"tokenizer": "tests.systems.topics.test_words.NO_FUNCTION"}, "is a int, and no function"),
     ({"tokenizer": {"name": "jieba"}}, "'dict' is a dict, and no function"),
     ({"tokenizer": wrong("text")}, "gives a str for the document 'ship.*it takes a text and gives a list of words"),
     ({"tokenizer": wrong("ids")}, "gives a list that holds other things than texts"),

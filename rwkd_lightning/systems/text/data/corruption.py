@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rwkd_lightning.data.task import UNLABELLED
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.systems.text.data.task import UNLABELLED
+from rwkd_lightning.utils.errors import UserError
 
 # Without these the probes would corrupt the same rows, or by the same draws, whenever they get the same seed.
 _LABEL_STREAM, _TEACHER_STREAM, _META_STREAM = 21, 22, 23

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from rwkd_lightning.cache.store import Store
 from rwkd_lightning.data.batching import Batch, Collator, EncodedSplit
-from rwkd_lightning.data.encoding import encode, encode_kept, tokenizer_digest
-from rwkd_lightning.data.probes import flip_labels, flip_meta_labels, roll_teacher
 from rwkd_lightning.data.resumable import ResumableDataModule
-from rwkd_lightning.data.task import TaskData, column
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.store import Store
+from rwkd_lightning.systems.text.data.corruption import flip_labels, flip_meta_labels, roll_teacher
+from rwkd_lightning.systems.text.data.encoding import encode, encode_kept, tokenizer_digest
+from rwkd_lightning.systems.text.data.task import TaskData, column
+from rwkd_lightning.utils.errors import UserError
 
 
 class DistillationDataModule(ResumableDataModule):

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from rwkd_lightning import bars
-from rwkd_lightning.data.task import release
-from rwkd_lightning.data.token_file import write_tokens
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.store import digest
+from rwkd_lightning.cache.store import digest
+from rwkd_lightning.systems.text.data.task import release
+from rwkd_lightning.systems.text.data.token_file import write_tokens
+from rwkd_lightning.utils import bars
+from rwkd_lightning.utils.errors import UserError
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
-    from rwkd_lightning.data.task import TaskData
-    from rwkd_lightning.store import Store
+    from rwkd_lightning.cache.store import Store
+    from rwkd_lightning.systems.text.data.task import TaskData
 
 log = logging.getLogger(__name__)
 _CHUNK = 4096

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rwkd_lightning.data.splits import stratified_group_split
-from rwkd_lightning.data.task import UNLABELLED, TaskData, TaskSpec, check_split, column, split_from_table, table_of
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.places import place
+from rwkd_lightning.systems.text.data.task import UNLABELLED, TaskData, TaskSpec, check_split, column, split_from_table, table_of
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.paths import place
 
 if TYPE_CHECKING:
     import datasets

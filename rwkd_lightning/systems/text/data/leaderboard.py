@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from rwkd_lightning.data.glue import SCORES
-from rwkd_lightning.data.task import TaskSpec
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.systems.text.data.glue import SCORES
+from rwkd_lightning.systems.text.data.task import TaskSpec
+from rwkd_lightning.utils.errors import UserError
 
 _OF_TASK = {
     "cola": "CoLA",

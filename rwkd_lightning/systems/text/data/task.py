@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rwkd_lightning.data.values import class_number, off, plain, real_number, shown, text, whole_number
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.systems.text.data.values import class_number, off, plain, real_number, shown, text, whole_number
+from rwkd_lightning.utils.errors import UserError
 
 if TYPE_CHECKING:
     import datasets

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rwkd_lightning.data.task import TaskData, TaskSpec, build_split
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.places import place
+from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec, build_split
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.paths import place
 
 log = logging.getLogger(__name__)
 TWEETS = TaskSpec(

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rwkd_lightning.models.probing import probe_ids, taking
-from rwkd_lightning.models.taps import Tap, check_layers, value_projection
-from rwkd_lightning.models.wrapping import inputs_of, unwrapped
+from rwkd_lightning.systems.text.models.layer_hooks import Tap, check_layers, value_projection
+from rwkd_lightning.systems.text.models.probing import probe_ids, taking
+from rwkd_lightning.systems.text.models.wrapping import inputs_of, unwrapped
 
 
 class Classifier(nn.Module):

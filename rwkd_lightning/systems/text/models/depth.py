@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.models.classifier import find_blocks
-from rwkd_lightning.models.probing import probe_ids, taking
+from rwkd_lightning.systems.text.models.classifier import find_blocks
+from rwkd_lightning.systems.text.models.probing import probe_ids, taking
+from rwkd_lightning.utils.errors import UserError
 
 INDICES = ("mlp_only_layers", "moe_layers", "hybrid_layer_ids")
 """Entries of a config that list blocks by their number."""

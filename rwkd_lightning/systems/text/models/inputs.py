@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from rwkd_lightning.data.batching import Collator
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.models.classifier import Classifier
-from rwkd_lightning.models.probing import longest
+from rwkd_lightning.systems.text.models.classifier import Classifier
+from rwkd_lightning.systems.text.models.probing import longest
+from rwkd_lightning.utils.errors import UserError
 
 REFUSALS = (IndexError, RuntimeError, ValueError, AssertionError)
 """What the kinds of models raise for too many tokens, or for others than they need."""

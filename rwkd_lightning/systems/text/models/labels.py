@@ -6,8 +6,8 @@ import logging
 import re
 from collections.abc import Sequence
 
-from rwkd_lightning.data.task import TaskSpec
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.systems.text.data.task import TaskSpec
+from rwkd_lightning.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.utils.errors import UserError
 
 POOLS = ("cls", "mean", "tokens")
 # the linear layer that gives the values, by the last part of its name in each kind of model

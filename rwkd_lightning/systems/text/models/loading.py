@@ -14,13 +14,13 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from rwkd_lightning.data.task import TaskSpec
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.models.classifier import Classifier, find_blocks
-from rwkd_lightning.models.depth import cut
-from rwkd_lightning.models.labels import output_order
-from rwkd_lightning.models.probing import padding_side, pools_by_padding
-from rwkd_lightning.models.source import find, read_config, shards
+from rwkd_lightning.systems.text.data.task import TaskSpec
+from rwkd_lightning.systems.text.models.classifier import Classifier, find_blocks
+from rwkd_lightning.systems.text.models.depth import cut
+from rwkd_lightning.systems.text.models.labels import output_order
+from rwkd_lightning.systems.text.models.probing import padding_side, pools_by_padding
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.model_files import find, read_config, shards
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

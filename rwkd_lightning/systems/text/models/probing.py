@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rwkd_lightning.models.wrapping import unwrapped
+from rwkd_lightning.systems.text.models.wrapping import unwrapped
 
 LEFT = frozenset({"xlnet"})
 """Kinds that read a text's last place, whatever stands there; all others count their positions from the first place on."""

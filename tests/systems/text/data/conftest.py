@@ -5,7 +5,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from rwkd_lightning.data.task import TaskData, TaskSpec, build_split
+from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec, build_split
 
 WORDS = [f"w{i}" for i in range(50)]
 

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rwkd_lightning.data.glue import load_glue
-from rwkd_lightning.data.task import TaskData
-from rwkd_lightning.data.tweets import load_tweets
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.systems.text.data.glue import load_glue
+from rwkd_lightning.systems.text.data.task import TaskData
+from rwkd_lightning.systems.text.data.tweets import load_tweets
+from rwkd_lightning.utils.errors import UserError
 
 TRAIN = "rte/train-00000-of-00001.parquet"
 VALIDATION = "rte/validation-00000-of-00001.parquet"
@@ -176,13 +176,13 @@ def test_bad_data(root, case):
 
 def test_the_document_names_every_case():
     """Prevents a promise in docs/bad_input.md that no test keeps, a case that nobody can look up and a message of old."""
-    document = (Path(__file__).parents[2] / "docs" / "bad_input.md").read_text()
+    document = (Path(__file__).parents[4] / "docs" / "bad_input.md").read_text()
     named = re.findall(r"`(test_\w+\.py)::(test_\w+)(?:\[([^]]+)\])?`", document)
     assert [case for file, test, case in named if (file, test) == (Path(__file__).name, "test_bad_data")] == list(CASES)
     for case, (_, _, words) in CASES.items():
         (row,) = (line for line in document.splitlines() if f"::test_bad_data[{case}]`" in line)
         assert all(word in row for word in words), row
-    tests = Path(__file__).parents[1]
+    tests = Path(__file__).parents[3]
     for file, test, _ in named:
         sources = list(tests.rglob(file))
         assert len(sources) == 1 and f"def {test}(" in sources[0].read_text(), f"{file}::{test}"

@@ -14,8 +14,8 @@ from rwkd_lightning.data.batching import (
     LengthSortedBatchSampler,
     MetaStream,
 )
-from rwkd_lightning.data.encoding import encode
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.systems.text.data.encoding import encode
+from rwkd_lightning.utils.errors import UserError
 
 LENGTHS = np.random.default_rng(0).integers(1, 40, size=103)
 

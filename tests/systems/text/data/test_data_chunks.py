@@ -9,14 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rwkd_lightning.data import encoding, task
+from rwkd_lightning.cache.store import Store
 from rwkd_lightning.data.batching import EncodedSplit
-from rwkd_lightning.data.datamodule import DistillationDataModule
-from rwkd_lightning.data.token_file import write_tokens
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.ledger import Ledger
-from rwkd_lightning.pipeline import artefacts
-from rwkd_lightning.store import Store
+from rwkd_lightning.run import outputs as artefacts
+from rwkd_lightning.systems.text.data import encoding, task
+from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
+from rwkd_lightning.systems.text.data.token_file import write_tokens
+from rwkd_lightning.training.ledger import Ledger
+from rwkd_lightning.utils.errors import UserError
 
 
 def test_tokens_of_many_chunks(make_data, tokenizer, tmp_path, monkeypatch):

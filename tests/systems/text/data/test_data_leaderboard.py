@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from rwkd_lightning.data.glue import GLUE
-from rwkd_lightning.data.leaderboard import write_predictions
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.systems.text.data.glue import GLUE
+from rwkd_lightning.systems.text.data.leaderboard import write_predictions
+from rwkd_lightning.utils.errors import UserError
 
 FILES = {  # what GLUE's site expects: (name, the predictions of classes 0, 1, ...)
     ("cola", "test"): ("CoLA.tsv", "0 1"),

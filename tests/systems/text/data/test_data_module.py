@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from rwkd_lightning.data import encoding
+from rwkd_lightning.cache.store import Store
 from rwkd_lightning.data.batching import LengthSortedBatchSampler
-from rwkd_lightning.data.datamodule import DistillationDataModule
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.store import Store
+from rwkd_lightning.systems.text.data import encoding
+from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
+from rwkd_lightning.utils.errors import UserError
 
 
 def test_batches_carry_the_right_rows(make_data, tokenizer):

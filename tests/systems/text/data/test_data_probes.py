@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from rwkd_lightning.data.probes import flip_labels, flip_meta_labels, roll_teacher
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.systems.text.data.corruption import flip_labels, flip_meta_labels, roll_teacher
+from rwkd_lightning.utils.errors import UserError
 
 
 def test_flips_are_exact_and_never_the_same_class():

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from rwkd_lightning.data import tweets
-from rwkd_lightning.data.glue import GLUE, load_glue
 from rwkd_lightning.data.splits import stratified_group_split
-from rwkd_lightning.data.tweets import load_tweets
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.systems.text.data import tweets
+from rwkd_lightning.systems.text.data.glue import GLUE, load_glue
+from rwkd_lightning.systems.text.data.tweets import load_tweets
+from rwkd_lightning.utils.errors import UserError
 
 
 def test_no_group_on_both_sides_and_classes_kept():

@@ -4,8 +4,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from rwkd_lightning.data.task import TaskData, TaskSpec, build_split, column
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec, build_split, column
+from rwkd_lightning.utils.errors import UserError
 
 
 def put(split, name, place, value):

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from rwkd_lightning.data.datamodule import DistillationDataModule
-from rwkd_lightning.data.glue import load_glue
-from rwkd_lightning.data.task import TaskData, column
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
+from rwkd_lightning.systems.text.data.glue import load_glue
+from rwkd_lightning.systems.text.data.task import TaskData, column
+from rwkd_lightning.utils.errors import UserError
 
 NAN = float("nan")
 TEXTS = {"mnli": ("premise", "hypothesis"), "rte": ("sentence1", "sentence2"), "stsb": ("sentence1", "sentence2")}

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from rwkd_lightning.data.task import TaskSpec, build_split, split_from_table
-from rwkd_lightning.errors import UserError
+from rwkd_lightning.systems.text.data.task import TaskSpec, build_split, split_from_table
+from rwkd_lightning.utils.errors import UserError
 
 SPEC = TaskSpec("toy", ("text",), ("negative", "positive"), ("accuracy",), "accuracy", ("validation",))
 SCORE = TaskSpec("toy", ("text",), None, ("pearson",), "pearson", ("validation",))

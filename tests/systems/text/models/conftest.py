@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from rwkd_lightning.data.task import TaskSpec
+from rwkd_lightning.systems.text.data.task import TaskSpec
 
 TASK = TaskSpec("toy", ("text",), ("neg", "mid", "pos"), ("accuracy",), "accuracy", ("validation",))
 SCORES = TaskSpec("scores", ("text",), None, ("pearson",), "pearson", ("validation",))

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.models import load_classifier, load_tokenizer
-from tests.models.conftest import TASK
+from rwkd_lightning.systems.text.models import load_classifier, load_tokenizer
+from rwkd_lightning.utils.errors import UserError
+from tests.systems.text.models.conftest import TASK
 
 
 def edit(folder: Path, **changes: object) -> None:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.models import load_classifier
-from rwkd_lightning.models.classifier import find_blocks
-from rwkd_lightning.models.depth import cut, cut_config, rebuilds
-from tests.models.conftest import TASK
+from rwkd_lightning.systems.text.models import load_classifier
+from rwkd_lightning.systems.text.models.classifier import find_blocks
+from rwkd_lightning.systems.text.models.depth import cut, cut_config, rebuilds
+from rwkd_lightning.utils.errors import UserError
+from tests.systems.text.models.conftest import TASK
 
 LOUD = {"initializer_range": 0.3, "init_std": 0.3}
 FULL, LOCAL = "full_attention", "sliding_attention"

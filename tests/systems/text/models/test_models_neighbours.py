@@ -11,9 +11,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rwkd_lightning.data.batching import Collator
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.models import check_inputs, load_classifier, load_tokenizer
-from tests.models.conftest import KINDS, ODD, TASK
+from rwkd_lightning.systems.text.models import check_inputs, load_classifier, load_tokenizer
+from rwkd_lightning.utils.errors import UserError
+from tests.systems.text.models.conftest import KINDS, ODD, TASK
 
 LABELS = ["neg", "mid", "pos"]
 MIXED = ("fnet", "funnel", "nystromformer", "convbert", "yoso")

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.models import check_inputs, find, fingerprint, load_classifier, load_tokenizer
-from tests.models.conftest import KINDS, SCORES, TASK, tokenizer
+from rwkd_lightning.systems.text.models import check_inputs, find, fingerprint, load_classifier, load_tokenizer
+from rwkd_lightning.utils.errors import UserError
+from tests.systems.text.models.conftest import KINDS, SCORES, TASK, tokenizer
 
 
 @pytest.mark.parametrize("kind", KINDS)

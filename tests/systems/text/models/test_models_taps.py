@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rwkd_lightning.errors import UserError
-from rwkd_lightning.models import load_classifier
-from tests.models.conftest import TASK
+from rwkd_lightning.systems.text.models import load_classifier
+from rwkd_lightning.utils.errors import UserError
+from tests.systems.text.models.conftest import TASK
 
 
 @pytest.fixture

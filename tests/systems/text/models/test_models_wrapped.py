@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from rwkd_lightning.models import Classifier, load_classifier
-from tests.models.conftest import TASK
+from rwkd_lightning.systems.text.models import Classifier, load_classifier
+from tests.systems.text.models.conftest import TASK
 
 
 class LowRank(nn.Module):

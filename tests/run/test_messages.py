@@ -12,8 +12,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.utils import configure_log
 
-from rwkd_lightning.pipeline.messages import ours_only
-from tests.test_command_line import CONF, ROOT
+from rwkd_lightning.run.messages import ours_only
+from tests.cli.test_command_line import CONF, ROOT
 
 LOGGERS = ("httpx", "somebody.elses", "rwkd_lightningx")
 
@@ -37,7 +37,7 @@ def told(folder: Path, *overrides: str) -> list[str]:
                          return_hydra_config=True)
         configure_log(config.hydra.job_logging, config.hydra.verbose)
     ours_only(config.hydra.verbose)
-    for name in ("rwkd_lightning.pipeline.fit", "__main__", *LOGGERS):
+    for name in ("rwkd_lightning.run.fit", "__main__", *LOGGERS):
         for level in ("debug", "info", "warning"):
             getattr(logging.getLogger(name), level)("%s %s", name, level)
     return (folder / "train.log").read_text().splitlines()
@@ -47,7 +47,7 @@ def test_info_of_others_stays_out(root: logging.Logger, tmp_path: Path, capsys: 
     """Prevents: a line for every request to a hub, in the console and in train.log; a warning of anyone's lost."""
     logging.getLogger("somebody.elses").setLevel(logging.DEBUG)  # a level of its own does not ask that of the root
     lines = told(tmp_path)
-    assert lines == ["rwkd_lightning.pipeline.fit info", "rwkd_lightning.pipeline.fit warning", "__main__ info",
+    assert lines == ["rwkd_lightning.run.fit info", "rwkd_lightning.run.fit warning", "__main__ info",
                      "__main__ warning", *(f"{name} warning" for name in LOGGERS)]
     assert capsys.readouterr().out.splitlines() == lines
 
@@ -69,9 +69,9 @@ def test_train_py_asks_for_it(tmp_path: Path) -> None:
     """Prevents: a filter that no run uses, or that only the first job of a sweep has."""
     code = """
 import logging, runpy
-import rwkd_lightning.pipeline.run as pipeline
+import rwkd_lightning.run.runner as pipeline
 def run(config, folder):
-    for name in ("httpx", "rwkd_lightning.pipeline.run"):
+    for name in ("httpx", "rwkd_lightning.run.runner"):
         logging.getLogger(name).info("%s of seed %d", name, config.seed)
     return {"meta": {"accuracy": 0.5}}
 pipeline.run = run
@@ -81,5 +81,5 @@ runpy.run_path("train.py", run_name="__main__")
                           text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     logs = sorted(file.read_text() for file in tmp_path.rglob("*.log"))
-    assert logs == [f"rwkd_lightning.pipeline.run of seed {seed}\n" for seed in (0, 1)]
+    assert logs == [f"rwkd_lightning.run.runner of seed {seed}\n" for seed in (0, 1)]
     assert "httpx" not in done.stdout and all(line.strip() in done.stdout for line in logs)

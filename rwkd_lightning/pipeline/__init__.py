@@ -1,1 +1,0 @@
-"""The staged run behind ``train.py``; the only part that reads Hydra's configs."""

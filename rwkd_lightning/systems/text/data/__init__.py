@@ -1,0 +1,1 @@
+"""Labelled texts: tasks, splits, tokens, loaders."""

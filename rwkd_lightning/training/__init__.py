@@ -1,0 +1,1 @@
+"""The LightningModule and the parts of its training step."""

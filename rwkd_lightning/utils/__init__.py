@@ -1,0 +1,1 @@
+"""Errors, paths, model files and processes: what every other package may use."""
