@@ -16,7 +16,8 @@ from torch import nn
 from rwkd_lightning.cli import overrides
 from rwkd_lightning.cli import schema as values
 from rwkd_lightning.meta import Restriction
-from rwkd_lightning.run.build import check_settings, check_terms, create, terms_of, trainer_of, weighting_of
+from rwkd_lightning.run.build import check_settings, create, terms_of, trainer_of, weighting_of
+from rwkd_lightning.systems.text.build import check_terms
 from rwkd_lightning.training.compatibility import check_reach
 from rwkd_lightning.utils.errors import UserError
 

@@ -83,7 +83,7 @@ NEEDED: dict[str, Kind] = {
     "data.teacher_noise": SHARE,
     "checkpoint.minutes": or_null(RATE), "checkpoint.steps": or_null(COUNT),
     "optimizer.lr": RATE,
-    "task.system": one_of("text", "topics"), "task.load": GROUP, "task.epochs": COUNT, "task.teacher_epochs": whole(0),
+    "task.system": GROUP, "task.system._target_": TEXT, "task.load": GROUP, "task.epochs": COUNT, "task.teacher_epochs": whole(0),
     "task.terms": NAMES, "task.meta_terms.hard": NAMES, "task.meta_terms.soft": NAMES,
     "pair.teacher.epochs": whole(0), "pair.teacher.lr": RATE, "pair.teacher.batch_size": COUNT, "pair.teacher.seed": SEED,
     "pair.teacher.precision": PRECISION,
@@ -157,8 +157,10 @@ def check(config: DictConfig) -> None:
         raise UserError(f"{key} cannot be resolved ({first_line(error)}); look at its ${{...}}") from error
     plain.pop("hydra", None)
     given = dict(leaves(plain))
-    check_value("task.system", given.get("task.system"), NEEDED["task.system"])
-    system = SYSTEMS[given["task.system"]]
+    if not isinstance(given.get("task.system"), dict):
+        raise UserError(f"task.system is {brief(given.get('task.system'))}; give task.system._target_=my_package.MySystem")
+    named = [name for name in SYSTEMS if f".systems.{name}." in str(given.get("task.system._target_"))]
+    system = SYSTEMS[named[0]] if named else {}
     if any(given.get(key, 0) is None for key in PUBLISHED) and "task.published" in given:
         raise UserError(unpublished(config))
     for key in (*system, *given):  # the system's own first: others may be computed from them

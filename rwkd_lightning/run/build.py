@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
 from typing import Any
 
 import lightning
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -15,62 +13,34 @@ from rwkd_lightning.bilevel import Engine
 from rwkd_lightning.meta import MetaStep, MetaStream, Restriction
 from rwkd_lightning.run.fit import quiet, refuse
 from rwkd_lightning.run.processes import processes
+from rwkd_lightning.run.system import System
 from rwkd_lightning.run.trainer_options import checked
-from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec, column
-from rwkd_lightning.systems.text.models import Classifier, check_inputs, load_classifier, load_tokenizer
 from rwkd_lightning.terms import Term
 from rwkd_lightning.training.compatibility import check_loop, check_precision
 from rwkd_lightning.utils import bars
 from rwkd_lightning.utils.errors import UserError
-from rwkd_lightning.weighting import LabelsOnly, Oracle, Weighting
+from rwkd_lightning.weighting import Oracle, Weighting
 from rwkd_lightning.weighting.oracle import NEEDS_PROBE
 
-log = logging.getLogger(__name__)
 
-
-def data_of(config: DictConfig) -> TaskData:
-    """The task's splits.
+def system_of(config: DictConfig) -> System:
+    """The system of the task, given the whole config.
 
     Raises:
-        UserError: also where a probe is asked for that the task has no classes for, and as ``check_interval`` does.
+        UserError: if ``task.system`` names none.
     """
-    data: TaskData = create(config.task.load, TaskData)
-    if data.task.is_regression != config.task.regression:
-        raise UserError(f"task={data.task.name}: task.regression is {config.task.regression}, but its data says otherwise")
-    if data.task.is_regression and (config.data.label_noise or config.data.teacher_noise or config.data.meta_noise):
-        raise UserError("data.label_noise, data.teacher_noise and data.meta_noise move labels and logits between classes; "
-                        f"task={data.task.name} is a regression")
-    check_interval(config, len(data.splits["train"]))
-    return data
-
-
-def tell_unlabelled(config: DictConfig, data: TaskData, terms: Sequence[Term], weighting: Weighting) -> None:
-    """Log how many training rows teach the student nothing in this run, as they have no label."""
-    count = int(data.task.lacks_label(column(data.splits["train"], "label")).sum())
-    names = tuple(term.name for term in terms)
-    alpha = getattr(getattr(weighting, "fixed", weighting), "alpha", None)  # the teacher's share, where the method has one
-    if count and (isinstance(weighting, LabelsOnly) or alpha == 0 or set(names) <= {"ce", "squared_error"}):
-        log.info("the %d rows of 'train' without a label teach the student nothing under weighting=%s terms=[%s], where they "
-                 "weigh 0; they do by a teacher's term: terms=[%s] weighting=kd weighting.alpha=0.5", count,
-                 config.weighting_name, ",".join(names), ",".join(config.task.terms))
-
-
-def student_of(config: DictConfig, task: TaskSpec, teacher: str) -> tuple[Classifier, Any]:
-    """The untrained student and its tokenizer; ``pair.student.path=teacher`` starts from the fine-tuned teacher."""
-    spec = config.pair.student
-    path = teacher if spec.path == "teacher" else spec.path
-    student = load_classifier(path, task, spec.layers, new_head=spec.new_head)
-    tokenizer = load_tokenizer(path)
-    check_inputs(student, tokenizer, config.data.max_length, spec.path)
-    return student, tokenizer
-
-
-def check_student(config: DictConfig, task: TaskSpec) -> tuple[Classifier, Any]:
-    """Load the student and its tokenizer before the teacher is trained: a mistake there must not cost the teacher's hours."""
-    if config.pair.student.path == "teacher":
-        path = config.pair.teacher.path
-        return load_classifier(path, task, config.pair.student.layers, new_head=True), load_tokenizer(path)
-    return student_of(config, task, "")
+    spec = config.task.system
+    if not isinstance(spec, DictConfig) or "_target_" not in spec:
+        raise UserError(f"task.system={spec!r} names no class; give task.system._target_=my_package.MySystem")
+    try:
+        kind = get_class(spec._target_)
+    except Exception as error:  # whatever a module raises when it is imported
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"task.system._target_={spec._target_} cannot be imported ({reason})") from error
+    if not issubclass(kind, System):
+        raise UserError(f"task.system._target_={spec._target_} is no rwkd_lightning.run.system.System")
+    system: System = kind(config)
+    return system
 
 
 def weighting_of(config: DictConfig) -> Weighting:
@@ -82,15 +52,6 @@ def weighting_of(config: DictConfig) -> Weighting:
 def terms_of(config: DictConfig) -> list[Term]:
     """The loss terms by name."""
     return [term_of(config, name) for name in config.terms]
-
-
-def check_terms(terms: Sequence[Term], config: DictConfig, task: TaskSpec) -> None:
-    """Raise UserError for a term that this kind of task has no use for: cross-entropy of a score, say."""
-    for term in terms:
-        if term.regression not in (None, task.is_regression):
-            kind, wanted = ("a regression", "classes") if task.is_regression else ("a classification", "a regression")
-            raise UserError(f"terms={list(config.terms)}: {term.name!r} is for {wanted}, task={task.name} is {kind}; its own are "
-                            f"terms=[{','.join(config.task.terms)}]")
 
 
 def term_of(config: DictConfig, name: str) -> Term:

@@ -41,8 +41,11 @@ def kept_for_replay(folder: Path, data: Any) -> Iterator[None]:
 
 
 @contextmanager
-def memory_told() -> Iterator[None]:
+def memory_told(less: str) -> Iterator[None]:
     """Turn exhausted memory, and a data worker that was killed for it, into a UserError; other errors pass.
+
+    Args:
+        less: another way to need less memory, of this system.
 
     Raises:
         UserError: that names the setting to change. The last checkpoint stays: the same command goes on from there.
@@ -59,6 +62,6 @@ def memory_told() -> Iterator[None]:
             raise UserError(f"the memory of a data worker was exhausted; {workers}") from error
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
             raise UserError("the memory was exhausted; let each batch be worked through in parts, trainer.accumulate=4 with a "
-                            "smaller data.batch_size (of the teacher: pair.teacher.batch_size), or lower data.max_length: "
+                            f"smaller data.batch_size (of the teacher: pair.teacher.batch_size), or {less}: "
                             "each begins a run of its own, the teacher's cached results stay") from error
         raise

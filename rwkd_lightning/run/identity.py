@@ -20,14 +20,6 @@ NO_RESULT = ("hydra", "force", "cache_dir", "runs_dir", "weighting_name", "check
              *(f"trainer.{name}" for name in ("enable_progress_bar", "profiler", "logger", "enable_checkpointing",
                                               "enable_model_summary")))
 """Keys, and groups of keys, that change no byte of a result, and so belong to no key and to no run's folder."""
-TEACHER = ("data.max_length", *(f"pair.teacher.{key}" for key in (
-    "epochs", "lr", "batch_size", "warmup", "weight_decay", "seed", "precision", "new_head")), "trainer.deterministic")
-"""Of a fine-tuned text classifier, beside the content of its data and of the model that it starts from."""
-TOPIC_TEACHER = ("topics", *(f"pair.teacher.{key}" for key in (
-    "epochs", "lr", "betas", "batch_size", "seed", "precision", "layers", "bag_of_words")), "trainer.deterministic")
-"""Of a topic model, beside the content of its documents and of their embeddings."""
-LOGITS = ("data.max_length", "data.eval_batch_size", "pair.teacher.precision", "pair.teacher.labels", "trainer.deterministic")
-"""Of a teacher's outputs, beside the content of the teacher and of the data. A batch's padding moves the last bits."""
 ALL_TRAININGS = ("accelerator", "deterministic")
 """Options of lightning.Trainer that hold for the teacher's training too; all others are the student's alone."""
 

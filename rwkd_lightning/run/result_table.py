@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def table(metrics: Mapping[str, Any], folder: str) -> str:
-    """Scores of teacher and student, sizes, speed, time; and what the probes show, if any was set."""
+def table(metrics: Mapping[str, Any], folder: str, more: Sequence[str] = ()) -> str:
+    """Scores of teacher and student, sizes, speed, time; what the probes show, if any was set; and ``more`` lines."""
     cost = metrics["cost"]
     rows = [(f"{split} {name}", number(metrics["teacher"][split][name]), number(value))
             for split, scores in metrics["student"].items() for name, value in scores.items()]
@@ -24,10 +24,7 @@ def table(metrics: Mapping[str, Any], folder: str) -> str:
     for name, areas in metrics.get("probes", {}).items():
         lines += ["", f"area under the ROC curve for {name}: "
                   + ", ".join(f"{score} {value:.3f}" for score, value in areas.items())]
-    for k, topic in enumerate(metrics.get("topics", {}).get("student", [])):
-        lines += ["", "topics of the student, with their share of the documents"] if k == 0 else []
-        lines.append(f"{k:3d} {topic['share']:6.1%}  {' '.join(topic['words'])}")
-    return "\n".join([*lines, "", f"results in {folder}"])
+    return "\n".join([*lines, *more, "", f"results in {folder}"])
 
 
 def millions(count: int) -> str:

@@ -1,38 +1,45 @@
-"""What every run behind ``train.py`` shares: its folder, its lock, its signals; the stages are those of the task's system."""
+"""A run from its config to its folder: the stages, one after the other, that every system goes through."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import logging
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import lightning
+import torch
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
-from rwkd_lightning.cache.disk import writing
+from rwkd_lightning.cache.disk import check_room, writing
+from rwkd_lightning.cache.store import Store, digest
 from rwkd_lightning.cli import schema as values
 from rwkd_lightning.run import inputs
-from rwkd_lightning.run.distil import remove
+from rwkd_lightning.run.build import check_settings, loop_of, meta_of, system_of, terms_of, trainer_of, weighting_of
+from rwkd_lightning.run.distil import clear, distil, remove
 from rwkd_lightning.run.faults import memory_told
+from rwkd_lightning.run.fit import Fitted
+from rwkd_lightning.run.identity import device_kind
 from rwkd_lightning.run.inputs import Inputs
+from rwkd_lightning.run.outputs import write_json, write_weights
+from rwkd_lightning.run.predict import speed_ratio
 from rwkd_lightning.run.processes import is_first
 from rwkd_lightning.run.result_table import table
 from rwkd_lightning.run.signals import Stop
 from rwkd_lightning.run.slurm import restarted
+from rwkd_lightning.run.system import Evaluation, Run, System, Teacher
+from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.utils.errors import UserError
 
-
-class System(Protocol):
-    """The stages of one kind of model: a module of this package."""
-
-    def carry_out(self, config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict[str, Any]:
-        """Run all stages; returns the metrics."""
-
-    def inputs_of(self, config: DictConfig) -> Inputs:
-        """The data and models that the config names, as they are now."""
+UNTRAINED = 12
+"""Bytes on disk that a run needs per byte of its student: three checkpoints with two moments a weight, the best student twice,
+and the student itself."""
 
 
 def run(config: DictConfig, folder: Path) -> dict[str, Any]:
@@ -49,24 +56,110 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     if finished.is_file() and not force:
         result: dict[str, Any] = json.loads(finished.read_text())
         if is_first():
-            print(f"\n{table(result, str(folder))}\nalready finished; add force=true to run it again")
-            check_finished(config, folder)
+            system = system_of(config)
+            print(f"\n{table(result, str(folder), system.lines(result))}\nalready finished; add force=true to run it again")
+            check_finished(system, folder)
         return result
     if not is_first():
         logging.getLogger("rwkd_lightning").setLevel(logging.WARNING)  # the first process tells
     stop = Stop()
-    with stop.listening(), memory_told(), writing(folder, "runs_dir"), only_one(folder):
+    with stop.listening(), writing(folder, "runs_dir"), only_one(folder):
         values.check(config)
-        return system_of(config.task.system).carry_out(config, folder, stop, force)
+        system = system_of(config)
+        with memory_told(system.less_memory):
+            return carry_out(system, config, folder, stop, force)
 
 
-def check_finished(config: DictConfig, folder: Path) -> None:
+def carry_out(system: System, config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict[str, Any]:
+    """All stages: data, checks, teacher, distillation, evaluation, files."""
+    start = time.perf_counter()
+    seed(config)  # the meta-learner is initialised here
+    weighting, terms, options = weighting_of(config), terms_of(config), trainer_of(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_first():
+        OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    device = torch.device("cuda" if device_kind(config.trainer.accelerator) == "cuda" else "cpu")
+    run = Run(folder, Store(Path(config.cache_dir).expanduser(), builds=is_first()), options, stop, device, config.checkpoint)
+    system.read()
+    weighting.check(tuple(term.name for term in terms), system.is_regression)
+    check_settings(config, weighting)
+    made_of = system.inputs()
+    if is_first() and not force:
+        inputs.check(folder, made_of)
+
+    seed(config)  # the student is initialised here
+    student = system.prepare(run, terms, weighting)
+    drawn = torch.get_rng_state()
+    check_room(folder, UNTRAINED * sum(p.numel() * p.element_size() for p in student.parameters()), "runs_dir")
+    teacher, files = system.teacher(run)
+    if is_first():
+        begin(system, folder, {**made_of, "models": {**made_of["models"], "trained teacher": {"sha256": digest(files)}}}, force)
+
+    seed(config)  # whatever the stages before have drawn
+    made = system.student(run, terms)
+    if made is None:
+        torch.set_rng_state(drawn)
+    student = student if made is None else made
+    loaders = system.loaders(run, student, terms)
+    weighting.prepare({"labels": loaders.train_labels, **loaders.rows(loaders.train_split).extras})
+    module = system.module(student, terms, weighting, train_size=loaders.train_size,
+                           meta=meta_of(config, weighting, loaders.meta_stream), **loop_of(config))
+    fitted = distil(config, folder, module, loaders, options, stop, force, system.monitor)
+    if not is_first():
+        return {}
+    device = module.device if module.device.type == "cuda" else device
+    found = system.evaluate(run, student, device)
+    result: dict[str, Any] = {
+        "task": found.task, "weighting": config.weighting_name, "seed": config.seed, "metric": found.metric,
+        "checkpoint": fitted.checkpoint, "meta": found.meta, **found.scores, **found.more,
+        "cost": cost_of(fitted, module, student, found, teacher, device)}
+    result["cost"]["student_bytes"] = system.export(folder, student, result)
+    columns = write_weights(folder / "weights.parquet", module.ledger.cpu(), loaders, system.columns())
+    if findings := system.findings(columns):
+        result["probes"] = findings
+    result["cost"]["total_seconds"] = time.perf_counter() - start
+    write_json(folder / "metrics.json", result)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    print(f"\n{table(result, str(folder), system.lines(result))}")
+    return result
+
+
+def seed(config: DictConfig) -> None:
+    """Begin the random numbers of this run again."""
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+
+
+def begin(system: System, folder: Path, made_of: Inputs, force: bool) -> None:
+    """Note what the student's training is made of; with ``force`` first remove what an earlier run has left."""
+    if force:  # not before all that may fail has not failed
+        clear(folder, *system.files)
+    inputs.check(folder, made_of)
+    inputs.write(folder, made_of)
+
+
+def cost_of(fitted: Fitted, module: DistillationModule, student: nn.Module, found: Evaluation, teacher: Teacher,
+            device: torch.device) -> dict[str, Any]:
+    """What the training took, and the sizes and the speed of teacher and student."""
+    return {"train_seconds": fitted.train_seconds, "seconds_per_step": fitted.train_seconds / max(1, fitted.steps),
+            "steps": fitted.steps, "meta_steps": int(module.meta.taken) if module.meta is not None else 0,
+            "peak_memory_mib": fitted.peak_memory_mib, "student_parameters": count(student),
+            "teacher_parameters": count(found.teacher), "teacher_seconds": teacher.train_seconds, "teacher_bytes": teacher.bytes,
+            "speed_up": speed_ratio(found.teacher, student, found.batches, device)}
+
+
+def count(model: nn.Module) -> int:
+    """Parameters of a model."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def check_finished(system: System, folder: Path) -> None:
     """Raise UserError if the table of a finished run is not that of the data and models of now."""
     before = inputs.read(folder)
     if before is None:
         return
     try:
-        now = system_of(config.task.system).inputs_of(config)
+        system.read()
+        now = system.inputs()
     except UserError as error:
         print(f"its data and models could not be compared with those of now ({error})")
         return
@@ -76,23 +169,6 @@ def check_finished(config: DictConfig, folder: Path) -> None:
                         "again with those of now")
     if changed:
         print(f"it was made by another version: {changed[0]}")
-
-
-def system_of(name: str) -> System:
-    """One system by its name, imported only when it is the one.
-
-    Raises:
-        UserError: for a system that there is not.
-    """
-    system: Any
-    if name == "text":
-        from rwkd_lightning.systems.text import system
-    elif name == "topics":
-        from rwkd_lightning.systems.topics import system
-    else:
-        raise UserError(f"task.system={name!r} is not known; known are text and topics")
-    found: System = system
-    return found
 
 
 @contextlib.contextmanager

@@ -16,9 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from rwkd_lightning.cache.store import Store, digest
 from rwkd_lightning.run import identity
-from rwkd_lightning.run.build import data_of
 from rwkd_lightning.run.signals import Stop
+from rwkd_lightning.run.system import Run
 from rwkd_lightning.systems.text import teacher as text
+from rwkd_lightning.systems.text.build import data_of
 from rwkd_lightning.systems.topics import teacher as topics
 from rwkd_lightning.systems.topics.system import documents_of
 from tests.run.test_pipeline_run import ROOT, config
@@ -76,7 +77,7 @@ def belongs(key: str, group: tuple[str, ...]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in group)
 
 
-KEYS = {"tweets": (identity.TEACHER, identity.LOGITS), "topics": (identity.TOPIC_TEACHER,)}
+KEYS = {"tweets": (text.TEACHER, text.LOGITS), "topics": (topics.TOPIC_TEACHER,)}
 BASES = {task: composed(*more, task=task) for task, more in {"tweets": [], "topics": ["weighting=rwkd"]}.items()}
 LEAVES = {task: dict(leaves(OmegaConf.to_container(base))) for task, base in BASES.items()}
 
@@ -114,14 +115,14 @@ def test_every_key_of_the_rule_is_one_of_the_configs() -> None:
 def test_the_kind_of_device_counts_and_not_its_name() -> None:
     """Prevents: a second teacher where trainer.accelerator=cpu is said on a machine that has nothing else."""
     base = BASES["tweets"]
-    kinds = {name: identity.keyed(replaced(base, "trainer.accelerator", name), identity.TEACHER)["device"]
+    kinds = {name: identity.keyed(replaced(base, "trainer.accelerator", name), text.TEACHER)["device"]
              for name in ("auto", "gpu", "cpu", "cuda")}
     assert kinds["auto"] == kinds["gpu"] and kinds["cpu"] == "cpu" and kinds["cuda"] == "cuda"
 
 
 def test_a_stage_cannot_read_another_key() -> None:
     """Prevents: a setting that is read by a cached stage and is not in its key."""
-    part = identity.only(BASES["tweets"], identity.TEACHER)
+    part = identity.only(BASES["tweets"], text.TEACHER)
     assert part.pair.teacher.epochs == 1 and part.trainer.deterministic is None
     for key in ("seed", "data.batch_size", "trainer.max_steps", "pair.teacher.path"):
         with pytest.raises(Exception, match="not in struct"):
@@ -137,22 +138,26 @@ def files(cache: Path, *kinds: str) -> dict[str, bytes]:
             for file in sorted((cache / kind).rglob("*")) if file.is_file() and file.name != "key.json"}
 
 
+def run_in(cache: Path, config: DictConfig) -> Run:
+    """A run with this cache and all options that the config hands to lightning.Trainer."""
+    options: Any = OmegaConf.to_container(config.trainer)
+    return Run(cache, Store(cache), options, Stop(), torch.device("cpu"), config.checkpoint)
+
+
 def text_teacher(config: DictConfig, cache: Path) -> dict[str, bytes]:
     """The files of the teacher and of its logits, made in an empty cache."""
-    data, store = data_of(config), Store(cache)
-    options: Any = OmegaConf.to_container(config.trainer)
-    teacher = text.teacher_of(config, data, store, options, Stop())
-    text.logits(config, teacher, data, store, torch.device("cpu"))
+    data, run = data_of(config), run_in(cache, config)
+    teacher = text.teacher_of(config, data, run)
+    text.logits(config, teacher, data, run.store, run.device)
     return files(cache, "teacher", "logits")
 
 
 def topic_teacher(config: DictConfig, cache: Path) -> dict[str, bytes]:
     """The files of the teacher and of its states, made in an empty cache."""
     corpus, parts = documents_of(config)
-    store, embeddings = Store(cache), torch.randn(len(corpus), 6, generator=torch.Generator().manual_seed(0))
-    options: Any = OmegaConf.to_container(config.trainer)
-    teacher = topics.teacher_of(config, corpus, parts, embeddings, store, options, Stop())
-    topics.states(teacher, corpus, embeddings, store, torch.device("cpu"))
+    run, embeddings = run_in(cache, config), torch.randn(len(corpus), 6, generator=torch.Generator().manual_seed(0))
+    teacher = topics.teacher_of(config, corpus, parts, embeddings, run)
+    topics.states(teacher, corpus, embeddings, run.store, run.device)
     return files(cache, "topic_teacher", "topic_states")
 
 
@@ -174,7 +179,7 @@ def test_all_other_keys_at_once_change_no_byte_of_the_teacher(
     """Prevents: a smoke run's teacher of one batch that every honest run after it finds in the cache."""
     folder = tmp_path_factory.mktemp("identity")
     base = composed(*overrides(tweets, backbone, folder), "pair.teacher.epochs=1")
-    changed = all_others(data, base, (*identity.TEACHER, *identity.LOGITS, *CONTENT))
+    changed = all_others(data, base, (*text.TEACHER, *text.LOGITS, *CONTENT))
     first, second = text_teacher(base, folder / "first"), text_teacher(changed, folder / "second")
     assert list(first) == list(second) and first == second
     assert any(name.endswith("model.safetensors") for name in first) and any("logits" in name for name in first)
@@ -189,7 +194,7 @@ def test_all_other_keys_at_once_change_no_byte_of_a_topic_teacher(
     write_octis(folder)
     base = composed(f"data.path={folder}", "topics=3", "alpha=0.5", "temperature=2.0", "pair.teacher.layers=1",
                     "pair.teacher.epochs=2", task="topics")
-    changed = all_others(data, base, (*identity.TOPIC_TEACHER, *CONTENT, "data.test_fraction"))
+    changed = all_others(data, base, (*topics.TOPIC_TEACHER, *CONTENT, "data.test_fraction"))
     first, second = topic_teacher(base, folder / "first"), topic_teacher(changed, folder / "second")
     assert list(first) == list(second) and first == second
     assert sum(name.endswith(".safetensors") for name in first) == 2
@@ -203,7 +208,7 @@ CONTENT = ("task.load", "data.path", "data.meta_fraction", "data.split_seed", "d
 def test_the_rule_is_documented() -> None:
     """Prevents: a rule that nobody can look up, or one that the document states otherwise."""
     rows = [line for line in (ROOT / "docs/identity.md").read_text().splitlines() if line.startswith("| ")]
-    for name in ("TEACHER", "TOPIC_TEACHER", "LOGITS", "NO_RESULT"):
-        (row,) = [row for row in rows if f"`identity.{name}`" in row]
+    for module, name in ((text, "TEACHER"), (topics, "TOPIC_TEACHER"), (text, "LOGITS"), (identity, "NO_RESULT")):
+        (row,) = [row for row in rows if f"`{module.__name__.removeprefix('rwkd_lightning.')}.{name}`" in row]
         keys = set(re.findall(r"`([^`]+)`", row.split("|")[2]))
-        assert keys == set(getattr(identity, name)), name
+        assert keys == set(getattr(module, name)), name

@@ -135,7 +135,7 @@ def test_two_commands_for_one_run_and_for_one_teacher(arguments: list[str], tmp_
     long.terminate()
     of_long, _ = long.communicate(timeout=120)
     assert long.returncode == 75
-    assert (told + of_long).count("fine-tuning the teacher") == 1
+    assert (told + of_long).count("training the teacher") == 1
     for kind in ("teacher", "logits"):
         assert len([*(tmp_path / "cache" / kind).glob("*/key.json")]) == 1
 

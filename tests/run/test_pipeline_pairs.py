@@ -14,10 +14,10 @@ from hydra import compose, initialize_config_dir
 from scipy.stats import pearsonr, spearmanr
 from transformers import AutoTokenizer, RobertaConfig, RobertaModel
 
-from rwkd_lightning.run.build import data_of, student_of
 from rwkd_lightning.run.outputs import write_json
 from rwkd_lightning.run.result_table import table
 from rwkd_lightning.run.runner import run
+from rwkd_lightning.systems.text.build import data_of, student_of
 from rwkd_lightning.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]

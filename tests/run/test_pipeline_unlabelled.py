@@ -13,9 +13,9 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from rwkd_lightning.run.outputs import probe_scores
 from rwkd_lightning.systems.text import system as text
 from rwkd_lightning.systems.text.data.task import TaskData, column
+from rwkd_lightning.systems.text.export import probe_scores
 from rwkd_lightning.utils.errors import UserError
 from tests.run.test_pipeline_run import finished
 from tests.run.tiny import WORDS

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 
 from rwkd_lightning.cli import tuning
 from rwkd_lightning.cli.overrides import check
-from rwkd_lightning.run.build import data_of
 from rwkd_lightning.systems.text import system as text
+from rwkd_lightning.systems.text.build import data_of
 from rwkd_lightning.systems.text.data.task import column
 from rwkd_lightning.utils.errors import UserError
 from tests.run.test_pipeline_run import ROOT, config, finished, train

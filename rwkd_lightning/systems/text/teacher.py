@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import functools
-import logging
-import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +14,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rwkd_lightning.cache.store import Store, tensors
-from rwkd_lightning.run.fit import Fitted, fit
-from rwkd_lightning.run.identity import LOGITS, TEACHER, keyed, only
-from rwkd_lightning.run.outputs import try_writing
+from rwkd_lightning.run.identity import keyed, only
 from rwkd_lightning.run.predict import predict
-from rwkd_lightning.run.processes import alone
-from rwkd_lightning.run.signals import Stop
+from rwkd_lightning.run.system import Run, Teacher
+from rwkd_lightning.run.train_once import Fit, train_once
 from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
 from rwkd_lightning.systems.text.data.task import TaskData
+from rwkd_lightning.systems.text.export import save, try_writing
 from rwkd_lightning.systems.text.models import Classifier, check_inputs, find, fingerprint, load_classifier, load_tokenizer
 from rwkd_lightning.terms import CrossEntropy, SquaredError
 from rwkd_lightning.training.module import DistillationModule
@@ -33,21 +29,15 @@ from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.model_files import size
 from rwkd_lightning.weighting import LabelsOnly
 
-log = logging.getLogger(__name__)
+TEACHER = ("data.max_length", *(f"pair.teacher.{key}" for key in (
+    "epochs", "lr", "batch_size", "warmup", "weight_decay", "seed", "precision", "new_head")), "trainer.deterministic")
+"""Keys of the config that a fine-tuned teacher depends on, beside the content of its data and of the model it starts from."""
+LOGITS = ("data.max_length", "data.eval_batch_size", "pair.teacher.precision", "pair.teacher.labels", "trainer.deterministic")
+"""Keys that a teacher's outputs depend on, beside the content of the teacher and of the data. A batch's padding moves the last
+bits."""
 
 
-@dataclass
-class Teacher:
-    """A fine-tuned teacher: in the cache, or the user's own."""
-
-    folder: Path
-    train_seconds: float | None
-    """None where it was not trained now."""
-    labels: list[str] | None = None
-    """What its outputs mean, where the user says so."""
-
-
-def teacher_of(config: DictConfig, data: TaskData, store: Store, trainer_options: dict[str, Any], stop: Stop) -> Teacher:
+def teacher_of(config: DictConfig, data: TaskData, run: Run) -> Teacher:
     """The teacher: fine-tuned on this task, or with ``pair.teacher.epochs=0`` the given model as it is."""
     spec = config.pair.teacher
     if spec.epochs < 0:
@@ -56,41 +46,22 @@ def teacher_of(config: DictConfig, data: TaskData, store: Store, trainer_options
         if spec.labels is not None:
             raise UserError(f"pair.teacher.labels={list(spec.labels)} says what the outputs of a finished teacher mean; this one "
                             "is fine-tuned first (or set pair.teacher.epochs=0)")
-        return fine_tuned(config, data, store, trainer_options, stop)
+        return fine_tuned(config, data, run)
     if spec.new_head:
         raise UserError("pair.teacher.new_head=true puts an untrained head on the teacher, and pair.teacher.epochs=0 leaves it "
                         "so; set pair.teacher.epochs=3")
-    teacher = Teacher(find(spec.path), None, list(spec.labels) if spec.labels is not None else None)
-    check_inputs(load(teacher, data), load_tokenizer(str(teacher.folder)), config.data.max_length, spec.path)
+    folder = find(spec.path)
+    teacher = Teacher(folder, size(folder), labels=list(spec.labels) if spec.labels is not None else None)
+    check_inputs(load(teacher, data), load_tokenizer(str(folder)), config.data.max_length, spec.path)
     return teacher
 
 
-def fine_tuned(config: DictConfig, data: TaskData, store: Store, trainer_options: dict[str, Any], stop: Stop) -> Teacher:
+def fine_tuned(config: DictConfig, data: TaskData, run: Run) -> Teacher:
     """The teacher for this task: from the cache, or fine-tuned on ``teacher_train`` with cross-entropy."""
-    path = config.pair.teacher.path
-    key = key_of(config, data)
-    if not store.has("teacher", key):
-        store.check_writable(10 * size(find(path)))  # the teacher, and three checkpoints with two moments a weight
-    taken: list[float] = []
-
-    def build(folder: Path) -> None:
-        log.info("fine-tuning the teacher (kept in %s)", store.path("teacher", key))
-        part = store.path("teacher", key).with_suffix(".part")  # an unfinished training is resumed from here
-
-        def fitted(module: DistillationModule, loaders: DistillationDataModule, options: dict[str, Any]) -> Fitted:
-            teacher: Any = module.student
-            try_writing(folder, teacher, loaders.tokenizer, f"pair.teacher.path={path}")
-            return fit(module, loaders, part, {**alone(trainer_options), **options}, description="teacher", stop=stop,
-                       intervals=config.checkpoint)
-
-        took, teacher, tokenizer = train(path, only(config, TEACHER), data, store, fitted)
-        taken.append(took.train_seconds)
-        teacher.network.save_pretrained(folder)  # type: ignore[operator]
-        tokenizer.save_pretrained(folder)
-        shutil.rmtree(part, ignore_errors=True)
-
-    folder = store.get("teacher", key, build, about=f"{data.task.name}: {path}")
-    return Teacher(folder, taken[0] if taken else None)
+    path, settings = config.pair.teacher.path, only(config, TEACHER)
+    return train_once(
+        run, "teacher", key_of(config, data), lambda folder, fit: train(path, settings, data, run.store, folder, fit),
+        about=f"{data.task.name}: {path}", needed_bytes=10 * size(find(path)))  # three checkpoints with two moments a weight
 
 
 def key_of(config: DictConfig, data: TaskData) -> dict[str, Any]:
@@ -99,27 +70,26 @@ def key_of(config: DictConfig, data: TaskData) -> dict[str, Any]:
             "data": data.fingerprint("teacher_train"), "settings": keyed(config, TEACHER)}
 
 
-def train(path: str, settings: DictConfig, data: TaskData, store: Store,
-          fit: Callable[[DistillationModule, DistillationDataModule, dict[str, Any]], Fitted]) -> tuple[Fitted, Classifier, Any]:
-    """Fine-tune the model at ``path``; returns what it took, the teacher and its tokenizer.
+def train(path: str, settings: DictConfig, data: TaskData, store: Store, folder: Path, fit: Fit) -> None:
+    """Fine-tune the model at ``path`` and write it to ``folder``.
 
     Args:
-        settings: the keys of `identity.TEACHER`; nothing else of a run's config reaches the teacher.
-        fit: runs the training: module, loaders, and options for lightning.Trainer.
+        settings: the keys of ``TEACHER``; nothing else of a run's config reaches the teacher.
     """
     spec = settings.pair.teacher
     lightning.seed_everything(spec.seed, workers=True, verbose=False)
     tokenizer = load_tokenizer(path)
     teacher = load_classifier(path, data.task, new_head=spec.new_head)
     check_inputs(teacher, tokenizer, settings.data.max_length, path)
+    try_writing(folder, teacher, tokenizer, f"pair.teacher.path={path}")
     loaders = DistillationDataModule(data, tokenizer, max_length=settings.data.max_length, batch_size=spec.batch_size,
                                      seed=spec.seed, train_split="teacher_train", store=store)
     module = DistillationModule(
         teacher, [SquaredError() if data.task.is_regression else CrossEntropy()], LabelsOnly(),
         functools.partial(adamw, lr=spec.lr, weight_decay=spec.weight_decay),
         loaders.train_size, schedule=functools.partial(linear_schedule, warmup=spec.warmup))
-    fitted = fit(module, loaders, {"max_epochs": spec.epochs, "max_steps": -1, "precision": spec.precision})
-    return fitted, teacher, tokenizer
+    fit(module, loaders, {"max_epochs": spec.epochs, "max_steps": -1, "precision": spec.precision})
+    save(folder, teacher, tokenizer)
 
 
 def load(teacher: Teacher, data: TaskData) -> Classifier:

@@ -16,8 +16,9 @@ from torch import Tensor
 from rwkd_lightning.cache.store import Store, tensors
 from rwkd_lightning.meta import Restriction
 from rwkd_lightning.run.build import create
-from rwkd_lightning.run.identity import LOGITS, keyed, only
+from rwkd_lightning.run.identity import keyed, only
 from rwkd_lightning.run.predict import predict
+from rwkd_lightning.run.system import Teacher
 from rwkd_lightning.systems.text import teacher as stages
 from rwkd_lightning.systems.text.data.encoding import same_tokens
 from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec
@@ -75,7 +76,7 @@ def check_inside(config: DictConfig, task: TaskSpec, terms: Sequence[Term], weig
     check_reach(terms, weighting, theta, student)
 
 
-def inside_of(config: DictConfig, terms: Sequence[Term], student: Classifier, teacher: stages.Teacher, data: TaskData,
+def inside_of(config: DictConfig, terms: Sequence[Term], student: Classifier, teacher: Teacher, data: TaskData,
               store: Store, device: torch.device) -> Inside:
     """Connect student and teacher, and compute or find what the terms read of the teacher."""
     result = Inside()
@@ -96,14 +97,14 @@ def inside_of(config: DictConfig, terms: Sequence[Term], student: Classifier, te
     return result
 
 
-def states(config: DictConfig, name: str, network: Classifier, teacher: stages.Teacher, data: TaskData, store: Store,
+def states(config: DictConfig, name: str, network: Classifier, teacher: Teacher, data: TaskData, store: Store,
            device: torch.device) -> Tensor:
     """The teacher's output ``name`` ``(N, L, H)`` of the training rows in float16: from the cache, or computed now."""
-    key = {"teacher": fingerprint(teacher.folder), "settings": keyed(config, LOGITS), "output": network.describe(name),
+    key = {"teacher": fingerprint(teacher.folder), "settings": keyed(config, stages.LOGITS), "output": network.describe(name),
            "data": data.fingerprint("train")}
 
     def build(folder: Path) -> None:
-        given = only(config, LOGITS)
+        given = only(config, stages.LOGITS)
         loader = stages.loaders_of(given, teacher, data, store).dataloader("train")
         computed = predict(network, loader, len(data.splits["train"]), device, f"teacher {name}: train",
                            str(given.pair.teacher.precision), output=name, dtype=torch.float16)

@@ -16,17 +16,15 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from rwkd_lightning.cache.store import Store, digest
-from rwkd_lightning.run.fit import Fitted
 from rwkd_lightning.run.outputs import area_under_roc, differs, whole, without_nan
-from rwkd_lightning.run.predict import speed_ratio
-from rwkd_lightning.systems.text.evaluate import count
+from rwkd_lightning.run.system import Evaluation
 from rwkd_lightning.systems.topics.corruption import FLAG
 from rwkd_lightning.systems.topics.datamodule import TopicDataModule
 from rwkd_lightning.systems.topics.metrics import clustering, coherence, diversity, perplexity, sizes, top_words
 from rwkd_lightning.systems.topics.model import TopicModel, save
-from rwkd_lightning.systems.topics.module import TopicDistillationModule, log_likelihoods
+from rwkd_lightning.systems.topics.module import MONITOR, log_likelihoods
 from rwkd_lightning.systems.topics.page import TopicPage, write_page
-from rwkd_lightning.systems.topics.teacher import TopicTeacher, latent
+from rwkd_lightning.systems.topics.teacher import latent
 from rwkd_lightning.utils.model_files import size
 
 EXAMPLES = 3
@@ -34,9 +32,9 @@ EXAMPLES = 3
 
 
 def evaluate(config: DictConfig, loaders: TopicDataModule, teacher_embeddings: Tensor, student: TopicModel, network: TopicModel,
-             teacher: TopicTeacher, fitted: Fitted, module: TopicDistillationModule, store: Store) -> dict[str, Any]:
-    """Scores of both on the training and the test documents, the student's on the meta split, what it cost, and the topics."""
-    corpus, device = loaders.corpus, module.device
+             store: Store, device: torch.device) -> Evaluation:
+    """Scores of both on the training and the test documents, the student's on the meta split, and the topics."""
+    corpus = loaders.corpus
     parts = {name: documents.chosen for name, documents in loaders.documents.items()}
     theirs = TopicDataModule(corpus, parts, teacher_embeddings, batch_size=loaders.batch_size,
                              eval_batch_size=loaders.eval_batch_size, meta_batch_size=loaders.meta_batch_size, seed=loaders.seed)
@@ -62,16 +60,10 @@ def evaluate(config: DictConfig, loaders: TopicDataModule, teacher_embeddings: T
                     topics[who] = [dict(zip(names, topic, strict=True)) for topic in columns]
     held_out = of_part(student, loaders, "meta", latent(student, loaders, "meta", device)[2], device)["perplexity"]
     batches = [(theirs.meta_stream[step], loaders.meta_stream[step]) for step in range(5)]
-    steps = max(1, fitted.steps)
-    cost = {"train_seconds": fitted.train_seconds, "seconds_per_step": fitted.train_seconds / steps, "steps": fitted.steps,
-            "meta_steps": int(module.meta.taken) if module.meta is not None else 0,
-            "peak_memory_mib": fitted.peak_memory_mib, "student_parameters": count(student), "teacher_parameters": count(network),
-            "teacher_seconds": teacher.train_seconds, "teacher_bytes": teacher.bytes,
-            "speed_up": speed_ratio(network, student, batches, device)}  # without the sentence encoders
-    return {"task": f"topics ({corpus.name}, {config.topics})", "weighting": config.weighting_name, "seed": config.seed,
-            "metric": "npmi", "corpus": corpus.name, "distillation": config.distillation,
-            "normalised": config.pair.teacher.normalised, "checkpoint": fitted.checkpoint,
-            "meta": {module.MONITOR: -math.log(held_out)}, **scores, "topics": topics, "cost": cost}
+    more = {"corpus": corpus.name, "distillation": config.distillation, "normalised": config.pair.teacher.normalised,
+            "topics": topics}
+    title, meta = f"topics ({corpus.name}, {config.topics})", {MONITOR: -math.log(held_out)}
+    return Evaluation(title, "npmi", meta, scores, network, batches, more)  # timed without the sentence encoders
 
 
 def kept_coherence(store: Store, name: str, topics: Sequence[Sequence[str]],
@@ -113,7 +105,7 @@ def found_by(columns: Mapping[str, Tensor], terms: Iterable[str]) -> dict[str, f
     return {name: area_under_roc(scores[name][rows], columns[FLAG][rows]) for name, rows in known.items()}
 
 
-def write_topics(folder: Path, config: DictConfig, result: dict[str, Any], loaders: TopicDataModule, student: TopicModel,
+def write_topics(folder: Path, config: DictConfig, result: Mapping[str, Any], loaders: TopicDataModule, student: TopicModel,
                  network: TopicModel) -> int:
     """``student/``, ``topics.json``, ``documents.parquet``, ``topics.html``; returns the bytes of the student's folder."""
     corpus = loaders.corpus

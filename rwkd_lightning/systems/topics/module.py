@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from rwkd_lightning.systems.topics.model import TopicModel
 from rwkd_lightning.training.module import DistillationModule
 
+MONITOR = "likelihood"
+"""Of the held-out documents, nats per word."""
+
 
 class TopicDistillationModule(DistillationModule):
     """Trains a topic model on mean_i Σ_k w_ik·l_ik over documents i and the terms k of ``L`` in Adhya and Sanyal 2023:
@@ -17,8 +20,6 @@ class TopicDistillationModule(DistillationModule):
     L = (1 − α)·(prior_kl + reconstruction) + α·(w2 + soft_ce), with ``weighting=kd``; any other method gives its own weights.
     Arguments as of `DistillationModule`; the teacher is a `TeacherWords`, or None.
     """
-
-    MONITOR = "likelihood"
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         student: Any = self.student
@@ -30,7 +31,7 @@ class TopicDistillationModule(DistillationModule):
             return
         likelihoods, words = (torch.cat(column) for column in zip(*self._validation, strict=True))
         self._validation.clear()
-        self.log(f"meta/{self.MONITOR}", likelihoods.sum() / words.sum(), prog_bar=True, sync_dist=True)
+        self.log(f"meta/{MONITOR}", likelihoods.sum() / words.sum(), prog_bar=True, sync_dist=True)
 
 
 class TeacherWords(nn.Module):

@@ -1,41 +1,25 @@
-"""The staged run of topic models: documents, embeddings, teacher, distillation, evaluation, export, report."""
+"""Topic models, as a run drives them."""
 
 from __future__ import annotations
 
 import functools
 import logging
-import shutil
-import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+from torch import Tensor, nn
 
-from rwkd_lightning.cache.disk import check_room
-from rwkd_lightning.cache.store import Store, digest, digests
+from rwkd_lightning.cache.store import digest, digests
 from rwkd_lightning.meta import Restriction
 from rwkd_lightning.run import inputs
-from rwkd_lightning.run.build import (
-    check_interval,
-    check_settings,
-    create,
-    loop_of,
-    meta_of,
-    terms_of,
-    trainer_of,
-    weighting_of,
-)
-from rwkd_lightning.run.distil import clear, distil
-from rwkd_lightning.run.identity import device_kind
+from rwkd_lightning.run.build import check_interval, create
 from rwkd_lightning.run.inputs import Inputs
-from rwkd_lightning.run.outputs import write_json, write_weights
-from rwkd_lightning.run.processes import is_first, processes
-from rwkd_lightning.run.result_table import table
-from rwkd_lightning.run.signals import Stop
-from rwkd_lightning.systems.text.models import find
+from rwkd_lightning.run.processes import processes
+from rwkd_lightning.run.system import Evaluation, Run, System, Teacher
 from rwkd_lightning.systems.topics import teacher as stages
 from rwkd_lightning.systems.topics.corpus import Corpus, split
 from rwkd_lightning.systems.topics.corruption import FLAG, check_share, swap_teacher
@@ -45,75 +29,99 @@ from rwkd_lightning.systems.topics.encoder import encoder_digest
 from rwkd_lightning.systems.topics.evaluate import evaluate, found_by, write_topics
 from rwkd_lightning.systems.topics.metrics import TOP_WORDS
 from rwkd_lightning.systems.topics.model import Shape, TopicModel, load
-from rwkd_lightning.systems.topics.module import TeacherWords, TopicDistillationModule
+from rwkd_lightning.systems.topics.module import MONITOR, TeacherWords, TopicDistillationModule
 from rwkd_lightning.terms import Term
 from rwkd_lightning.training.compatibility import check_parts, check_reach
+from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.training.optim import adam
 from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.model_files import find
 from rwkd_lightning.weighting import Weighting
 
 log = logging.getLogger(__name__)
 
 
-def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict[str, Any]:
-    """All stages, one after the other."""
-    start = time.perf_counter()
-    lightning.seed_everything(config.seed, workers=True, verbose=False)  # the meta-learner is initialised here
-    weighting, terms, trainer_options = weighting_of(config), terms_of(config), trainer_of(config)
-    weighting.check(tuple(term.name for term in terms), False)
-    check_settings(config, weighting)
-    folder.mkdir(parents=True, exist_ok=True)
-    if is_first():
-        OmegaConf.save(config, folder / "config.yaml", resolve=True)
-    corpus, parts = documents_of(config)
-    log.info("%s: %d documents, %d words; %s", corpus.name, len(corpus), len(corpus.vocabulary),
-             ", ".join(f"{name} {len(rows)}" for name, rows in parts.items()))
-    store = Store(Path(config.cache_dir).expanduser(), builds=is_first())
-    device = torch.device("cuda" if device_kind(config.trainer.accelerator) == "cuda" else "cpu")
-    check_early(config, corpus, len(parts["train"]), processes(trainer_options), terms, weighting)
-    made_of = inputs_of(config, corpus, parts)
-    if is_first() and not force:
-        inputs.check(folder, made_of)
-    theirs, ours = (embeddings(corpus.texts, corpus.fingerprint(), config.pair[who].encoder, store, device)
-                    for who in ("teacher", "student"))
-    lightning.seed_everything(config.seed, workers=True, verbose=False)
-    student = TopicModel(stages.shape_of(config, "student", corpus, ours))
-    check_room(folder, 12 * sum(p.numel() * p.element_size() for p in student.parameters()), "runs_dir")
-    drawn = torch.get_rng_state()
-    teacher = stages.teacher_of(config, corpus, parts, theirs, store, trainer_options, stop)
-    states = swap_teacher(stages.states(teacher, corpus, theirs, store, device), parts["train"], config.data.teacher_noise,
-                          config.seed)
-    made_of = {**made_of, "models": {**made_of["models"], "trained teacher": {"sha256": digest(digests(teacher.folder))}}}
-    if is_first():
-        if force:
-            clear(folder, "topics.json", "topics.html", "documents.parquet")
-        inputs.check(folder, made_of)
-        inputs.write(folder, made_of)
-    torch.set_rng_state(drawn)
+class TopicSystem(System):
+    """A contextual topic model, distilled into a smaller one (Adhya and Sanyal 2023)."""
 
-    loaders = TopicDataModule(
-        corpus, parts, ours, states, batch_size=config.data.batch_size, eval_batch_size=config.data.eval_batch_size,
-        meta_batch_size=config.meta.batch_size, seed=config.seed, num_workers=config.data.num_workers)
-    network = load(teacher.folder)
-    stages.warn_of_sharing(network, corpus.vocabulary)
-    weighting.prepare({"labels": loaders.train_labels, **loaders.rows("train").extras})
-    module = TopicDistillationModule(
-        student, terms, weighting, functools.partial(adam, lr=config.optimizer.lr, betas=tuple(config.optimizer.betas)),
-        loaders.train_size, meta=meta_of(config, weighting, loaders.meta_stream),
-        teacher=TeacherWords(network, config.pair.teacher.normalised), **loop_of(config))
-    fitted = distil(config, folder, module, loaders, trainer_options, stop, force, module.MONITOR)
-    if not is_first():
-        return {}
-    result = evaluate(config, loaders, theirs, student, network, teacher, fitted, module, store)
-    result["cost"]["student_bytes"] = write_topics(folder, config, result, loaders, student, network)
-    columns = write_weights(folder / "weights.parquet", module.ledger.cpu(), loaders)
-    if config.data.teacher_noise:
-        result["probes"] = {FLAG: found_by(columns, [t for t in config.terms if t in config.task.meta_terms.soft])}
-    result["cost"]["total_seconds"] = time.perf_counter() - start
-    write_json(folder / "metrics.json", result)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    print(f"\n{table(result, str(folder))}")
-    return result
+    files = ("topics.json", "topics.html", "documents.parquet")
+    corpus: Corpus
+    parts: dict[str, np.ndarray]
+    embeddings: dict[str, Tensor]
+    """Of all documents, ``(N, E)``, by teacher and student."""
+    states: dict[str, Tensor]
+    network: TopicModel
+    """The teacher."""
+    batches: TopicDataModule
+
+    @property
+    def monitor(self) -> str:
+        return MONITOR
+
+    def read(self) -> None:
+        self.corpus, self.parts = documents_of(self.config)
+
+    def inputs(self) -> Inputs:
+        sha256 = self.corpus.fingerprint()
+        return inputs.inputs({name: (len(rows), digest([sha256, rows.tolist()])) for name, rows in self.parts.items()},
+                             {who: encoder_digest(find(self.config.pair[who].encoder), self.config.pair[who].encoder)
+                              for who in ("teacher", "student")})
+
+    def prepare(self, run: Run, terms: Sequence[Term], weighting: Weighting) -> TopicModel:
+        log.info("%s: %d documents, %d words; %s", self.corpus.name, len(self.corpus), len(self.corpus.vocabulary),
+                 ", ".join(f"{name} {len(rows)}" for name, rows in self.parts.items()))
+        with torch.random.fork_rng(devices=[]):
+            check_early(self.config, self.corpus, len(self.parts["train"]), processes(run.options), terms, weighting)
+        self.embeddings = {who: embeddings(self.corpus.texts, self.corpus.fingerprint(), self.config.pair[who].encoder, run.store,
+                                           run.device) for who in ("teacher", "student")}
+        return TopicModel(stages.shape_of(self.config, "student", self.corpus, self.embeddings["student"]))
+
+    def teacher(self, run: Run) -> tuple[Teacher, Any]:
+        theirs = self.embeddings["teacher"]
+        given = stages.teacher_of(self.config, self.corpus, self.parts, theirs, run)
+        states = stages.states(given, self.corpus, theirs, run.store, run.device)
+        self.states = swap_teacher(states, self.parts["train"], self.config.data.teacher_noise, self.config.seed)
+        self.folder = given.folder
+        return given, digests(given.folder)
+
+    def loaders(self, run: Run, student: nn.Module, terms: Sequence[Term]) -> TopicDataModule:
+        data = self.config.data
+        self.batches = TopicDataModule(
+            self.corpus, self.parts, self.embeddings["student"], self.states, batch_size=data.batch_size,
+            eval_batch_size=data.eval_batch_size, meta_batch_size=self.config.meta.batch_size, seed=self.config.seed,
+            num_workers=data.num_workers)
+        self.network = load(self.folder)
+        stages.warn_of_sharing(self.network, self.corpus.vocabulary)
+        return self.batches
+
+    def module(self, student: nn.Module, terms: Sequence[Term], weighting: Weighting, **options: Any) -> DistillationModule:
+        optimizer = self.config.optimizer
+        return TopicDistillationModule(
+            student, terms, weighting, functools.partial(adam, lr=optimizer.lr, betas=tuple(optimizer.betas)),
+            teacher=TeacherWords(self.network, self.config.pair.teacher.normalised), **options)
+
+    def evaluate(self, run: Run, student: nn.Module, device: torch.device) -> Evaluation:
+        return evaluate(self.config, self.batches, self.embeddings["teacher"], as_topic_model(student), self.network, run.store,
+                        device)
+
+    def export(self, folder: Path, student: nn.Module, result: Mapping[str, Any]) -> int:
+        return write_topics(folder, self.config, result, self.batches, as_topic_model(student), self.network)
+
+    def findings(self, columns: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+        if not self.config.data.teacher_noise:
+            return {}
+        return {FLAG: found_by(columns, [t for t in self.config.terms if t in self.config.task.meta_terms.soft])}
+
+    def lines(self, metrics: Mapping[str, Any]) -> list[str]:
+        topics = [f"{k:3d} {topic['share']:6.1%}  {' '.join(topic['words'])}"
+                  for k, topic in enumerate(metrics["topics"]["student"])]
+        return ["", "topics of the student, with their share of the documents", *topics]
+
+
+def as_topic_model(student: nn.Module) -> TopicModel:
+    """The student as what this system has made it."""
+    assert isinstance(student, TopicModel)
+    return student
 
 
 def documents_of(config: DictConfig) -> tuple[Corpus, dict[str, np.ndarray]]:
@@ -122,17 +130,7 @@ def documents_of(config: DictConfig) -> tuple[Corpus, dict[str, np.ndarray]]:
     return corpus, split(corpus, config.data.meta_fraction, config.data.test_fraction, config.data.split_seed)
 
 
-def inputs_of(config: DictConfig, corpus: Corpus | None = None, parts: dict[str, np.ndarray] | None = None) -> Inputs:
-    """The documents and encoders that the config names, as they are now; ``corpus`` and ``parts`` where they are known."""
-    if corpus is None or parts is None:
-        corpus, parts = documents_of(config)
-    sha256 = corpus.fingerprint()
-    return inputs.inputs({name: (len(rows), digest([sha256, rows.tolist()])) for name, rows in parts.items()},
-                         {who: encoder_digest(find(config.pair[who].encoder), config.pair[who].encoder)
-                          for who in ("teacher", "student")})
-
-
-def check_early(config: DictConfig, corpus: Corpus, documents: int, together: int, terms: list[Term],
+def check_early(config: DictConfig, corpus: Corpus, documents: int, together: int, terms: Sequence[Term],
                 weighting: Weighting) -> None:
     """Raise UserError for what would be found after the embeddings and the teacher, which may take long."""
     if len(corpus.vocabulary) < TOP_WORDS:

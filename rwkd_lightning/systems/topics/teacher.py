@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,9 @@ from torch import Tensor
 
 from rwkd_lightning.cache.store import Store, digests, tensors
 from rwkd_lightning.meta.restriction import to_device
-from rwkd_lightning.run.fit import Fitted, fit
-from rwkd_lightning.run.identity import TOPIC_TEACHER, VERSION, keyed, only
-from rwkd_lightning.run.processes import alone
-from rwkd_lightning.run.signals import Stop
+from rwkd_lightning.run.identity import VERSION, keyed, only
+from rwkd_lightning.run.system import Run, Teacher
+from rwkd_lightning.run.train_once import Fit, train_once
 from rwkd_lightning.systems.topics.corpus import Corpus
 from rwkd_lightning.systems.topics.datamodule import TopicDataModule
 from rwkd_lightning.systems.topics.metrics import diversity, top_words
@@ -30,23 +27,15 @@ from rwkd_lightning.systems.topics.model import Shape, TopicModel, load, save
 from rwkd_lightning.systems.topics.module import TopicDistillationModule
 from rwkd_lightning.terms import PriorKL, Reconstruction
 from rwkd_lightning.training.optim import adam
-from rwkd_lightning.utils.model_files import size
 from rwkd_lightning.weighting import LabelsOnly
 
 log = logging.getLogger(__name__)
 FEWEST_DISTINCT = 0.5
 """Share of distinct words among a teacher's top words below which a run says so."""
+TOPIC_TEACHER = ("topics", *(f"pair.teacher.{key}" for key in (
+    "epochs", "lr", "betas", "batch_size", "seed", "precision", "layers", "bag_of_words")), "trainer.deterministic")
+"""Keys of the config that a teacher depends on, beside the content of its documents and of their embeddings."""
 STATES = ("teacher_mu", "teacher_log_var", "teacher_theta")
-
-
-@dataclass
-class TopicTeacher:
-    """A trained teacher in the cache."""
-
-    folder: Path
-    train_seconds: float | None
-    """None where it was not trained now."""
-    bytes: int
 
 
 def shape_of(config: DictConfig, who: str, corpus: Corpus, embeddings: Tensor) -> Shape:
@@ -55,27 +44,14 @@ def shape_of(config: DictConfig, who: str, corpus: Corpus, embeddings: Tensor) -
     return Shape(len(corpus.vocabulary), config.topics, embeddings.shape[1], spec.layers, spec.bag_of_words)
 
 
-def teacher_of(config: DictConfig, corpus: Corpus, parts: dict[str, np.ndarray], embeddings: Tensor, store: Store,
-               trainer_options: dict[str, Any], stop: Stop) -> TopicTeacher:
+def teacher_of(config: DictConfig, corpus: Corpus, parts: dict[str, np.ndarray], embeddings: Tensor, run: Run) -> Teacher:
     """The teacher for this corpus: from the cache, or trained now by its negative ELBO on the training documents."""
-    key = key_of(config, corpus, parts, embeddings)
-    if not store.has("topic_teacher", key):
-        store.check_writable(60 * len(corpus.vocabulary) * (embeddings.shape[1] + config.topics))
-    taken: list[float] = []
-
-    def build(folder: Path) -> None:
-        log.info("training the teacher (kept in %s)", store.path("topic_teacher", key))
-        part = store.path("topic_teacher", key).with_suffix(".part")  # of an unfinished training, which is resumed
-        fitted, teacher = train(
-            only(config, TOPIC_TEACHER), corpus, parts, embeddings,
-            lambda module, loaders, options: fit(module, loaders, part, {**alone(trainer_options), **options},
-                                                 description="teacher", stop=stop, intervals=config.checkpoint))
-        taken.append(fitted.train_seconds)
-        save(teacher, folder)
-        shutil.rmtree(part, ignore_errors=True)
-
-    folder = store.get("topic_teacher", key, build, about=f"{corpus.name}: {config.topics} topics")
-    return TopicTeacher(folder, taken[0] if taken else None, size(folder))
+    settings = only(config, TOPIC_TEACHER)
+    return train_once(
+        run, "topic_teacher", key_of(config, corpus, parts, embeddings),
+        lambda folder, fit: train(settings, corpus, parts, embeddings, folder, fit),
+        about=f"{corpus.name}: {config.topics} topics",
+        needed_bytes=60 * len(corpus.vocabulary) * (embeddings.shape[1] + config.topics))
 
 
 def key_of(config: DictConfig, corpus: Corpus, parts: dict[str, np.ndarray], embeddings: Tensor) -> dict[str, Any]:
@@ -84,13 +60,12 @@ def key_of(config: DictConfig, corpus: Corpus, parts: dict[str, np.ndarray], emb
             "settings": keyed(config, TOPIC_TEACHER)}
 
 
-def train(settings: DictConfig, corpus: Corpus, parts: dict[str, np.ndarray], embeddings: Tensor,
-          fit: Callable[[TopicDistillationModule, TopicDataModule, dict[str, Any]], Fitted]) -> tuple[Fitted, TopicModel]:
-    """Train a teacher; returns what it took, and the teacher.
+def train(settings: DictConfig, corpus: Corpus, parts: dict[str, np.ndarray], embeddings: Tensor, folder: Path,
+          fit: Fit) -> None:
+    """Train a teacher and write it to ``folder``.
 
     Args:
-        settings: the keys of `identity.TOPIC_TEACHER`; nothing else of a run's config reaches the teacher.
-        fit: runs the training: module, loaders, and options for lightning.Trainer.
+        settings: the keys of ``TOPIC_TEACHER``; nothing else of a run's config reaches the teacher.
     """
     spec = settings.pair.teacher
     lightning.seed_everything(spec.seed, workers=True, verbose=False)
@@ -99,7 +74,8 @@ def train(settings: DictConfig, corpus: Corpus, parts: dict[str, np.ndarray], em
     module = TopicDistillationModule(
         teacher, [PriorKL(), Reconstruction()], LabelsOnly(),
         functools.partial(adam, lr=spec.lr, betas=tuple(spec.betas)), loaders.train_size, clip=None)
-    return fit(module, loaders, {"max_epochs": spec.epochs, "max_steps": -1, "precision": spec.precision}), teacher
+    fit(module, loaders, {"max_epochs": spec.epochs, "max_steps": -1, "precision": spec.precision})
+    save(teacher, folder)
 
 
 def warn_of_sharing(network: TopicModel, vocabulary: Sequence[str]) -> None:
@@ -119,7 +95,7 @@ def rows_digest(values: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
-def states(teacher: TopicTeacher, corpus: Corpus, embeddings: Tensor, store: Store, device: torch.device) -> dict[str, Tensor]:
+def states(teacher: Teacher, corpus: Corpus, embeddings: Tensor, store: Store, device: torch.device) -> dict[str, Tensor]:
     """``teacher_mu``, ``teacher_log_var`` and ``teacher_theta`` ``(N, K)`` of all documents: from the cache, or computed now."""
     # the teacher's files alone do not say it: another held-out document leaves them as they are
     key = {"version": VERSION, "device": device.type, "teacher": digests(teacher.folder), "corpus": corpus.fingerprint(),

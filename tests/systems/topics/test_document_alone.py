@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from rwkd_lightning.cache.store import Store, digests
+from rwkd_lightning.run.system import Teacher
 from rwkd_lightning.systems.topics.corpus import Corpus
 from rwkd_lightning.systems.topics.datamodule import TopicDataModule
 from rwkd_lightning.systems.topics.evaluate import of_part
 from rwkd_lightning.systems.topics.infer import Student, main
 from rwkd_lightning.systems.topics.model import Shape, TopicModel, points, save
 from rwkd_lightning.systems.topics.octis import load_octis
-from rwkd_lightning.systems.topics.teacher import STATES, TopicTeacher, latent, rows_digest, states
+from rwkd_lightning.systems.topics.teacher import STATES, latent, rows_digest, states
 from rwkd_lightning.utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -101,8 +102,8 @@ def documents(octis: Path) -> tuple[Corpus, Tensor, TopicModel]:
     return corpus, embedded, model.eval()
 
 
-def kept(store: Store, model: TopicModel) -> TopicTeacher:
-    return TopicTeacher(store.get("topic_teacher", {}, lambda folder: save(model, folder)), None, 0)
+def kept(store: Store, model: TopicModel) -> Teacher:
+    return Teacher(store.get("topic_teacher", {}, lambda folder: save(model, folder)), 0)
 
 
 def permuted(corpus: Corpus, order: np.ndarray) -> Corpus:

@@ -15,6 +15,7 @@ from rwkd_lightning.run import outputs as artefacts
 from rwkd_lightning.systems.text.data import encoding, task
 from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
 from rwkd_lightning.systems.text.data.token_file import write_tokens
+from rwkd_lightning.systems.text.export import teacher_ce
 from rwkd_lightning.training.ledger import Ledger
 from rwkd_lightning.utils.errors import UserError
 
@@ -82,7 +83,7 @@ def test_weights_in_row_groups(make_data, tokenizer, tmp_path, monkeypatch):
     ledger.valid[11, 0] = False  # a row without a label
     ledger.visits[[5, 30]] = ledger.meta_visits[[5, 30, 31]] = 0  # two that no step has seen, and one that no meta step has
     monkeypatch.setattr(artefacts, "ROW_GROUP", 10)
-    columns = artefacts.write_weights(tmp_path / "weights.parquet", ledger, loaders, artefacts.teacher_ce(loaders))
+    columns = artefacts.write_weights(tmp_path / "weights.parquet", ledger, loaders, teacher_ce(loaders))
     assert pyarrow.parquet.read_metadata(tmp_path / "weights.parquet").num_row_groups == 5
     found = pyarrow.parquet.read_table(tmp_path / "weights.parquet")
     labels = loaders.train_labels

@@ -1,0 +1,143 @@
+"""The interface that a system fills in: one kind of model with its data, teacher, evaluation and files."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from rwkd_lightning.cache.store import Store
+from rwkd_lightning.data.resumable import ResumableDataModule
+from rwkd_lightning.run.inputs import Inputs
+from rwkd_lightning.run.signals import Stop
+from rwkd_lightning.terms import Term
+from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.weighting import Weighting
+
+
+@dataclass(frozen=True)
+class Run:
+    """The surroundings of one run."""
+
+    folder: Path
+    store: Store
+    options: dict[str, Any]
+    """For ``lightning.Trainer``."""
+    stop: Stop
+    device: torch.device
+    """Where models compute outside a training."""
+    intervals: Mapping[str, Any]
+    """Between two checkpoints: ``minutes`` and ``steps``."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained teacher: in the cache, or the user's own."""
+
+    folder: Path
+    bytes: int
+    """Of its weights on disk."""
+    train_seconds: float | None = None
+    """None where it was not trained now."""
+    labels: list[str] | None = None
+    """What its outputs mean, where the user says so."""
+
+
+@dataclass
+class Evaluation:
+    """The scores of teacher and student, and the pieces that their cost is measured with."""
+
+    task: str
+    """For the title of the table."""
+    metric: str
+    """The score that this task is known by."""
+    meta: dict[str, float]
+    """The student's score on the meta split, by the name of `System.monitor`."""
+    scores: dict[str, dict[str, dict[str, Any]]]
+    """Of ``student`` and ``teacher``: by split, then by metric."""
+    teacher: nn.Module
+    batches: list[tuple[dict[str, Tensor], dict[str, Tensor]]]
+    """The same samples as the teacher and as the student read them, to time both."""
+    more: dict[str, Any] = field(default_factory=dict)
+    """Written to ``metrics.json`` as it is."""
+
+
+class System(ABC):
+    """One kind of model, as `runner.run` drives it. The methods are called in the order in which they stand here.
+
+    ``task.system._target_`` names the class; it is made with the run's whole config. What a stage finds is kept on the object
+    for the later ones. Each method raises `UserError` for a mistake of the user's, as early as it can be known: `read` before
+    any model is loaded, `prepare` before the teacher is trained.
+    """
+
+    is_regression = False
+    """Whether the labels are numbers."""
+    files: Sequence[str] = ()
+    """Files and folders that this system alone leaves in a run's folder."""
+    less_memory = "lower data.batch_size"
+    """A way to need less memory beyond those of every system, for messages."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self.config = config
+
+    @property
+    @abstractmethod
+    def monitor(self) -> str:
+        """The metric on the meta split that chooses a checkpoint; larger is better."""
+
+    @abstractmethod
+    def read(self) -> None:
+        """Read the data."""
+
+    @abstractmethod
+    def inputs(self) -> Inputs:
+        """The data and models that the config names, by content."""
+
+    @abstractmethod
+    def prepare(self, run: Run, terms: Sequence[Term], weighting: Weighting) -> nn.Module:
+        """Make the untrained student, and check with it what can be checked before the teacher is trained.
+
+        Its random numbers begin with the run's seed; whatever else is drawn here must be drawn aside (``torch.random.fork_rng``).
+        """
+
+    @abstractmethod
+    def teacher(self, run: Run) -> tuple[Teacher, Any]:
+        """The teacher, trained now or before, and anything JSON can write that changes with its bytes."""
+
+    def student(self, run: Run, terms: Sequence[Term]) -> nn.Module | None:
+        """The student, where it can only be made when the teacher is there; None: the one that `prepare` has made."""
+        return None
+
+    @abstractmethod
+    def loaders(self, run: Run, student: nn.Module, terms: Sequence[Term]) -> ResumableDataModule:
+        """The batches, with what the teacher says of their samples; a teacher that runs along is given to `module`."""
+
+    @abstractmethod
+    def module(self, student: nn.Module, terms: Sequence[Term], weighting: Weighting, **options: Any) -> DistillationModule:
+        """The LightningModule, with the teacher that runs along and the metrics of the meta split."""
+
+    @abstractmethod
+    def evaluate(self, run: Run, student: nn.Module, device: torch.device) -> Evaluation:
+        """Score teacher and student."""
+
+    @abstractmethod
+    def export(self, folder: Path, student: nn.Module, result: Mapping[str, Any]) -> int:
+        """Write the student to ``folder/student``, and this system's own files; returns the bytes of the student's weights."""
+
+    def columns(self) -> dict[str, Tensor]:
+        """Columns of ``weights.parquet`` beside those of every run, ``(N,)`` each, by name."""
+        return {}
+
+    def findings(self, columns: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+        """How well the columns of ``weights.parquet`` find what was corrupted on purpose; empty where nothing was."""
+        return {}
+
+    def lines(self, metrics: Mapping[str, Any]) -> list[str]:
+        """Lines below the table of results."""
+        return []

@@ -1,0 +1,105 @@
+"""The files of a finished text student, and what the corrupted rows of its training show."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor
+
+from rwkd_lightning.run.outputs import ROW_GROUP, area_under_roc, differs, whole
+from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
+from rwkd_lightning.systems.text.data.task import UNLABELLED
+from rwkd_lightning.systems.text.models import Classifier, load_tokenizer
+from rwkd_lightning.systems.text.models.probing import probe_ids, taking
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.model_files import size
+
+
+def write_student(folder: Path, student: Classifier, tokenizer: Any) -> int:
+    """``student/`` for ``AutoModelForSequenceClassification.from_pretrained``; returns the bytes of its weights."""
+    with whole(folder) as part:
+        save(part, student, tokenizer)
+    return size(folder)
+
+
+def save(folder: Path, student: Classifier, tokenizer: Any) -> None:
+    """Write a student's network and tokenizer."""
+    student.network.save_pretrained(folder)  # type: ignore[operator]
+    tokenizer.save_pretrained(folder)
+
+
+def try_writing(folder: Path, student: Classifier, tokenizer: Any, source: str) -> None:
+    """Write an untrained student (or teacher) into ``folder``, load it again as its users will, and leave nothing behind.
+
+    Args:
+        folder: where the temporary one is made.
+        student: the model.
+        tokenizer: its own.
+        source: for messages, the setting that it comes from, as ``pair.student.path=PATH``.
+
+    Raises:
+        UserError: if it cannot be written or loaded, or says other things than the one in memory: after the training there would
+            be no student.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    ids = probe_ids(student.network, 16)
+    with tempfile.TemporaryDirectory(prefix=".student-", dir=folder) as part, torch.random.fork_rng(devices=[]):
+        try:
+            save(Path(part), student, tokenizer)
+            load_tokenizer(part)
+            again = AutoModelForSequenceClassification.from_pretrained(part, trust_remote_code=False)
+            same = torch.allclose(taking(again, ids), taking(student.network, ids), atol=1e-5)
+        except (OSError, SafetensorError):  # of the disk, not of the model
+            raise
+        except Exception as error:  # configs are checked by their classes, which raise what they like
+            reason = " ".join(str(error).split())[:160].replace(part, "the folder")
+            raise UserError(f"{source}: this model cannot be written and loaded again ({reason}); give another, or use "
+                            "pair.student.layers=null if it was cut") from error
+    if not same:
+        raise UserError(f"{source}: written and loaded again, this model says other things than before; give another, or use "
+                        "pair.student.layers=null if it was cut")
+
+
+def teacher_ce(data: DistillationDataModule) -> dict[str, Tensor]:
+    """``loss_teacher_ce`` ``(N,)``: the teacher's own cross-entropy on the training rows; nothing for a regression.
+
+    NaN for a row without a label.
+    """
+    logits = data.rows(data.train_split).extras.get("teacher_logits")
+    if logits is None or data.task.is_regression:
+        return {}
+    labels = data.train_labels
+    groups = [slice(start, start + ROW_GROUP) for start in range(0, data.train_size, ROW_GROUP)]
+    losses = torch.cat([F.cross_entropy(logits[rows].float(), labels[rows], ignore_index=UNLABELLED, reduction="none")
+                        for rows in groups])
+    return {"loss_teacher_ce": losses.masked_fill_(labels == UNLABELLED, torch.nan)}
+
+
+def probe_scores(columns: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """How well weights, influences and plain losses find what the probes corrupted: areas under the ROC curve.
+
+    Corrupted teacher outputs are looked for among rows with clean labels, flipped labels among rows with a sound teacher;
+    every figure is oriented so that 1 finds them all and 0.5 is chance. All figures are of the same rows: those that the
+    training has seen and for which no column is missing, so rows without a label do not count.
+    """
+    flipped, corrupted = columns["label_flipped"], columns["teacher_corrupted"]
+    found: dict[str, dict[str, float]] = {}
+    for name, flag, others, term in (("teacher_corrupted", corrupted, ~flipped, "kd"),
+                                     ("label_flipped", flipped, ~corrupted, "ce")):
+        trusted = {"weight": columns[f"w_{term}"], "influence": columns[f"influence_{term}"]} if f"w_{term}" in columns else {}
+        suspicion = {n: -c for n, c in trusted.items() if differs(c)}
+        suspicion |= {n: columns[n] for n in ("loss_teacher_ce", "loss_ce", "loss_kd") if n in columns}
+        rows = others & (columns["visits"] > 0)
+        for column in suspicion.values():
+            rows = rows & column.isfinite()
+        positives = flag[rows]
+        if bool(positives.any()) and not bool(positives.all()):
+            found[name] = {n: area_under_roc(c[rows], positives) for n, c in suspicion.items()}
+    return found
