@@ -118,6 +118,7 @@ SYSTEMS: dict[str, dict[str, Kind]] = {
 """Keys that every run of a system has beyond these."""
 
 OPTIONAL: dict[str, Kind] = {
+    "pair.blocks": GROUP, "pair.blocks.*": BLOCKS,
     "task.load.task": TEXT, "task.load.path": or_null(PATH), "task.load.split_seed": SEED,
     "task.load.sizes": or_null(GROUP), "task.load.sizes.*": whole(1, 10**9), "task.load.meta_fraction": number(),
     "task.load.leaderboard": YES_NO,

@@ -78,7 +78,7 @@ pipeline.run = run
 runpy.run_path("train.py", run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-c", code, "-m", "seed=0,1", f"runs_dir={tmp_path}"], cwd=ROOT, capture_output=True,
-                          text=True, timeout=60)
+                          text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     logs = sorted(file.read_text() for file in tmp_path.rglob("*.log"))
     assert logs == [f"rwkd_lightning.run.runner of seed {seed}\n" for seed in (0, 1)]
