@@ -12,7 +12,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from rwkd_lightning.data.batching import Collator, EncodedSplit
+from rwkd_lightning.systems.text.data.collate import Collator, EncodedSplit
 from rwkd_lightning.systems.text.data.encoding import encode
 from rwkd_lightning.systems.text.data.glue import load_glue
 from rwkd_lightning.systems.text.data.task import TaskData, column

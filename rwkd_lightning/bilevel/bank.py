@@ -11,8 +11,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-TOKENS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
-
 
 class FeatureBank(nn.Module):
     """Features of M held-out samples, in a checkpoint with the rest, and their targets, which are read again.
@@ -41,8 +39,10 @@ class FeatureBank(nn.Module):
         """Keep what the meta loss reads of the rows ``batch["index"]``."""
         index = batch["index"]
         for name, value in batch.items():
-            if name in TOKENS or not isinstance(value, Tensor):
+            if not isinstance(value, Tensor):
                 continue
+            if value.ndim > 1 and not value.is_floating_point() and name != "labels":
+                continue  # ids and masks of the inputs, which no loss reads where the features are kept
             if name not in self.targets:
                 self.targets[name] = value.new_zeros((len(self.features), *value.shape[1:]))
             self.targets[name][index] = value

@@ -15,10 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rwkd_lightning.data.batching import EncodedSplit
 from rwkd_lightning.run.checkpoints import AtomicCheckpointIO, written
 from rwkd_lightning.run.identity import run_digest
 from rwkd_lightning.run.signals import Stop
+from rwkd_lightning.systems.text.data.collate import EncodedSplit
 from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.utils.errors import UserError
 from tests.run.test_pipeline_run import ROOT, config, finished

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from rwkd_lightning.data.batching import Collator
 from rwkd_lightning.systems.text import system as text
 from rwkd_lightning.systems.text.build import data_of
+from rwkd_lightning.systems.text.data.collate import Collator
 from rwkd_lightning.systems.text.export import try_writing
 from rwkd_lightning.systems.text.models import load_classifier, load_tokenizer
 from rwkd_lightning.utils.errors import UserError

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from rwkd_lightning.cache.store import Store
-from rwkd_lightning.data.batching import Batch, Collator, EncodedSplit
+from rwkd_lightning.data.batching import Batch
 from rwkd_lightning.data.resumable import ResumableDataModule
+from rwkd_lightning.systems.text.data.collate import Collator, EncodedSplit
 from rwkd_lightning.systems.text.data.corruption import flip_labels, flip_meta_labels, roll_teacher
 from rwkd_lightning.systems.text.data.encoding import encode, encode_kept, tokenizer_digest
 from rwkd_lightning.systems.text.data.task import TaskData, column

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rwkd_lightning.data.batching import Collator
+from rwkd_lightning.systems.text.data.collate import Collator
 from rwkd_lightning.systems.text.models.classifier import Classifier
 from rwkd_lightning.systems.text.models.probing import longest
 from rwkd_lightning.utils.errors import UserError

@@ -7,13 +7,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from rwkd_lightning.data.batching import (
-    BucketBatchSampler,
-    Collator,
-    EncodedSplit,
-    LengthSortedBatchSampler,
-    MetaStream,
-)
+from rwkd_lightning.data.batching import BucketBatchSampler, LengthSortedBatchSampler, MetaStream
+from rwkd_lightning.systems.text.data.collate import Collator, EncodedSplit
 from rwkd_lightning.systems.text.data.encoding import encode
 from rwkd_lightning.utils.errors import UserError
 

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from rwkd_lightning.cache.store import Store
-from rwkd_lightning.data.batching import EncodedSplit
 from rwkd_lightning.run import outputs as artefacts
 from rwkd_lightning.systems.text.data import encoding, task
+from rwkd_lightning.systems.text.data.collate import EncodedSplit
 from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
 from rwkd_lightning.systems.text.data.token_file import write_tokens
 from rwkd_lightning.systems.text.export import teacher_ce

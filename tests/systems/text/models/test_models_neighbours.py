@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from rwkd_lightning.data.batching import Collator
+from rwkd_lightning.systems.text.data.collate import Collator
 from rwkd_lightning.systems.text.models import check_inputs, load_classifier, load_tokenizer
 from rwkd_lightning.utils.errors import UserError
 from tests.systems.text.models.conftest import KINDS, ODD, TASK
