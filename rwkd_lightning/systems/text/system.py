@@ -33,7 +33,7 @@ from rwkd_lightning.run.distil import clear, distil
 from rwkd_lightning.run.identity import device_kind
 from rwkd_lightning.run.inputs import Inputs
 from rwkd_lightning.run.outputs import probe_scores, teacher_ce, try_writing, write_json, write_student, write_weights
-from rwkd_lightning.run.processes import is_first
+from rwkd_lightning.run.processes import is_first, processes
 from rwkd_lightning.run.result_table import table
 from rwkd_lightning.run.signals import Stop
 from rwkd_lightning.systems.text import teacher as stages
@@ -60,8 +60,8 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     if is_first():
         OmegaConf.save(config, folder / "config.yaml", resolve=True)
     data = data_of(config)
-    weighting.check(tuple(term.name for term in terms), data.task.is_regression)
-    check_terms(terms, config, data.task)
+    provides = {"numbers"} if data.task.is_regression else {"classes"}
+    check_terms(terms, config, provides, weighting, data.task.name, processes(trainer_options))
     check_settings(config, weighting)
     tell_unlabelled(config, data, terms, weighting)
     store = Store(Path(config.cache_dir).expanduser(), builds=is_first())

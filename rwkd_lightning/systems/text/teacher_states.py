@@ -110,7 +110,8 @@ def states(config: DictConfig, name: str, network: Classifier, teacher: stages.T
         if not bool(computed.isfinite().all()):
             raise UserError(f"the teacher's {name} do not fit into float16, in which they are cached; its weights are broken, or "
                             "its scale is beyond any model known here")
-        save_file({name: computed}, folder / "states.safetensors")
+        save_file({"hidden": computed},  # under one name: two terms may keep the same layers
+                  folder / "states.safetensors")
 
     folder = store.get("states", key, build, about=f"{data.task.name}: {name} of {config.pair.teacher.path}")
-    return tensors(folder / "states.safetensors", {name: (len(data.splits["train"]), None, None)})[name]
+    return tensors(folder / "states.safetensors", {"hidden": (len(data.splits["train"]), None, None)})["hidden"]

@@ -21,6 +21,7 @@ from rwkd_lightning.run import inputs
 from rwkd_lightning.run.build import (
     check_interval,
     check_settings,
+    check_terms,
     create,
     loop_of,
     meta_of,
@@ -60,7 +61,7 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     start = time.perf_counter()
     lightning.seed_everything(config.seed, workers=True, verbose=False)  # the meta-learner is initialised here
     weighting, terms, trainer_options = weighting_of(config), terms_of(config), trainer_of(config)
-    weighting.check(tuple(term.name for term in terms), False)
+    check_terms(terms, config, {"words"}, weighting, "topics", processes(trainer_options))
     check_settings(config, weighting)
     folder.mkdir(parents=True, exist_ok=True)
     if is_first():
