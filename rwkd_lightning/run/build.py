@@ -165,7 +165,7 @@ def loop_of(config: DictConfig) -> dict[str, Any]:
 
 
 def create(config: DictConfig, kind: type[Any], **more: Any) -> Any:
-    """Instantiate from the keys and ``more``, with every mistake in one line, and our own errors as they are, not wrapped in Hydra's.
+    """Instantiate from the keys and ``more``, with every mistake in one line, and our own errors not wrapped in Hydra's.
 
     Raises:
         UserError: if it cannot be made of these keys, or is no ``kind``.

@@ -46,7 +46,8 @@ def check_parts(student: nn.Module, accumulate: int) -> None:
 
 
 def check_terms(terms: Sequence[Term], provides: AbstractSet[str], weighting: Weighting, *, task: str = "this task",
-                own: Sequence[str] = (), known: Callable[[], Sequence[Term]] = list, accumulate: int = 1, processes: int = 1) -> Columns:
+                own: Sequence[str] = (), known: Callable[[], Sequence[Term]] = list, accumulate: int = 1,
+                processes: int = 1) -> Columns:
     """Refuse terms, or a weighting method, that this task, each other or the loop have no use for.
 
     Args:
