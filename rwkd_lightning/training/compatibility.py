@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -91,6 +91,24 @@ def check_terms(terms: Sequence[Term], provides: AbstractSet[str], weighting: We
         raise UserError(f"{error}, as terms=[{','.join(together)}]") from None
     check_coupled(terms, accumulate, processes)
     return columns
+
+
+def check_outputs(terms: Sequence[Term], gives: Collection[str]) -> None:
+    """Refuse terms that read an output of student or teacher which these do not give, before anything is trained.
+
+    Args:
+        gives: the names of all outputs, those that the terms' ``connect`` has asked for among them.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for term in terms:
+        theirs = [("teacher", term.teacher_output)] if term.teacher_output != term.output else []
+        for who, name in [*(("student", name) for name in term.reads), *theirs]:
+            if name not in gives:
+                key = "output" if who == "student" else "teacher_output"
+                raise UserError(f"the term {term.name!r} reads the {who}'s output {name!r}, and it gives "
+                                f"{', '.join(sorted(gives))}; set loss_terms.{term.name}.{key} to one of these")
 
 
 def check_coupled(terms: Sequence[Term], accumulate: int = 1, processes: int = 1) -> None:

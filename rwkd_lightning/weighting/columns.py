@@ -25,11 +25,16 @@ class Columns(tuple[str, ...]):
         """Columns for these terms; a name alone stands for the class that has it, or for a regulariser.
 
         Raises:
-            UserError: if two terms have one name, under which one would overwrite the other's weights and losses.
+            UserError: if two terms have one name, under which one would overwrite the other's weights and losses; or one is
+                called as a column of the teacher's.
         """
         if isinstance(terms, Columns):
             return terms
         names = [term if isinstance(term, str) else term.name for term in terms]
+        for name in names:
+            if name.startswith("teacher_"):
+                raise UserError(f"a loss term is called {name!r}; names that begin with teacher_ are kept for the teacher's own "
+                                f"columns (loss_teacher_...); call it otherwise, {name.removeprefix('teacher_')}_of_teacher say")
         for k, name in enumerate(names):
             if name in names[:k]:
                 first, second = terms[names.index(name)], terms[k]

@@ -29,7 +29,7 @@ from rwkd_lightning.terms import (
     ValueRelation,
     stack,
 )
-from rwkd_lightning.training.compatibility import check_coupled, check_terms
+from rwkd_lightning.training.compatibility import check_coupled, check_outputs, check_terms
 from rwkd_lightning.training.ledger import Ledger
 from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.utils.errors import UserError
@@ -93,6 +93,8 @@ def test_equal_names_are_refused() -> None:
             attempt()  # type: ignore[no-untyped-call]
     with pytest.raises(UserError, match="two loss terms"):
         Ledger(3, ("a", "a"))
+    with pytest.raises(UserError, match="called 'teacher_ce'.*ce_of_teacher say"):  # weights.parquet has a loss_teacher_ce
+        Columns.of([CrossEntropy(name="teacher_ce")])
 
 
 @pytest.mark.parametrize("name", ["", 3])
@@ -122,6 +124,10 @@ def test_the_output_is_an_argument() -> None:
     assert torch.equal(CrossEntropy(output="image")(other, batch), CrossEntropy()(outputs, batch))
     with pytest.raises(UserError, match="'kd' reads the student's output 'logits', and it gives image"):
         DistillationKL()(other, batch)
+    with pytest.raises(UserError, match="reads the student's output 'image'.*gives hidden, logits; set loss_terms.other.output"):
+        check_outputs([HiddenStates(), DistillationKL(), DistillationKL(name="other", output="image")], {"logits", "hidden"})
+    with pytest.raises(UserError, match="reads the teacher's output 'image'.*set loss_terms.kd.teacher_output"):
+        check_outputs([DistillationKL(teacher_output="image")], {"logits"})
     with pytest.raises(UserError, match=r"batch\['teacher_image'\]"):
         DistillationKL(output="image")(other, batch)
 
@@ -238,7 +244,7 @@ def test_a_mask_that_does_not_fit_is_named() -> None:
 
 # What the core must not name
 
-CLEAN = ("weighting", "terms")
+CLEAN = ("weighting", "terms", "meta", "bilevel", "data", "cache", "utils")
 SYSTEMS_TERMS = sorted(kind.name for kind in ROLES if ".systems." in kind.__module__)
 
 

@@ -23,7 +23,7 @@ from rwkd_lightning.systems.text.data.encoding import same_tokens
 from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec
 from rwkd_lightning.systems.text.models import Classifier, fingerprint, load_classifier, load_tokenizer
 from rwkd_lightning.terms import Term
-from rwkd_lightning.training.compatibility import check_reach
+from rwkd_lightning.training.compatibility import check_outputs, check_reach
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import Weighting
 
@@ -71,6 +71,7 @@ def check_inside(config: DictConfig, task: TaskSpec, terms: Sequence[Term], weig
                         raise UserError(f"the term {term.name!r} reads the state of the first token, and the tokenizer of "
                                         f"{name!r} puts none there that stands for the text; use "
                                         f"loss_terms.{term.name}.pool=mean")
+    check_outputs(terms, {"logits", "features", *student.kept_layers})
     theta: Restriction = create(config.meta.theta, Restriction)
     check_reach(terms, weighting, theta, student)
 
