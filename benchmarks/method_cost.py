@@ -27,6 +27,7 @@ from rwkd_lightning.bilevel import Engine
 from rwkd_lightning.meta import MetaStep, Restriction
 from rwkd_lightning.run.build import create, term_of, terms_of, weighting_of
 from rwkd_lightning.systems.text.models import Classifier
+from rwkd_lightning.training.compatibility import check_terms
 from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.training.optim import adamw
 
@@ -41,7 +42,7 @@ def build(name: str, network: Classifier, length: int) -> DistillationModule:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", [f"weighting={name}", "meta.start=0"])
     weighting, terms, meta = weighting_of(config), terms_of(config), None
-    weighting.check(tuple(term.name for term in terms), regression=False)
+    check_terms(terms, {"classes"}, weighting)
     weighting.prepare(rows(HELD_OUT, 1, 0))
     if weighting.needs_influence:
         meta = MetaStep(create(config.meta.engine, Engine), create(config.meta.theta, Restriction), [term_of(config, "ce")],

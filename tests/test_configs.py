@@ -12,6 +12,7 @@ from rwkd_lightning.bilevel import Engine, FiniteDifference, Jvp, Unrolled
 from rwkd_lightning.meta import All, Head, HeadWithBank, LastBlock, Restriction
 from rwkd_lightning.run.build import create, terms_of, weighting_of
 from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.weighting.columns import Columns
 
 CONF = Path(__file__).parents[1] / "conf"
 THETAS = {"all": All, "bank": HeadWithBank, "head": Head, "last_block": LastBlock}
@@ -43,7 +44,7 @@ def test_weighting(weighting: str) -> None:
     """Prevents: a config whose keys its method does not take."""
     composed = config(f"weighting={weighting}")
     composed.weighting_name = weighting
-    weighting_of(composed).check(tuple(term.name for term in terms_of(composed)), False)
+    weighting_of(composed).check(Columns.of(terms_of(composed)))
 
 
 @pytest.mark.parametrize("term", sorted(config().loss_terms))

@@ -16,8 +16,7 @@ from torch import nn
 from rwkd_lightning.cli import overrides
 from rwkd_lightning.cli import schema as values
 from rwkd_lightning.meta import Restriction
-from rwkd_lightning.run.build import check_settings, create, terms_of, trainer_of, weighting_of
-from rwkd_lightning.systems.text.build import check_terms
+from rwkd_lightning.run.build import check_settings, check_terms, create, terms_of, trainer_of, weighting_of
 from rwkd_lightning.training.compatibility import check_reach
 from rwkd_lightning.utils.errors import UserError
 
@@ -103,9 +102,7 @@ def build(arguments: list[str], student: nn.Module | None = None) -> None:
     """The pieces of a run as far as they can be made, and their checks, without a model or data."""
     made = config(*arguments)
     terms, weighting = terms_of(made), weighting_of(made)
-    task: Any = type("Task", (), {"is_regression": made.task.regression, "name": "own"})
-    check_terms(terms, made, task)
-    weighting.check(tuple(term.name for term in terms), made.task.regression)
+    check_terms(terms, made, {"numbers"} if made.task.regression else {"classes"}, weighting, "own")
     check_settings(made, weighting)
     trainer_of(made)
     if student is not None:
@@ -124,7 +121,9 @@ CASES: list[tuple[list[str], type[nn.Module] | None, list[str]]] = [
     (["weighting=gradnorm", "trainer.accumulate=2"], None, ["weighting=dwa"]),
     (["weighting=l2rw", "meta.every=2"], None, ["meta.every=1"]),
     (["weighting=l2rw", "meta=all", "meta.lookahead_lr=0.1"], None, ["meta.lookahead_lr=null"]),
-    (["weighting=wls", "terms=[kd]"], None, ["terms=[ce,soft_ce]"]),
+    (["weighting=wls", "terms=[kd]"], None, ["terms=[ce,kd]"]), (["weighting=ce", "terms=[kd]"], None, ["terms=[ce,kd]"]),
+    (["weighting=annealed", "terms=[ce]"], None, ["terms=[ce,kd]"]),
+    (["weighting=annealing_kd", "terms=[ce]"], None, ["terms=[ce,annealed_mse]"]),
     (["weighting=wls", "task=stsb", "terms=[squared_error,logit_mse]"], None, ["weighting=kd"]),
     (["weighting=teacher_confidence", "task=stsb"], None, ["weighting=annealed"]),
     (["weighting=tgeo", "task=stsb"], None, ["weighting=rwkd"]), (["weighting=tgeo", "task=stsb"], None, ["weighting=mwn"]),

@@ -22,19 +22,21 @@ class Head(Restriction):
         centre: write the head as s = W(h − h̄) + c, with h̄ the mean feature of the held-out samples, and take θ = W alone.
             Without it θ is W and the bias, and while features are still nearly the same for all samples u speaks of the
             class prior alone: weights that follow u closely then keep the student at the majority class (measured).
+        output: the student's output that the head gives.
     """
 
     needs_pass = False
 
-    def __init__(self, centre: bool = False) -> None:
+    def __init__(self, centre: bool = False, output: str = "logits") -> None:
         super().__init__()
         self.centre = centre
+        self.output = output
 
     def check(self, student: nn.Module) -> None:
         linear_head(student)
 
     def reaches(self, student: nn.Module, output: str) -> bool:
-        return output == "logits"
+        return output == self.output
 
     def view(self, student: nn.Module, batch: Batch, outputs: Callable[[], Outputs], randomness: RandomState,
              stream: MetaStream, step: int) -> View:
@@ -57,7 +59,7 @@ class Head(Restriction):
                 # not through the module: a hook on it would keep tensors of a forward-mode pass that has ended
                 inputs = inputs.to(weight.dtype)
                 inputs = inputs if mean is None else inputs - mean
-                return {"logits": F.linear(inputs, parameters["weight"], parameters.get("bias", bias))}
+                return {self.output: F.linear(inputs, parameters["weight"], parameters.get("bias", bias))}
 
         return View(theta, lambda p: apply(p, features), lambda p: (apply(p, meta_features), meta_batch))
 
@@ -75,8 +77,8 @@ class HeadWithBank(Head):
     The first step fills the bank. Stale rows are at most M/m meta steps old.
     """
 
-    def __init__(self, centre: bool = False) -> None:
-        super().__init__(centre)
+    def __init__(self, centre: bool = False, output: str = "logits") -> None:
+        super().__init__(centre, output)
         self.bank: FeatureBank | None = None
 
     def build(self, student: nn.Module, stream: MetaStream) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import lightning
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -16,10 +20,12 @@ from rwkd_lightning.run.processes import processes
 from rwkd_lightning.run.system import System
 from rwkd_lightning.run.trainer_options import checked
 from rwkd_lightning.terms import Term
+from rwkd_lightning.training import compatibility
 from rwkd_lightning.training.compatibility import check_loop, check_precision
 from rwkd_lightning.utils import bars
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import Oracle, Weighting
+from rwkd_lightning.weighting.columns import Columns
 from rwkd_lightning.weighting.oracle import NEEDS_PROBE
 
 
@@ -50,20 +56,58 @@ def weighting_of(config: DictConfig) -> Weighting:
 
 
 def terms_of(config: DictConfig) -> list[Term]:
-    """The loss terms by name."""
-    return [term_of(config, name) for name in config.terms]
+    """The loss terms by name.
+
+    Raises:
+        UserError: also if two of them have one name.
+    """
+    terms = [term_of(config, name) for name in config.terms]
+    Columns.of(terms)
+    return terms
+
+
+def check_terms(terms: Sequence[Term], config: DictConfig, provides: AbstractSet[str], weighting: Weighting, task: str,
+                together: int = 1) -> None:
+    """Check that terms, weighting and task go together: ``compatibility.check_terms`` with what the config knows besides.
+
+    Args:
+        together: how many processes the run has.
+    """
+    compatibility.check_terms(
+        terms, provides, weighting, task=f"task={task}", own=config.task.terms, known=lambda: known_terms(config),
+        accumulate=config.trainer.accumulate, processes=together)
+
+
+def known_terms(config: DictConfig) -> list[Term]:
+    """All terms that ``terms=`` could name; without those whose settings are wrong, which matters where one is chosen."""
+    found = []
+    for name in config.loss_terms:
+        with contextlib.suppress(UserError):
+            found.append(term_of(config, str(name)))
+    return found
 
 
 def term_of(config: DictConfig, name: str) -> Term:
-    """One loss term.
+    """One loss term, called as its key.
 
     Raises:
         UserError: if there is no such term.
     """
     if name not in config.loss_terms:
         raise UserError(f"terms: {name!r} is not known; known are {', '.join(sorted(config.loss_terms))}")
-    term: Term = create(config.loss_terms[name], Term)
+    node = config.loss_terms[name]
+    term: Term = create(node, Term, **({"name": name} if "name" not in node and takes_name(node.get("_target_")) else {}))
+    if "name" not in node:
+        term.name = name  # also of a class that does not ask for it
     return term
+
+
+def takes_name(target: Any) -> bool:
+    """Whether a class, by its path, has an argument ``name``."""
+    try:
+        return "name" in inspect.signature(get_object(target)).parameters
+    except Exception:  # ``create`` says it better
+        return False
 
 
 def meta_of(config: DictConfig, weighting: Weighting, stream: MetaStream) -> MetaStep | None:
@@ -92,8 +136,8 @@ def loop_of(config: DictConfig) -> dict[str, Any]:
     return {"updated_weights": config.meta.weights, "clip": config.trainer.clip, "accumulate": config.trainer.accumulate}
 
 
-def create(config: DictConfig, kind: type[Any]) -> Any:
-    """Instantiate, with every mistake in one line, and our own errors as they are and not wrapped in Hydra's.
+def create(config: DictConfig, kind: type[Any], **more: Any) -> Any:
+    """Instantiate from the keys and ``more``, with every mistake in one line, and our own errors not wrapped in Hydra's.
 
     Raises:
         UserError: if it cannot be made of these keys, or is no ``kind``.
@@ -104,7 +148,7 @@ def create(config: DictConfig, kind: type[Any]) -> Any:
     if target is None:
         raise UserError(f"{key} has no _target_, the class that it is made of; choose an option of the group")
     try:
-        made = instantiate(config)
+        made = instantiate(config, **more)
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, UserError):

@@ -21,7 +21,7 @@ from rwkd_lightning.cache.disk import check_room, writing
 from rwkd_lightning.cache.store import Store, digest
 from rwkd_lightning.cli import schema as values
 from rwkd_lightning.run import inputs
-from rwkd_lightning.run.build import check_settings, loop_of, meta_of, system_of, terms_of, trainer_of, weighting_of
+from rwkd_lightning.run.build import check_settings, check_terms, loop_of, meta_of, system_of, terms_of, trainer_of, weighting_of
 from rwkd_lightning.run.distil import clear, distil, remove
 from rwkd_lightning.run.faults import memory_told
 from rwkd_lightning.run.fit import Fitted
@@ -29,7 +29,7 @@ from rwkd_lightning.run.identity import device_kind
 from rwkd_lightning.run.inputs import Inputs
 from rwkd_lightning.run.outputs import write_json, write_weights
 from rwkd_lightning.run.predict import speed_ratio
-from rwkd_lightning.run.processes import is_first
+from rwkd_lightning.run.processes import is_first, processes
 from rwkd_lightning.run.result_table import table
 from rwkd_lightning.run.signals import Stop
 from rwkd_lightning.run.slurm import restarted
@@ -81,7 +81,7 @@ def carry_out(system: System, config: DictConfig, folder: Path, stop: Stop, forc
     device = torch.device("cuda" if device_kind(config.trainer.accelerator) == "cuda" else "cpu")
     run = Run(folder, Store(Path(config.cache_dir).expanduser(), builds=is_first()), options, stop, device, config.checkpoint)
     system.read()
-    weighting.check(tuple(term.name for term in terms), system.is_regression)
+    check_terms(terms, config, system.provides, weighting, system.name, processes(options))
     check_settings(config, weighting)
     made_of = system.inputs()
     if is_first() and not force:

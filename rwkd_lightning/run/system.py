@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,6 @@ class System(ABC):
     any model is loaded, `prepare` before the teacher is trained.
     """
 
-    is_regression = False
-    """Whether the labels are numbers."""
     files: Sequence[str] = ()
     """Files and folders that this system alone leaves in a run's folder."""
     less_memory = "lower data.batch_size"
@@ -85,6 +84,16 @@ class System(ABC):
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The name of the task, for messages. It may be known only after `read`."""
+
+    @property
+    @abstractmethod
+    def provides(self) -> AbstractSet[str]:
+        """Kinds of samples that loss terms may need: ``classes``, ``numbers`` or others, see ``Term.needs``."""
 
     @property
     @abstractmethod

@@ -1,8 +1,8 @@
 """Per-sample loss terms, one file each."""
 
-from rwkd_lightning.systems.topics.terms.prior_kl import PriorKL
-from rwkd_lightning.systems.topics.terms.reconstruction import Reconstruction
-from rwkd_lightning.systems.topics.terms.wasserstein import Wasserstein
+from typing import Any
+
+from rwkd_lightning._moved import moved_attribute
 from rwkd_lightning.terms.annealed_mse import AnnealedMSE
 from rwkd_lightning.terms.base import Term, stack
 from rwkd_lightning.terms.ce import CrossEntropy
@@ -13,5 +13,9 @@ from rwkd_lightning.terms.soft_ce import SoftCrossEntropy
 from rwkd_lightning.terms.squared_error import SquaredError
 from rwkd_lightning.terms.value_relation import ValueRelation
 
-__all__ = ["AnnealedMSE", "CrossEntropy", "DistillationKL", "HiddenStates", "LogitMSE", "PriorKL", "Reconstruction",
-           "SoftCrossEntropy", "SquaredError", "Term", "ValueRelation", "Wasserstein", "stack"]
+__all__ = ["AnnealedMSE", "CrossEntropy", "DistillationKL", "HiddenStates", "LogitMSE", "SoftCrossEntropy", "SquaredError",
+           "Term", "ValueRelation", "stack"]
+
+
+def __getattr__(name: str) -> Any:
+    return moved_attribute(__name__, name)

@@ -1,9 +1,11 @@
-"""What a loss term is: student outputs and a batch to one non-negative number a sample."""
+"""What a loss term is: student outputs and a batch to one non-negative number per sample."""
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import torch
@@ -13,18 +15,68 @@ from rwkd_lightning.utils.errors import UserError
 
 
 class Term(nn.Module, ABC):
-    """One loss term, per sample."""
+    """One loss term, per sample: a name of its own, the output it reads, and the role it plays.
+
+    Args:
+        name: what its weights, losses and influence are kept under; None: the class's own. Unique within a run.
+        output: the student's output that it reads; None: the class's own.
+        teacher_output: the teacher's output that it is compared with, in the batch as ``teacher_<name>``; None: as ``output``.
+        mask: name of the batch's entry that is true at the valid positions ``(B, T)`` of outputs ``(B, T, V)``, over which a
+            sample's loss is the mean; None: all of them are valid.
+
+    Raises:
+        UserError: for a name that is empty or no text.
+    """
 
     name: str
 
-    regression: bool | None = None
-    """True: only for tasks that predict a number; False: only for classes; None: for both."""
+    output: str = "logits"
 
-    reads: tuple[str, ...] = ("logits",)
-    """The student's outputs that it reads. What it reads of the teacher is in the batch, as ``teacher_<name>``."""
+    role: str = "regulariser"
+    """``label``: it speaks for the labels or the data itself; ``teacher``: for the teacher; ``annealed``: for a teacher whose
+    target grows with the training; ``regulariser``: any other. Methods with a rule for labels and teachers find them by this."""
+
+    preference: int | None = None
+    """Of several terms of a role that state one, those with the lowest alone play it; None: it always does. For terms that are
+    measures of one and the same distance."""
+
+    needs: AbstractSet[str] = frozenset()
+    """What a task must provide: ``classes``, ``numbers``, ``words``, or ``probabilities`` (over classes or words)."""
+
+    in_batch: bool = False
+    """Whether a sample's loss depends on the other rows of its batch: then it is not cut in parts, nor dealt to processes."""
 
     per_token: bool = False
     """Whether it compares student and teacher token by token: they must share a tokenizer, and the teacher runs along."""
+
+    regression: bool | None = None
+    """Of version 0.1, until version 0.3: ``needs`` says it now."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        stated = cls.__dict__.get("regression")
+        if stated is None:
+            cls.regression = True if "numbers" in cls.needs else False if cls.needs else None
+        elif "needs" not in cls.__dict__:
+            wanted = "numbers" if stated else "probabilities"
+            warnings.warn(f"{cls.__name__}.regression={stated} is needs={{{wanted!r}}} now; the old spelling goes with version "
+                          "0.3", FutureWarning, stacklevel=2)
+            cls.needs = frozenset({wanted})
+
+    def __init__(self, name: str | None = None, output: str | None = None, teacher_output: str | None = None,
+                 mask: str | None = None) -> None:
+        super().__init__()
+        self.name = getattr(type(self), "name", type(self).__name__) if name is None else name
+        if not isinstance(self.name, str) or not self.name:
+            raise UserError(f"a {type(self).__name__} is called {self.name!r}; a loss term's name is a text that is not empty")
+        self.output = type(self).output if output is None else output
+        self.teacher_output = self.output if teacher_output is None else teacher_output
+        self.mask = mask
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The student's outputs that it reads. What it reads of the teacher is in the batch, as ``teacher_<name>``."""
+        return (self.output,)
 
     def connect(self, student: Any, teacher: Any) -> None:
         """Make two ``models.Classifier`` give out what the term reads of them; once, before training. For logits: nothing.
@@ -39,7 +91,53 @@ class Term(nn.Module, ABC):
 
     def valid(self, batch: Mapping[str, Tensor]) -> Tensor:
         """``(B,)``, False where the term has no value for a sample."""
+        positions = self.positions(batch)
+        if positions is not None:
+            return positions.flatten(1).any(1) if positions.ndim > 1 else positions
         return torch.ones(len(batch["index"]), dtype=torch.bool, device=batch["index"].device)
+
+    def prediction(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+        """The output that it reads, in float32 at least and 0 where the mask is false.
+
+        Raises:
+            UserError: if the student does not give it, or the mask does not fit it.
+        """
+        if self.output not in outputs:
+            raise UserError(f"the term {self.name!r} reads the student's output {self.output!r}, and it gives "
+                            f"{', '.join(outputs)}; set the term's output to one of these")
+        return self.masked(at_least_float32(outputs[self.output]), batch)
+
+    def target(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The teacher's output that it is compared with, as ``prediction``."""
+        return self.masked(at_least_float32(of_teacher(batch, self.teacher_output, self.name)), batch)
+
+    def positions(self, batch: Mapping[str, Tensor]) -> Tensor | None:
+        """The mask, or None without one; UserError if the batch lacks it."""
+        if self.mask is None:
+            return None
+        if self.mask not in batch:
+            raise UserError(f"the term {self.name!r} has mask={self.mask!r}, and the batch has no such entry; it has "
+                            f"{', '.join(batch)}")
+        return batch[self.mask].to(torch.bool)
+
+    def masked(self, values: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Values ``(B, ..., V)``, 0 at positions that are not valid: whatever stands there must not reach a gradient."""
+        positions = self.positions(batch)
+        if positions is None:
+            return values
+        if positions.shape != values.shape[:-1]:
+            raise UserError(f"the term {self.name!r}: its mask {self.mask!r} is {tuple(positions.shape)} and what it reads "
+                            f"{tuple(values.shape)}; the mask must be {tuple(values.shape[:-1])}")
+        return torch.where(positions[..., None], values, 0)
+
+    def per_sample(self, values: Tensor, positions: Tensor | None) -> Tensor:
+        """Mean ``(B,)`` of values ``(B, ...)`` over the valid positions of each sample; 0 where it has none."""
+        if positions is None:
+            return values.flatten(1).mean(1) if values.ndim > 1 else values
+        kept = torch.where(positions, values, 0)
+        if values.ndim == 1:
+            return kept
+        return kept.flatten(1).sum(1) / positions.flatten(1).sum(1).clamp_min(1)
 
 
 def stack(terms: Sequence[Term], outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rwkd_lightning.terms.base import Term, at_least_float32, of_teacher
+from rwkd_lightning.terms.base import Term
 from rwkd_lightning.utils.errors import UserError
 
 POOLS = ("cls", "mean")
@@ -30,24 +30,26 @@ class HiddenStates(Term):
             the last one's is in the logits); ``last``: from the blocks before the teacher's last (PKD-Last); or pairs
             ``[[student, teacher], ...]`` of blocks, counted from 0.
         pool: ``cls``: the first token's state, as published; ``mean``: the mean over the tokens.
+        name: as of ``Term``.
+        output: what student and teacher give these states out as; None: the term's name, so that several have their own.
 
     Raises:
         UserError: if layers or pool is not one of these; by ``connect``, if a layer does not exist.
     """
 
     name = "hidden"
-    reads = ("hidden",)
 
-    def __init__(self, layers: str | Sequence[Sequence[int]] = "uniform", pool: str = "cls") -> None:
-        super().__init__()
+    def __init__(self, layers: str | Sequence[Sequence[int]] = "uniform", pool: str = "cls", name: str | None = None,
+                 output: str | None = None) -> None:
+        super().__init__(name, output or name or type(self).name)
         if pool not in POOLS:
-            raise UserError(f"loss_terms.hidden.pool={pool!r} is not known; known are {', '.join(POOLS)}")
+            raise UserError(f"loss_terms.{self.name}.pool={pool!r} is not known; known are {', '.join(POOLS)}")
         pairs = layers if isinstance(layers, str) else [list(pair) for pair in layers]
         if isinstance(pairs, str) and pairs not in ("uniform", "last"):
-            raise UserError(f"loss_terms.hidden.layers={layers!r} is not known; give uniform, last, or pairs of blocks as "
+            raise UserError(f"loss_terms.{self.name}.layers={layers!r} is not known; give uniform, last, or pairs of blocks as "
                             "[[0,1],[1,3]]")
         if not pairs or (not isinstance(pairs, str) and any(len(pair) != 2 for pair in pairs)):
-            raise UserError(f"loss_terms.hidden.layers={pairs}: give pairs of a student's and a teacher's block, as "
+            raise UserError(f"loss_terms.{self.name}.layers={pairs}: give pairs of a student's and a teacher's block, as "
                             "[[0,1],[1,3]]")
         self.layers = pairs
         self.pool = pool
@@ -57,9 +59,9 @@ class HiddenStates(Term):
         pairs = self.pairs(student.num_blocks, teacher.num_blocks)
         for model, side, which in ((student, 0, "student"), (teacher, 1, "teacher")):
             try:
-                model.keep("hidden", [pair[side] for pair in pairs], self.pool)
+                model.keep(self.output, [pair[side] for pair in pairs], self.pool)
             except UserError as error:
-                raise UserError(f"loss_terms.hidden.layers={self.layers}, the {which}'s: {error}") from None
+                raise UserError(f"loss_terms.{self.name}.layers={self.layers}, the {which}'s: {error}") from None
         self.projections = nn.ModuleList()
         if student.width != teacher.width:
             with torch.random.fork_rng(devices=[]):  # the student of a seed sees the same dropout masks with and without the term
@@ -76,8 +78,7 @@ class HiddenStates(Term):
         return [[j - 1, max(1, (2 * j * theirs + mine) // (2 * mine)) - 1] for j in range(1, mine)]  # round(j·L/M)
 
     def forward(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
-        mine = at_least_float32(outputs["hidden"])
-        theirs = at_least_float32(of_teacher(batch, "hidden", self.name))
+        mine, theirs = self.prediction(outputs, batch), self.target(batch)
         with torch.autocast(mine.device.type, enabled=False):
             if self.projections:
                 mine = torch.stack([to(mine[:, j]) for j, to in enumerate(self.projections)], 1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from rwkd_lightning.terms.base import Term, at_least_float32
+from rwkd_lightning.terms.base import Term
 
 
 class LogitMSE(Term):
@@ -16,9 +16,13 @@ class LogitMSE(Term):
 
     Kim et al., Comparing Kullback-Leibler Divergence and Mean Squared Error Loss in Knowledge Distillation, IJCAI 2021,
     https://arxiv.org/abs/2105.08919; there without 1/C, with which one weight means the same for 2 and for 20 classes.
+    Arguments as of ``Term``.
     """
 
     name = "logit_mse"
+    role = "teacher"
+    preference = 2
 
     def forward(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
-        return ((at_least_float32(outputs["logits"]) - at_least_float32(batch["teacher_logits"])) ** 2).mean(1)
+        squares = (self.prediction(outputs, batch) - self.target(batch)) ** 2
+        return self.per_sample(squares.mean(-1), self.positions(batch))

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from rwkd_lightning.terms.base import at_least_float32
 from rwkd_lightning.terms.kd import DistillationKL
 
 
@@ -17,8 +16,9 @@ class SoftCrossEntropy(DistillationKL):
     """
 
     name = "soft_ce"
+    preference = 1
 
     def forward(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
-        log_p = (at_least_float32(outputs["logits"]) / self.temperature).log_softmax(1)
-        q = (at_least_float32(batch["teacher_logits"]) / self.temperature).softmax(1)
-        return -(self.temperature**2) * (q * log_p).sum(1)
+        log_p = (self.prediction(outputs, batch) / self.temperature).log_softmax(-1)
+        q = (self.target(batch) / self.temperature).softmax(-1)
+        return -(self.temperature**2) * self.per_sample((q * log_p).sum(-1), self.positions(batch))

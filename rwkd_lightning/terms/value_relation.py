@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rwkd_lightning.terms.base import Term, at_least_float32, of_teacher
+from rwkd_lightning.terms.base import Term
 from rwkd_lightning.utils.errors import UserError
 
 
@@ -28,6 +28,8 @@ class ValueRelation(Term):
         heads: A; must divide both widths.
         student_layer: block, counted from 0; None: the last.
         teacher_layer: as that.
+        name: as of ``Term``.
+        output: what student and teacher give the values out as; None: ``values``, or after a name of its own.
 
     Raises:
         UserError: if heads is not positive; by ``connect``, if heads do not divide both widths, a block does not exist, or a
@@ -35,13 +37,15 @@ class ValueRelation(Term):
     """
 
     name = "value_relation"
-    reads = ("values",)
     per_token = True
 
-    def __init__(self, heads: int = 16, student_layer: int | None = None, teacher_layer: int | None = None) -> None:
-        super().__init__()
+    output = "values"
+
+    def __init__(self, heads: int = 16, student_layer: int | None = None, teacher_layer: int | None = None,
+                 name: str | None = None, output: str | None = None) -> None:
+        super().__init__(name, output or (None if name in (None, type(self).name) else f"{name}_values"))
         if heads < 1:
-            raise UserError(f"loss_terms.value_relation.heads is {heads}; it counts relation heads and must be at least 1")
+            raise UserError(f"loss_terms.{self.name}.heads is {heads}; it counts relation heads and must be at least 1")
         self.heads = heads
         self.student_layer = student_layer
         self.teacher_layer = teacher_layer
@@ -50,20 +54,20 @@ class ValueRelation(Term):
         if student.width % self.heads or teacher.width % self.heads:
             common = math.gcd(student.width, teacher.width)
             fitting = [a for a in range(1, common + 1) if common % a == 0]
-            raise UserError(f"loss_terms.value_relation.heads is {self.heads} and must divide the widths of student and teacher, "
+            raise UserError(f"loss_terms.{self.name}.heads is {self.heads} and must divide the widths of student and teacher, "
                             f"{student.width} and {teacher.width}; {', '.join(map(str, fitting))} do")
         for model, layer, which in ((student, self.student_layer, "student"), (teacher, self.teacher_layer, "teacher")):
             try:
-                model.keep("values", [model.num_blocks - 1 if layer is None else layer], values=True)
+                model.keep(self.output, [model.num_blocks - 1 if layer is None else layer], values=True)
             except UserError as error:
-                key = f"loss_terms.value_relation.{which}_layer={'null' if layer is None else layer}"
+                key = f"loss_terms.{self.name}.{which}_layer={'null' if layer is None else layer}"
                 raise UserError(f"{key}: {error}") from None
 
     def forward(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
-        theirs = of_teacher(batch, "values", self.name)
+        mine, theirs = self.prediction(outputs, batch), self.target(batch)
         mask = batch["attention_mask"].to(torch.bool)
         with torch.autocast(theirs.device.type, enabled=False):
-            log_s, log_t = (self.relations(at_least_float32(v[:, 0]), mask) for v in (outputs["values"], theirs))
+            log_s, log_t = (self.relations(v[:, 0], mask) for v in (mine, theirs))
             divergence = (log_t.exp() * (log_t - log_s)).sum(-1).mean(1)  # (B, T)
         queries = mask.to(divergence.dtype)
         return (queries * divergence).sum(1) / queries.sum(1)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Collection, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +16,11 @@ from rwkd_lightning.terms import Term
 from rwkd_lightning.utils.distributed import on_any_rank
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import Weighting
+from rwkd_lightning.weighting.columns import Columns, MissingRole
 
 PRECISIONS = ("32-true", "32", "64-true", "64", "bf16-mixed", "bf16")  # the short forms are Lightning's too
+IMPLIED = {"classes": "probabilities", "words": "probabilities"}  # who provides these provides probabilities over them
+KINDS = {"numbers": "a regression", "probabilities": "classes or words"}  # in a sentence; others as they are
 SPREAD = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 
 
@@ -39,8 +45,93 @@ def check_parts(student: nn.Module, accumulate: int) -> None:
                         "other means and variances; use trainer.accumulate=1")
 
 
-def check_reach(terms: Sequence[Term], weighting: Weighting, theta: Restriction | None, student: nn.Module) -> None:
+def check_terms(terms: Sequence[Term], provides: AbstractSet[str], weighting: Weighting, *, task: str = "this task",
+                own: Sequence[str] = (), known: Callable[[], Sequence[Term]] = list, accumulate: int = 1,
+                processes: int = 1) -> Columns:
+    """Refuse terms, or a weighting method, that this task, each other or the loop have no use for.
+
+    Args:
+        provides: what the task has: ``classes``, ``numbers``, ``words``, ...; see ``Term.needs``.
+        task: its name, for messages.
+        own: the names of the task's own terms, for messages.
+        known: gives all terms that could be chosen, for messages.
+        accumulate: parts of a batch.
+        processes: how many the rows of a batch are dealt to.
+
+    Returns:
+        the terms' columns.
+
+    Raises:
+        UserError: for two terms of one name; for a term or a method that needs what the task does not provide; for a role that
+            the method needs and no term plays; for terms that couple the rows of a batch which is cut or dealt out.
+    """
+    columns = Columns.of(terms)
+    provided = provides | {IMPLIED[name] for name in provides if name in IMPLIED}
+    kind = " and ".join(KINDS.get(name, f"of {name}") for name in sorted(provides))
+    if not weighting.needs <= provided:
+        wanted = " and ".join(KINDS.get(name, name) for name in sorted(weighting.needs - provided))
+        raise UserError(f"weighting={weighting!r} is for {wanted}, and {task} is {kind}; use {weighting.instead}")
+    its = f"; its own are terms=[{','.join(own)}]" if own else ""
+    for term in terms:
+        if not term.needs <= provided:
+            wanted = " and ".join(KINDS.get(name, name) for name in sorted(term.needs - provided))
+            raise UserError(f"terms={list(columns)}: {term.name!r} is for {wanted}, and {task} is {kind}{its}")
+    try:
+        if "regression" in inspect.signature(weighting.check).parameters:  # a method of one's own, as version 0.1 had them
+            old: Any = weighting.check
+            old(columns, "numbers" in provides)
+        else:
+            weighting.check(columns)
+    except MissingRole as error:
+        fitting = [term.name for term in known() if term.role == error.role and term.needs <= provided]
+        order = [*[name for name in own if name in fitting], *fitting]
+        if not order:
+            raise
+        together = [order[0], *columns] if error.role == "label" else [*columns, order[0]]
+        raise UserError(f"{error}, as terms=[{','.join(together)}]") from None
+    check_coupled(terms, accumulate, processes)
+    return columns
+
+
+def check_outputs(terms: Sequence[Term], gives: Collection[str]) -> None:
+    """Refuse terms that read an output of student or teacher which these do not give, before anything is trained.
+
+    Args:
+        gives: the names of all outputs, those that the terms' ``connect`` has asked for among them.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for term in terms:
+        theirs = [("teacher", term.teacher_output)] if term.teacher_output != term.output else []
+        for who, name in [*(("student", name) for name in term.reads), *theirs]:
+            if name not in gives:
+                key = "output" if who == "student" else "teacher_output"
+                raise UserError(f"the term {term.name!r} reads the {who}'s output {name!r}, and it gives "
+                                f"{', '.join(sorted(gives))}; set loss_terms.{term.name}.{key} to one of these")
+
+
+def check_coupled(terms: Sequence[Term], accumulate: int = 1, processes: int = 1) -> None:
+    """Refuse to cut a batch, or to deal it out, whose rows a term couples: a part of it would have other losses.
+
+    Raises:
+        UserError: naming the term.
+    """
+    for term in terms:
+        if term.in_batch and accumulate > 1:
+            raise UserError(f"trainer.accumulate={accumulate}: the term {term.name!r} compares the rows of a batch with each "
+                            "other, and a part of it has fewer; use trainer.accumulate=1")
+        if term.in_batch and processes > 1:
+            raise UserError(f"{processes} processes: the term {term.name!r} compares the rows of a batch with each other, and "
+                            "each process has its own; use trainer.devices=1")
+
+
+def check_reach(terms: Sequence[Term], weighting: Weighting, theta: Restriction | None, student: nn.Module,
+                head_output: str = "logits") -> None:
     """Refuse terms whose gradient the weighting method cannot see, so that it would weigh them by nothing.
+
+    Args:
+        head_output: the output that the student's head gives.
 
     Raises:
         UserError: for a term of which no part depends on θ, or on the head for a method that reads gradients there; and for a θ
@@ -53,7 +144,7 @@ def check_reach(terms: Sequence[Term], weighting: Weighting, theta: Restriction 
             raise UserError(f"the term {term.name!r} reads the student's {' and '.join(term.reads)}, which do not depend on the "
                             f"part of it that the meta step differentiates by (meta={theta!r}), so {weighting!r} cannot weigh "
                             "it; use meta=all")
-        if weighting.needs_head and "logits" not in term.reads:
+        if weighting.needs_head and head_output not in term.reads:
             raise UserError(f"the term {term.name!r} does not depend on the student's last layer, where {weighting!r} balances "
                             "gradients; use weighting=dwa or weighting=uncertainty")
     if weighting.needs_head and not isinstance(getattr(student, "head", None), nn.Module):

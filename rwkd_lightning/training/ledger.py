@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from rwkd_lightning.bilevel import in_units_of
 from rwkd_lightning.utils.distributed import gather_together
 from rwkd_lightning.weighting import History, Step
+from rwkd_lightning.weighting.columns import Columns
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Ledger(nn.Module):
 
     Args:
         size: N training samples, addressed by ``batch["index"]``.
-        terms: the K names.
+        terms: the K names, no two alike.
     """
 
     weights: Tensor
@@ -44,14 +46,14 @@ class Ledger(nn.Module):
     visits: Tensor
     meta_visits: Tensor
 
-    def __init__(self, size: int, terms: tuple[str, ...]) -> None:
+    def __init__(self, size: int, terms: Sequence[str]) -> None:
         super().__init__()
         for name in ("weights", "losses", "influence"):
             self.register_buffer(name, torch.zeros(size, len(terms)))
         self.register_buffer("valid", torch.zeros(size, len(terms), dtype=torch.bool))  # at the last visit
         self.register_buffer("visits", torch.zeros(size, dtype=torch.int32))  # student steps in which the row was seen
         self.register_buffer("meta_visits", torch.zeros(size))  # those of them with a meta step
-        self.terms = terms
+        self.terms = Columns.of(terms)  # under one name, one column would overwrite the other
 
     def history(self, index: Tensor) -> History:
         """What earlier visits of these samples left."""

@@ -19,6 +19,7 @@ from rwkd_lightning.terms import Term, stack
 from rwkd_lightning.training.batch_passes import OnePass, TwoPasses, joined, split
 from rwkd_lightning.training.collapse_alarm import CollapseAlarm
 from rwkd_lightning.training.compatibility import (
+    check_coupled,
     check_loop,
     check_parts,
     check_precision,
@@ -31,6 +32,7 @@ from rwkd_lightning.training.ledger import Ledger
 from rwkd_lightning.utils.distributed import all_reduce_mean, gather_objects, rank
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import Step, Weighting, masked
+from rwkd_lightning.weighting.columns import Columns
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +70,11 @@ class DistillationModule(lightning.LightningModule):
         self.automatic_optimization = False
         check_loop(weighting, meta, updated_weights, clip, accumulate)
         check_parts(student, accumulate)
+        check_coupled(terms, accumulate)
         check_reach(terms, weighting, meta.theta if meta is not None else None, student)
         self.student = student
         self.terms = nn.ModuleList(terms)
-        self.term_names = tuple(term.name for term in terms)
+        self.term_names = Columns.of(terms)
         self.weighting = weighting
         self.meta = meta
         if meta is not None:
@@ -100,7 +103,7 @@ class DistillationModule(lightning.LightningModule):
     @property
     def reads(self) -> set[str]:
         """The outputs, of the student and of the teacher, that the terms and the weighting read."""
-        return {"logits"}.union(*(term.reads for term in self.loss_terms))
+        return {"logits"}.union(*((*term.reads, term.teacher_output) for term in self.loss_terms))
 
     @property
     def trained(self) -> nn.Module:
@@ -308,6 +311,7 @@ class DistillationModule(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         check_precision(str(self.trainer.precision))
+        check_coupled(self.loss_terms, self.accumulate, self.trainer.world_size)
         if getattr(self, "_compiler_ctx", None) is not None or self._compiled_call_impl is not None:
             raise UserError("torch.compile was given the DistillationModule, whose training step cannot be compiled; compile the "
                             "student alone: DistillationModule(torch.compile(student), ...)")

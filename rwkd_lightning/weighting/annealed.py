@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from rwkd_lightning.weighting.base import Step, Weighting
-from rwkd_lightning.weighting.columns import columns, only
+from rwkd_lightning.weighting.columns import Columns, only
 
 
 class TeacherAnnealing(Weighting):
@@ -23,11 +23,11 @@ class TeacherAnnealing(Weighting):
 
     def forward(self, step: Step) -> Tensor:
         weights = step.losses.new_zeros(step.losses.shape)
-        weights[:, columns(step.terms, "label")] = step.progress
-        weights[:, columns(step.terms, "teacher")] = 1 - step.progress
+        weights[:, step.columns("label")] = step.progress
+        weights[:, step.columns("teacher")] = 1 - step.progress
         return weights
 
-    def check(self, terms: tuple[str, ...], regression: bool) -> None:
+    def check(self, terms: Columns) -> None:
         only(terms, ("label", "teacher"), "annealed")
 
     def __repr__(self) -> str:

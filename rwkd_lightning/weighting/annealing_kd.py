@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
-from rwkd_lightning.weighting.columns import columns, only
+from rwkd_lightning.weighting.columns import Columns, only
 
 
 class AnnealingKD(Weighting):
@@ -32,12 +32,12 @@ class AnnealingKD(Weighting):
             raise UserError(f"weighting.stage_one is {stage_one}; the share of the training must lie in (0, 1]")
         self.stage_one = stage_one
 
-    def check(self, terms: tuple[str, ...], regression: bool) -> None:
+    def check(self, terms: Columns) -> None:
         only(terms, ("label", "annealed"), "annealing_kd")
 
     def forward(self, step: Step) -> Tensor:
         weights = step.losses.new_zeros(step.losses.shape)
-        weights[:, columns(step.terms, "annealed" if step.progress < self.stage_one else "label")] = 1.0
+        weights[:, step.columns("annealed" if step.progress < self.stage_one else "label")] = 1.0
         return weights
 
     def __repr__(self) -> str:

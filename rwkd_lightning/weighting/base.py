@@ -8,11 +8,15 @@ detached; ``observe``. A constant method implements ``forward`` alone.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+
+from rwkd_lightning.terms.base import Term
+from rwkd_lightning.weighting.columns import Columns, columns, has
 
 
 @dataclass
@@ -34,9 +38,9 @@ class Step:
     Attributes:
         losses: per-sample terms ``(B, K)``, with the student's graph.
         valid: ``(B, K)``, False where a term has no value for a sample (cross-entropy of a row without a label).
-        terms: the K names.
-        outputs: what the student gave, detached, by name: ``logits`` ``(B, C)`` for a classifier.
-        batch: the batch as loaded: ``labels``, ``teacher_logits``, ``index``, flags of the probes; and ``progress``, a scalar,
+        terms: the K terms, or their names; kept as ``Columns``, names with roles.
+        outputs: what the student gave, detached, by name.
+        batch: the batch as loaded: ``labels``, ``teacher_<output>``, ``index``, flags of the probes; and ``progress``, a scalar,
             for the terms.
         progress: share of the training done, in [0, 1).
         influence: u ``(B, K)`` for methods that need it, on steps that took a meta step; None otherwise.
@@ -46,13 +50,24 @@ class Step:
 
     losses: Tensor
     valid: Tensor
-    terms: tuple[str, ...]
+    terms: Sequence[str | Term]
     outputs: Mapping[str, Tensor]
     batch: Mapping[str, Tensor]
     progress: float = 0.0
     influence: Tensor | None = None
     history: History | None = None
     shared_parameters: tuple[Tensor, ...] = field(default_factory=tuple)
+
+    def __post_init__(self) -> None:
+        self.terms = Columns.of(self.terms)
+
+    def columns(self, role: str) -> list[int]:
+        """Columns of the terms that play this role, ``label`` or ``teacher`` say; UserError if there is none."""
+        return columns(self.terms, role)
+
+    def has(self, role: str) -> bool:
+        """Whether a term plays this role."""
+        return has(self.terms, role)
 
 
 class Weighting(nn.Module, ABC):
@@ -76,6 +91,12 @@ class Weighting(nn.Module, ABC):
     along the weights of this φ and the student's step share one backward pass (``meta.weights=current``), and ``losses`` come
     without a graph after it."""
 
+    needs: AbstractSet[str] = frozenset()
+    """What a task must provide for the method, see ``Term.needs``."""
+
+    instead: str = "weighting=rwkd"
+    """What to use where a task does not provide that."""
+
     collapse_remedy: str | None = None
     """What to change if the influence drives all samples to one and the same term; None: the method sets the shares itself."""
 
@@ -95,10 +116,10 @@ class Weighting(nn.Module, ABC):
         """Update running statistics after the student's step."""
 
     def prepare(self, training_set: Mapping[str, Tensor]) -> None:
-        """Read the training set's columns once, before the first step: ``labels``, ``teacher_logits``, flags; N rows each."""
+        """Read the training set's columns once, before the first step: ``labels``, ``teacher_<output>``, flags; N rows each."""
 
-    def check(self, terms: tuple[str, ...], regression: bool) -> None:
-        """Raise UserError where the method makes no sense for these terms or this kind of task."""
+    def check(self, terms: Columns) -> None:
+        """Raise UserError where the method makes no sense for these terms: for a role that none of them plays, say."""
 
 
 def masked(weights: Tensor, valid: Tensor) -> Tensor:

@@ -1,58 +1,107 @@
-"""Which columns of the loss terms speak for the labels, or the data itself, and which for the teacher."""
+"""The loss terms of a run as a weighting method sees them: their names, and which of them play which role."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+from rwkd_lightning.terms.base import Term
 from rwkd_lightning.utils.errors import UserError
 
-ROLES = {
-    "label": (("ce",), ("squared_error",), ("prior_kl", "reconstruction")),  # the two of the negative ELBO share their weight
-    "teacher": (("kd",), ("soft_ce", "w2"), ("logit_mse",)),
-    "annealed": (("annealed_mse",),),
-}
+
+class Columns(tuple[str, ...]):
+    """The names of the K loss terms, each once, in the order of their columns; with the role and the preference of each.
+
+    Attributes:
+        roles: ``Term.role`` of each.
+        preferences: ``Term.preference`` of each.
+    """
+
+    roles: tuple[str, ...] = ()
+    preferences: tuple[int | None, ...] = ()
+
+    @classmethod
+    def of(cls, terms: Sequence[str | Term]) -> Columns:
+        """Columns for these terms; a name alone stands for the class that has it, or for a regulariser.
+
+        Raises:
+            UserError: if two terms have one name, under which one would overwrite the other's weights and losses; or one is
+                called as a column of the teacher's.
+        """
+        if isinstance(terms, Columns):
+            return terms
+        names = [term if isinstance(term, str) else term.name for term in terms]
+        for name in names:
+            if name.startswith("teacher_"):
+                raise UserError(f"a loss term is called {name!r}; names that begin with teacher_ are kept for the teacher's own "
+                                f"columns (loss_teacher_...); call it otherwise, {name.removeprefix('teacher_')}_of_teacher say")
+        for k, name in enumerate(names):
+            if name in names[:k]:
+                first, second = terms[names.index(name)], terms[k]
+                raise UserError(f"two loss terms are called {name!r}, {first!r} and {second!r}, and their weights and losses "
+                                "would lie in one column; give one of them another name (name=...; in a config, another key of "
+                                "loss_terms)")
+        classes = {found.name: found for found in named(Term)}
+        kinds = [classes.get(term, Term) if isinstance(term, str) else term for term in terms]
+        columns = cls(names)
+        columns.roles = tuple(kind.role for kind in kinds)
+        columns.preferences = tuple(kind.preference for kind in kinds)
+        return columns
+
+    def having(self, role: str) -> list[int]:
+        """Indices of the terms that play this role, see ``Term.preference``; empty if none does."""
+        found = [k for k, one in enumerate(self.roles) if one == role]
+        stated = [p for k in found if (p := self.preferences[k]) is not None]
+        return [k for k in found if self.preferences[k] in (None, min(stated, default=None))]
 
 
-def columns(terms: tuple[str, ...], role: str) -> list[int]:
-    """Indices of the terms with this role, one of ``ROLES``: of the first of its sets of which the terms have any.
+class MissingRole(UserError):
+    """No loss term plays a role that a weighting method needs."""
+
+    def __init__(self, terms: Columns, role: str) -> None:
+        self.role = role
+        given = ", ".join(f"{name} has role {one}" for name, one in zip(terms, terms.roles, strict=True))
+        super().__init__(f"terms={list(terms)} has no {role} term, which this weighting needs ({given}); add a term with role "
+                         f"{role}")
+
+
+def columns(terms: Sequence[str | Term], role: str) -> list[int]:
+    """Indices of the terms that play this role.
 
     Raises:
-        UserError: if there is none.
+        MissingRole: if there is none.
     """
-    for names in ROLES[role]:
-        found = [k for k, name in enumerate(terms) if name in names]
-        if found:
-            return found
-    known = [name for names in ROLES[role] for name in names]
-    raise UserError(f"terms={list(terms)} has no {role} term; this weighting needs one of {known}")
+    known = Columns.of(terms)
+    found = known.having(role)
+    if not found:
+        raise MissingRole(known, role)
+    return found
 
 
-def has(terms: tuple[str, ...], role: str) -> bool:
-    """Whether a term has this role."""
-    return any(name in names for names in ROLES[role] for name in terms)
+def has(terms: Sequence[str | Term], role: str) -> bool:
+    """Whether a term plays this role."""
+    return bool(Columns.of(terms).having(role))
 
 
-def of_classes(terms: tuple[str, ...], method: str, instead: str) -> None:
-    """Refuse tasks without classes, for methods that read their probabilities.
-
-    Raises:
-        UserError: if there is no cross-entropy with the label among the terms.
-    """
-    if "ce" not in terms:
-        raise UserError(f"terms={list(terms)} has no cross-entropy with the label, so no classes whose probabilities "
-                        f"weighting={method} could read; use {instead}")
-
-
-def only(terms: tuple[str, ...], roles: Sequence[str], method: str) -> None:
+def only(terms: Sequence[str | Term], roles: Sequence[str], method: str) -> None:
     """Refuse terms beyond those with these roles, which the method would leave without a weight.
 
     Raises:
         UserError: naming the first of them; also if a role is missing.
     """
-    weighed = {k for role in roles for k in columns(terms, role)}
-    left = [name for k, name in enumerate(terms) if k not in weighed]
+    names = Columns.of(terms)
+    weighed = {k for role in roles for k in columns(names, role)}
+    left = [name for k, name in enumerate(names) if k not in weighed]
     if left:
-        known = " and ".join(terms[k] for k in sorted(weighed))
-        raise UserError(f"terms={list(terms)}: weighting={method} has a rule for {known} only, and {left[0]!r} would weigh "
+        known = " and ".join(names[k] for k in sorted(weighed))
+        raise UserError(f"terms={list(names)}: weighting={method} has a rule for {known} only, and {left[0]!r} would weigh "
                         "nothing; use weighting=kd with weighting.beta, or one that weighs any number of terms: rwkd, "
                         "rwkd_online, global, uncertainty, dwa, gradnorm")
+
+
+def named(kind: Any) -> Iterator[type[Term]]:
+    """All classes below a class that have a name of their own, outer ones first."""
+    for found in kind.__subclasses__():
+        if "name" in found.__dict__:
+            yield found
+        yield from named(found)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
+from rwkd_lightning.weighting.columns import Columns
 from rwkd_lightning.weighting.means import quotient, sums_and_counts
 
 
@@ -64,7 +65,7 @@ class DynamicWeightAverage(Weighting):
             self.sums.zero_()
             self.counts.zero_()
 
-    def check(self, terms: tuple[str, ...], regression: bool) -> None:
+    def check(self, terms: Columns) -> None:
         if len(terms) < 2:
             raise UserError(f"terms={list(terms)}: weighting=dwa balances several terms; give two, or use weighting=ce")
 

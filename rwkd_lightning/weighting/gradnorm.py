@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rwkd_lightning.utils.distributed import all_reduce_mean
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
+from rwkd_lightning.weighting.columns import Columns
 from rwkd_lightning.weighting.means import quotient, sums_and_counts
 
 INSTEAD = "use weighting=dwa or weighting=uncertainty"
@@ -67,7 +68,7 @@ class GradNorm(Weighting):
     def observe(self, step: Step) -> None:
         self.first = self.with_first(quotient(*sums_and_counts(step))).to(self.first.dtype)
 
-    def check(self, terms: tuple[str, ...], regression: bool) -> None:
+    def check(self, terms: Columns) -> None:
         if len(terms) < 2:
             raise UserError(f"terms={list(terms)}: weighting=gradnorm balances several terms; give two, or use weighting=ce")
 

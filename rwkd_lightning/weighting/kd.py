@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
-from rwkd_lightning.weighting.columns import columns, has
+from rwkd_lightning.weighting.columns import Columns, columns, has
 
 
 class FixedAlpha(Weighting):
@@ -36,7 +36,7 @@ class FixedAlpha(Weighting):
         self.alpha = alpha
         self.beta = beta
 
-    def check(self, terms: tuple[str, ...], regression: bool) -> None:
+    def check(self, terms: Columns) -> None:
         columns(terms, "teacher")
         if self.alpha == 0 and not has(terms, "label"):
             raise UserError(f"weighting.alpha=0 with terms={list(terms)} gives the teacher no weight, and no label term has it; "
@@ -44,9 +44,9 @@ class FixedAlpha(Weighting):
 
     def forward(self, step: Step) -> Tensor:
         weights = torch.full_like(step.losses, self.beta)
-        labels = columns(step.terms, "label") if has(step.terms, "label") else []
+        labels = step.columns("label") if step.has("label") else []
         weights[:, labels] = 1 - self.alpha
-        weights[:, columns(step.terms, "teacher")] = self.alpha if labels else float(self.alpha > 0)
+        weights[:, step.columns("teacher")] = self.alpha if labels else float(self.alpha > 0)
         return weights
 
     def __repr__(self) -> str:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rwkd_lightning.utils.distributed import all_reduce_mean
 from rwkd_lightning.weighting.base import Step, Weighting, masked
+from rwkd_lightning.weighting.columns import Columns
 from rwkd_lightning.weighting.kd import FixedAlpha
 
 
@@ -36,8 +37,8 @@ class LearningToReweight(Weighting):
         super().__init__()
         self.fixed = FixedAlpha(alpha, beta)
 
-    def check(self, terms: tuple[str, ...], regression: bool) -> None:
-        self.fixed.check(terms, regression)
+    def check(self, terms: Columns) -> None:
+        self.fixed.check(terms)
 
     def forward(self, step: Step) -> Tensor:
         fixed = masked(self.fixed(step), step.valid)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step, masked
+from rwkd_lightning.weighting.columns import Columns
 from rwkd_lightning.weighting.kd import FixedAlpha
 from rwkd_lightning.weighting.meta_learned import MetaLearned, in_full_precision
 
@@ -44,8 +45,8 @@ class MetaWeightNet(MetaLearned):
         nn.init.zeros_(last.bias)
         self.network = nn.Sequential(nn.Linear(1, hidden), nn.ReLU(), last)
 
-    def check(self, terms: tuple[str, ...], regression: bool) -> None:
-        self.fixed.check(terms, regression)
+    def check(self, terms: Columns) -> None:
+        self.fixed.check(terms)
 
     def forward(self, step: Step) -> Tensor:
         fixed = masked(self.fixed(step), step.valid)

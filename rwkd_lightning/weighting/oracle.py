@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
-from rwkd_lightning.weighting.columns import columns, only
+from rwkd_lightning.weighting.columns import Columns, only
 
 FLAGS = ("label_flipped", "teacher_corrupted")
 NEEDS_PROBE = "weighting=oracle needs to know what is corrupted: set data.label_noise or data.teacher_noise"
@@ -31,14 +31,14 @@ class Oracle(Weighting):
         if not any(name in training_set and bool(training_set[name].any()) for name in FLAGS):
             raise UserError(NEEDS_PROBE)
 
-    def check(self, terms: tuple[str, ...], regression: bool) -> None:
+    def check(self, terms: Columns) -> None:
         only(terms, ("label", "teacher"), "oracle")
 
     def forward(self, step: Step) -> Tensor:
         sound = step.losses.new_zeros(step.losses.shape)
         for role, name in zip(("label", "teacher"), FLAGS, strict=True):
             corrupted = step.batch.get(name, torch.zeros(1, dtype=torch.bool, device=sound.device))  # a system may lack a probe
-            sound[:, columns(step.terms, role)] = torch.logical_not(corrupted).to(sound.dtype)[:, None]
+            sound[:, step.columns(role)] = torch.logical_not(corrupted).to(sound.dtype)[:, None]
         return sound / sound.sum(1, keepdim=True).clamp_min(1)
 
     def __repr__(self) -> str:

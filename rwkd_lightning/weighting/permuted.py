@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
+from rwkd_lightning.weighting.columns import Columns
 from rwkd_lightning.weighting.features.history import EarlierWeights
 
 
@@ -39,6 +40,7 @@ class Permuted(Weighting):
         self.has_memory = inner.has_memory
         self.needs_head = inner.needs_head
         self.reads_influence = inner.reads_influence
+        self.needs, self.instead = inner.needs, inner.instead
         remedy = inner.collapse_remedy
         self.collapse_remedy = None if remedy is None else remedy.replace("weighting.", "weighting.inner.")
 
@@ -58,8 +60,8 @@ class Permuted(Weighting):
     def prepare(self, training_set: Mapping[str, Tensor]) -> None:
         self.inner.prepare(training_set)
 
-    def check(self, terms: tuple[str, ...], regression: bool) -> None:
-        self.inner.check(terms, regression)
+    def check(self, terms: Columns) -> None:
+        self.inner.check(terms)
 
     def __repr__(self) -> str:
         return f"permuted({self.inner!r})"

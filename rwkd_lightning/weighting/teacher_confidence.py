@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from rwkd_lightning.terms.base import at_least_float32
-from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
-from rwkd_lightning.weighting.columns import columns, of_classes, only
+from rwkd_lightning.weighting.columns import Columns, only
 
 
 class TeacherConfidence(Weighting):
@@ -17,29 +16,34 @@ class TeacherConfidence(Weighting):
     t are the teacher's probabilities at temperature 1: α is 1 for a teacher that is certain of the label, 0 for one that is
     no better than even. A row without a label (−1) has α = 1, since only the teacher speaks for it.
 
+    Args:
+        output: the teacher's output that its probabilities are computed from.
+
     Raises:
-        UserError: by ``check``, for a regression, or if there is no label or no teacher term.
+        UserError: by ``check``, if there is no label or no teacher term.
     """
 
     needs_batch = False
+    needs = frozenset({"classes"})
+    instead = "weighting=kd or weighting=annealed"
+
+    def __init__(self, output: str = "logits") -> None:
+        super().__init__()
+        self.output = output
 
     def forward(self, step: Step) -> Tensor:
-        probabilities = at_least_float32(step.batch["teacher_logits"].detach()).softmax(1)
+        probabilities = at_least_float32(step.batch[f"teacher_{self.output}"].detach()).softmax(1)
         labels = step.batch["labels"]
         of_label = probabilities.gather(1, labels.clamp_min(0)[:, None])[:, 0]
         others = (1 - of_label) / (probabilities.shape[1] - 1)
         alpha = torch.where(labels >= 0, (of_label - others).clamp_min(0), 1.0).to(step.losses.dtype)
         weights = step.losses.new_zeros(step.losses.shape)
-        weights[:, columns(step.terms, "label")] = 1 - alpha[:, None]
-        weights[:, columns(step.terms, "teacher")] = alpha[:, None]
+        weights[:, step.columns("label")] = 1 - alpha[:, None]
+        weights[:, step.columns("teacher")] = alpha[:, None]
         return weights
 
-    def check(self, terms: tuple[str, ...], regression: bool) -> None:
-        if regression:
-            raise UserError("weighting=teacher_confidence reads the teacher's class probabilities, and this task is a "
-                            "regression; use weighting=kd or weighting=annealed")
+    def check(self, terms: Columns) -> None:
         only(terms, ("label", "teacher"), "teacher_confidence")
-        of_classes(terms, "teacher_confidence", "weighting=kd or weighting=annealed")
 
     def __repr__(self) -> str:
         return "teacher_confidence"

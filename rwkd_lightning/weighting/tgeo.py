@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rwkd_lightning.terms.base import at_least_float32
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step
-from rwkd_lightning.weighting.columns import columns, of_classes, only
+from rwkd_lightning.weighting.columns import Columns, only
 from rwkd_lightning.weighting.meta_learned import MetaLearned, in_full_precision
 
 
@@ -33,32 +33,32 @@ class TrilateralGeometry(MetaLearned):
     Args:
         lr: Adam's rate for φ; as RW-KD's, so that the two differ by network and features alone.
         entropy: τ of ``MetaLearned``; 0 is the plain form.
+        output: the output of student and teacher that probabilities are computed from.
 
     Raises:
-        UserError: if lr or entropy is out of range; by ``check`` for a regression and for a missing label or teacher term;
-            by ``prepare`` without ``teacher_logits``; by ``forward`` and ``own_optimizer`` before ``prepare``.
+        UserError: if lr or entropy is out of range; by ``check`` for a missing label or teacher term; by ``prepare`` without
+            the teacher's output; by ``forward`` and ``own_optimizer`` before ``prepare``.
     """
 
     reads_influence = False
+    needs = frozenset({"classes"})
+    instead = "weighting=rwkd or weighting=mwn"
     means: Tensor
 
-    def __init__(self, lr: float = 3e-3, entropy: float = 0.0) -> None:
+    def __init__(self, lr: float = 3e-3, entropy: float = 0.0, output: str = "logits") -> None:
         super().__init__(lr, entropy)
+        self.output = output
         self.network: nn.Module | None = None
 
-    def check(self, terms: tuple[str, ...], regression: bool) -> None:
-        if regression:
-            raise UserError("weighting=tgeo reads class probabilities, and this task is a regression; use weighting=rwkd or "
-                            "weighting=mwn")
+    def check(self, terms: Columns) -> None:
         only(terms, ("label", "teacher"), "tgeo")
-        of_classes(terms, "tgeo", "weighting=rwkd or weighting=mwn")
 
     def prepare(self, training_set: Mapping[str, Tensor]) -> None:
         """Make the network and T̄: ``(C + 1, C)``, a row per class and one for no class, last, where label −1 finds it."""
-        if "teacher_logits" not in training_set:
+        if f"teacher_{self.output}" not in training_set:
             raise UserError("weighting=tgeo averages the teacher's outputs over the training set, and there are none; compute "
-                            "teacher_logits first, or use weighting=rwkd")
-        teacher = at_least_float32(training_set["teacher_logits"]).softmax(1)
+                            f"teacher_{self.output} first, or use weighting=rwkd")
+        teacher = at_least_float32(training_set[f"teacher_{self.output}"]).softmax(1)
         labels = training_set["labels"].to(teacher.device)
         rows = [labels == c for c in range(teacher.shape[1])]
         everywhere = teacher.mean(0)
@@ -74,8 +74,8 @@ class TrilateralGeometry(MetaLearned):
     @torch.no_grad()
     def features(self, step: Step) -> Tensor:
         """``(B, 9·C)``."""
-        student = at_least_float32(step.outputs["logits"].detach()).softmax(1)
-        teacher = at_least_float32(step.batch["teacher_logits"]).softmax(1)
+        student = at_least_float32(step.outputs[self.output].detach()).softmax(1)
+        teacher = at_least_float32(step.batch[f"teacher_{self.output}"]).softmax(1)
         labels = step.batch["labels"]
         classes = student.shape[1]
         truth = F.one_hot(labels % (classes + 1), classes + 1)[:, :classes].to(student.dtype)  # −1: all zero
@@ -86,7 +86,7 @@ class TrilateralGeometry(MetaLearned):
     def forward(self, step: Step) -> Tensor:
         alpha = torch.sigmoid(in_full_precision(self.prepared(), self.features(step))[:, 0]).to(step.losses.dtype)
         shares = {"label": 1 - alpha, "teacher": alpha}
-        by_column = {k: share for role, share in shares.items() for k in columns(step.terms, role)}
+        by_column = {k: share for role, share in shares.items() for k in step.columns(role)}
         return torch.stack([by_column.get(k, torch.zeros_like(alpha)) for k in range(len(step.terms))], 1)
 
     def own_optimizer(self) -> torch.optim.Optimizer:

@@ -9,7 +9,7 @@ from torch import Tensor
 from rwkd_lightning.terms.base import at_least_float32
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
-from rwkd_lightning.weighting.columns import columns, only
+from rwkd_lightning.weighting.columns import Columns, only
 
 
 class WeightedSoftLabels(Weighting):
@@ -23,23 +23,27 @@ class WeightedSoftLabels(Weighting):
 
     Args:
         alpha: weight of the teacher term, ≥ 0; 2.5 with T = 2 in the paper.
+        output: the teacher's output that its cross-entropy is computed from.
 
     Raises:
-        UserError: if alpha is negative or infinite; by ``check``, for a regression, or without cross-entropy or teacher term.
+        UserError: if alpha is negative or infinite; by ``check``, without label or teacher term.
     """
 
     needs_batch = False
+    needs = frozenset({"classes"})
+    instead = "weighting=kd or weighting=annealed"
 
-    def __init__(self, alpha: float = 2.5) -> None:
+    def __init__(self, alpha: float = 2.5, output: str = "logits") -> None:
         super().__init__()
         if not 0 <= alpha < float("inf"):
             raise UserError(f"weighting.alpha is {alpha}; the weight of the soft labels must be 0 or above (2.5 is usual)")
         self.alpha = alpha
+        self.output = output
 
     def forward(self, step: Step) -> Tensor:
-        label, teachers = columns(step.terms, "label")[0], columns(step.terms, "teacher")
+        label, teachers = step.columns("label")[0], step.columns("teacher")
         student, known = step.losses[:, label].detach(), step.valid[:, label]
-        logits = at_least_float32(step.batch["teacher_logits"].detach())
+        logits = at_least_float32(step.batch[f"teacher_{self.output}"].detach())
         teacher = F.cross_entropy(logits, step.batch["labels"], ignore_index=-1, reduction="none").to(student.dtype)
         weights = step.losses.new_zeros(step.losses.shape)
         weights[:, label] = known.to(student.dtype)
@@ -47,12 +51,7 @@ class WeightedSoftLabels(Weighting):
         weights[:, teachers] = self.alpha * share[:, None]
         return weights
 
-    def check(self, terms: tuple[str, ...], regression: bool) -> None:
-        if regression:
-            raise UserError("weighting=wls compares cross-entropies of student and teacher, and this task is a regression; "
-                            "use weighting=kd or weighting=annealed")
-        if "ce" not in terms:
-            raise UserError(f"terms={list(terms)} has no cross-entropy with the label; weighting=wls needs terms=[ce,soft_ce]")
+    def check(self, terms: Columns) -> None:
         only(terms, ("label", "teacher"), "wls")
 
     def __repr__(self) -> str:

@@ -176,8 +176,8 @@ def prepare(config: DictConfig) -> None:
     values.check(config)
     weighting, terms, _ = parts.weighting_of(config), parts.terms_of(config), parts.trainer_of(config)
     data = data_of(config)
-    weighting.check(tuple(term.name for term in terms), data.task.is_regression)
-    parts.check_terms(terms, config, data.task)
+    provides = {"numbers"} if data.task.is_regression else {"classes"}
+    parts.check_terms(terms, config, provides, weighting, data.task.name)
     place(config.cache_dir, "cache_dir")
     student, tokenizer = student_of(config, data)
     check_inside(config, data.task, terms, weighting, student, tokenizer)

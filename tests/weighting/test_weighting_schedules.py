@@ -15,7 +15,17 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
-from rwkd_lightning.terms import CrossEntropy, DistillationKL, LogitMSE, SoftCrossEntropy, stack
+from rwkd_lightning.terms import (
+    AnnealedMSE,
+    CrossEntropy,
+    DistillationKL,
+    HiddenStates,
+    LogitMSE,
+    SoftCrossEntropy,
+    SquaredError,
+    stack,
+)
+from rwkd_lightning.training.compatibility import check_terms
 from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.training.optim import adamw
 from rwkd_lightning.utils.errors import UserError
@@ -374,19 +384,20 @@ def test_mean_over_ranks(monkeypatch):
     torch.testing.assert_close(means.quotient(*means.sums_and_counts(a)), mean_terms(both))
 
 
-@pytest.mark.parametrize(("name", "terms", "regression", "said"), [
-    ("wls", ("ce", "soft_ce"), True, "weighting=wls .* this task is a regression"),
-    ("teacher_confidence", ("ce", "kd"), True, "weighting=teacher_confidence .* this task is a regression"),
-    ("wls", ("squared_error", "soft_ce"), False, r"terms=\[ce,soft_ce\]"),
-    ("wls", ("ce", "annealed_mse"), False, "no teacher term"),
-    ("annealed", ("ce",), False, "no teacher term"), ("annealed", ("kd",), False, "no label term"),
-    ("teacher_confidence", ("ce",), False, "no teacher term"), ("teacher_confidence", ("kd", "soft_ce"), False, "no label term"),
-    ("dwa", ("ce",), False, "weighting=dwa"), ("gradnorm", ("kd",), False, "weighting=gradnorm"),
+@pytest.mark.parametrize(("name", "terms", "provides", "said"), [
+    ("wls", [SquaredError(), LogitMSE()], "numbers", "weighting=wls.* is for classes, and this task is a regression; use"),
+    ("teacher_confidence", [SquaredError(), LogitMSE()], "numbers", "weighting=teacher_confidence .* this task is a regression"),
+    ("wls", [SquaredError(), SoftCrossEntropy()], "classes", "'squared_error' is for a regression"),
+    ("wls", [CrossEntropy(), AnnealedMSE()], "classes", "no teacher term"),
+    ("annealed", [CrossEntropy()], "classes", "no teacher term"), ("annealed", [DistillationKL()], "classes", "no label term"),
+    ("teacher_confidence", [CrossEntropy()], "classes", "no teacher term"),
+    ("teacher_confidence", [DistillationKL(), SoftCrossEntropy()], "classes", "no label term"),
+    ("dwa", [CrossEntropy()], "classes", "weighting=dwa"), ("gradnorm", [DistillationKL()], "classes", "weighting=gradnorm"),
 ])  # fmt: skip
-def test_what_makes_no_sense_is_refused(name, terms, regression, said):
+def test_what_makes_no_sense_is_refused(name, terms, provides, said):
     """Prevents cross-entropies of a regression's single output, and a balance of one term; told before the teacher is trained."""
     with pytest.raises(UserError, match=said) as caught:
-        METHODS[name]().check(terms, regression)
+        check_terms(terms, {provides}, METHODS[name]())
     assert "\n" not in str(caught.value)
 
 
@@ -394,14 +405,15 @@ def test_what_makes_no_sense_is_refused(name, terms, regression, said):
 def test_what_makes_sense_is_not_refused(name):
     """Prevents a refusal of binary tasks, of regressions that a method has no quarrel with, or of terms in another order."""
     method = METHODS[name]()
-    method.check(("soft_ce", "ce"), False)
+    check_terms([SoftCrossEntropy(), CrossEntropy()], {"classes"}, method)
+    three = [CrossEntropy(), DistillationKL(), HiddenStates()]
     if name in ("annealed", "wls", "teacher_confidence"):
         with pytest.raises(UserError, match="'hidden' would weigh nothing"):
-            method.check(("ce", "kd", "hidden"), False)
+            check_terms(three, {"classes"}, method)
     else:
-        method.check(("ce", "kd", "hidden"), False)
+        check_terms(three, {"classes"}, method)
     if name not in ("wls", "teacher_confidence"):
-        method.check(("squared_error", "logit_mse"), True)
+        check_terms([SquaredError(), LogitMSE()], {"numbers"}, method)
 
 
 # In the loop

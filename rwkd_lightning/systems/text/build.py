@@ -37,12 +37,11 @@ def data_of(config: DictConfig) -> TaskData:
 def tell_unlabelled(config: DictConfig, data: TaskData, terms: Sequence[Term], weighting: Weighting) -> None:
     """Log how many training rows teach the student nothing in this run, as they have no label."""
     count = int(data.task.lacks_label(column(data.splits["train"], "label")).sum())
-    names = tuple(term.name for term in terms)
     alpha = getattr(getattr(weighting, "fixed", weighting), "alpha", None)  # the teacher's share, where the method has one
-    if count and (isinstance(weighting, LabelsOnly) or alpha == 0 or set(names) <= {"ce", "squared_error"}):
+    if count and (isinstance(weighting, LabelsOnly) or alpha == 0 or all(term.role == "label" for term in terms)):
         log.info("the %d rows of 'train' without a label teach the student nothing under weighting=%s terms=[%s], where they "
                  "weigh 0; they do by a teacher's term: terms=[%s] weighting=kd weighting.alpha=0.5", count,
-                 config.weighting_name, ",".join(names), ",".join(config.task.terms))
+                 config.weighting_name, ",".join(term.name for term in terms), ",".join(config.task.terms))
 
 
 def student_of(config: DictConfig, task: TaskSpec, teacher: str) -> tuple[Classifier, Any]:
@@ -61,12 +60,3 @@ def check_student(config: DictConfig, task: TaskSpec) -> tuple[Classifier, Any]:
         path = config.pair.teacher.path
         return load_classifier(path, task, config.pair.student.layers, new_head=True), load_tokenizer(path)
     return student_of(config, task, "")
-
-
-def check_terms(terms: Sequence[Term], config: DictConfig, task: TaskSpec) -> None:
-    """Raise UserError for a term that this kind of task has no use for: cross-entropy of a score, say."""
-    for term in terms:
-        if term.regression not in (None, task.is_regression):
-            kind, wanted = ("a regression", "classes") if task.is_regression else ("a classification", "a regression")
-            raise UserError(f"terms={list(config.terms)}: {term.name!r} is for {wanted}, task={task.name} is {kind}; its own are "
-                            f"terms=[{','.join(config.task.terms)}]")

@@ -17,7 +17,7 @@ from rwkd_lightning.run.inputs import Inputs
 from rwkd_lightning.run.processes import is_first
 from rwkd_lightning.run.system import Evaluation, Run, System, Teacher
 from rwkd_lightning.systems.text import teacher as stages
-from rwkd_lightning.systems.text.build import check_student, check_terms, data_of, student_of, tell_unlabelled
+from rwkd_lightning.systems.text.build import check_student, data_of, student_of, tell_unlabelled
 from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
 from rwkd_lightning.systems.text.data.task import TaskData
 from rwkd_lightning.systems.text.evaluate import evaluate, predict_hidden
@@ -45,8 +45,12 @@ class TextSystem(System):
     batches: DistillationDataModule
 
     @property
-    def is_regression(self) -> bool:  # type: ignore[override]
-        return self.data.task.is_regression
+    def name(self) -> str:
+        return self.data.task.name
+
+    @property
+    def provides(self) -> set[str]:
+        return {"numbers"} if self.data.task.is_regression else {"classes"}
 
     @property
     def monitor(self) -> str:
@@ -62,7 +66,6 @@ class TextSystem(System):
 
     def prepare(self, run: Run, terms: Sequence[Term], weighting: Weighting) -> Classifier:
         config, task = self.config, self.data.task
-        check_terms(terms, config, task)
         tell_unlabelled(config, self.data, terms, weighting)
         student, self.tokenizer = check_student(config, task)
         path, kept = config.pair.student.path, config.pair.student.layers

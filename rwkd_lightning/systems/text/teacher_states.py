@@ -24,7 +24,7 @@ from rwkd_lightning.systems.text.data.encoding import same_tokens
 from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec
 from rwkd_lightning.systems.text.models import Classifier, fingerprint, load_classifier, load_tokenizer
 from rwkd_lightning.terms import Term
-from rwkd_lightning.training.compatibility import check_reach
+from rwkd_lightning.training.compatibility import check_outputs, check_reach
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import Weighting
 
@@ -72,6 +72,7 @@ def check_inside(config: DictConfig, task: TaskSpec, terms: Sequence[Term], weig
                         raise UserError(f"the term {term.name!r} reads the state of the first token, and the tokenizer of "
                                         f"{name!r} puts none there that stands for the text; use "
                                         f"loss_terms.{term.name}.pool=mean")
+    check_outputs(terms, {"logits", "features", *student.kept_layers})
     theta: Restriction = create(config.meta.theta, Restriction)
     check_reach(terms, weighting, theta, student)
 
@@ -111,7 +112,8 @@ def states(config: DictConfig, name: str, network: Classifier, teacher: Teacher,
         if not bool(computed.isfinite().all()):
             raise UserError(f"the teacher's {name} do not fit into float16, in which they are cached; its weights are broken, or "
                             "its scale is beyond any model known here")
-        save_file({name: computed}, folder / "states.safetensors")
+        save_file({"hidden": computed},  # under one name: two terms may keep the same layers
+                  folder / "states.safetensors")
 
     folder = store.get("states", key, build, about=f"{data.task.name}: {name} of {config.pair.teacher.path}")
-    return tensors(folder / "states.safetensors", {name: (len(data.splits["train"]), None, None)})[name]
+    return tensors(folder / "states.safetensors", {"hidden": (len(data.splits["train"]), None, None)})["hidden"]

@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 class TopicSystem(System):
     """A contextual topic model, distilled into a smaller one (Adhya and Sanyal 2023)."""
 
+    name = "topics"
+    provides = frozenset({"words"})
     files = ("topics.json", "topics.html", "documents.parquet")
     corpus: Corpus
     parts: dict[str, np.ndarray]

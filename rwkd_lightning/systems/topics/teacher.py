@@ -25,7 +25,7 @@ from rwkd_lightning.systems.topics.datamodule import TopicDataModule
 from rwkd_lightning.systems.topics.metrics import diversity, top_words
 from rwkd_lightning.systems.topics.model import Shape, TopicModel, load, save
 from rwkd_lightning.systems.topics.module import TopicDistillationModule
-from rwkd_lightning.terms import PriorKL, Reconstruction
+from rwkd_lightning.systems.topics.terms import PriorKL, Reconstruction
 from rwkd_lightning.training.optim import adam
 from rwkd_lightning.weighting import LabelsOnly
 

@@ -19,18 +19,20 @@ class ClassificationFeatures(nn.Module):
 
     Args:
         temperature: T of KD = T²·KL(q^T ‖ p^T).
+        output: the output of student and teacher that it reads.
     """
 
     width = 8
 
-    def __init__(self, temperature: float = 2.0) -> None:
+    def __init__(self, temperature: float = 2.0, output: str = "logits") -> None:
         super().__init__()
-        self.kd = DistillationKL(temperature)
+        self.kd = DistillationKL(temperature, output=output)
+        self.output = output
 
     @torch.no_grad()
     def forward(self, step: Step) -> Tensor:
-        student = at_least_float32(step.outputs["logits"].detach()).log_softmax(1)
-        teacher = at_least_float32(step.batch["teacher_logits"]).log_softmax(1)
+        student = at_least_float32(step.outputs[self.output].detach()).log_softmax(1)
+        teacher = at_least_float32(step.batch[f"teacher_{self.output}"]).log_softmax(1)
         labels = step.batch["labels"]
         known = labels >= 0
         at = labels.clamp_min(0)[:, None]
@@ -46,14 +48,21 @@ class RegressionFeatures(nn.Module):
     """log1p of (s − y)², (s − t)², (t − y)² and the sign of (s − y)(t − y): ``(B, 4)``.
 
     For a row without a label (NaN) the three that read it are 0.
+
+    Args:
+        output: the output of student and teacher that it reads.
     """
 
     width = 4
 
+    def __init__(self, output: str = "logits") -> None:
+        super().__init__()
+        self.output = output
+
     @torch.no_grad()
     def forward(self, step: Step) -> Tensor:
-        s = at_least_float32(step.outputs["logits"].detach())[:, 0]
-        t = at_least_float32(step.batch["teacher_logits"])[:, 0]
+        s = at_least_float32(step.outputs[self.output].detach())[:, 0]
+        t = at_least_float32(step.batch[f"teacher_{self.output}"])[:, 0]
         y = step.batch["labels"].to(s.dtype)
         squares = [torch.log1p(F.mse_loss(a, b, reduction="none")) for a, b in ((s, y), (s, t), (t, y))]
         features = torch.stack([*squares, torch.sign((s - y) * (t - y))], 1)
@@ -61,9 +70,10 @@ class RegressionFeatures(nn.Module):
         return torch.where(y.isnan()[:, None] & by_label, 0.0, features)
 
 
-def standard_features(regression: bool | None, temperature: float = 2.0) -> ClassificationFeatures | RegressionFeatures:
+def standard_features(regression: bool | None, temperature: float = 2.0,
+                      output: str = "logits") -> ClassificationFeatures | RegressionFeatures:
     """The features for the kind of task; UserError for one that is neither of classes nor of a number."""
     if regression is None:
         raise UserError("meta_features: the standard ones read probabilities of classes or predicted numbers, and this task has "
                         "neither; leave meta_features at the task's own")
-    return RegressionFeatures() if regression else ClassificationFeatures(temperature)
+    return RegressionFeatures(output) if regression else ClassificationFeatures(temperature, output)

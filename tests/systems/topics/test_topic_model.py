@@ -11,7 +11,8 @@ from rwkd_lightning.bilevel import Engine, FiniteDifference, Jvp, RandomState, U
 from rwkd_lightning.meta import All, MetaStep
 from rwkd_lightning.systems.topics.model import Shape, TopicModel, load, save
 from rwkd_lightning.systems.topics.module import TeacherWords
-from rwkd_lightning.terms import PriorKL, Reconstruction, SoftCrossEntropy, Wasserstein, stack
+from rwkd_lightning.systems.topics.terms import PriorKL, Reconstruction, Wasserstein
+from rwkd_lightning.terms import SoftCrossEntropy, stack
 from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.training.optim import adam
 from rwkd_lightning.utils.errors import UserError

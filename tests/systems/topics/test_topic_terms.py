@@ -11,7 +11,8 @@ from torch.distributions import Multinomial, MultivariateNormal, kl_divergence
 
 from rwkd_lightning.systems.topics.model import Shape, TopicModel
 from rwkd_lightning.systems.topics.module import TeacherWords
-from rwkd_lightning.terms import PriorKL, Reconstruction, SoftCrossEntropy, Wasserstein, stack
+from rwkd_lightning.systems.topics.terms import PriorKL, Reconstruction, Wasserstein
+from rwkd_lightning.terms import SoftCrossEntropy, stack
 from rwkd_lightning.utils.errors import UserError
 
 B, K, V = 7, 4, 30

@@ -18,8 +18,12 @@ class PriorKL(Term):
     """
 
     name = "prior_kl"
-    regression = False
+    role = "label"
+    needs = frozenset({"words"})
     reads = ("mu", "log_var", "prior_mu", "prior_log_var")
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(name)
 
     def forward(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
         mu, log_var, prior_mu, prior_log_var = (at_least_float32(outputs[name]) for name in self.reads)

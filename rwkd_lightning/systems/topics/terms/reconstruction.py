@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from rwkd_lightning.terms.base import Term, at_least_float32
+from rwkd_lightning.terms.base import Term
 
 
 class Reconstruction(Term):
@@ -17,7 +17,11 @@ class Reconstruction(Term):
     """
 
     name = "reconstruction"
-    regression = False
+    role = "label"
+    needs = frozenset({"words"})
+
+    def __init__(self, name: str | None = None, output: str | None = None) -> None:
+        super().__init__(name, output)
 
     def forward(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
-        return -(batch["counts"] * at_least_float32(outputs["logits"]).log_softmax(1)).sum(1)
+        return -(batch["counts"] * self.prediction(outputs, batch).log_softmax(1)).sum(1)

@@ -21,8 +21,12 @@ class Wasserstein(Term):
     """
 
     name = "w2"
-    regression = False
+    role = "teacher"
+    needs = frozenset({"words"})
     reads = ("mu", "log_var")
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(name)
 
     def forward(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
         mu, log_var = (at_least_float32(outputs[name]) for name in self.reads)
