@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import lightning
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -16,6 +17,22 @@ from rwkd_lightning.weighting import Weighting
 
 PRECISIONS = ("32-true", "32", "64-true", "64", "bf16-mixed", "bf16")  # the short forms are Lightning's too
 SPREAD = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
+
+
+def check_module(student: nn.Module, terms: Sequence[Term], weighting: Weighting, meta: MetaStep | None, updated_weights: str,
+                 clip: float | None, accumulate: int) -> None:
+    """Refuse pieces of a `DistillationModule` that do not fit each other, as the checks below do."""
+    check_loop(weighting, meta, updated_weights, clip, accumulate)
+    check_parts(student, accumulate)
+    check_reach(terms, weighting, meta.theta if meta is not None else None, student)
+
+
+def check_start(module: lightning.LightningModule) -> None:
+    """Refuse a Trainer's precision, or a compiled module, when a training begins."""
+    check_precision(str(module.trainer.precision))
+    if getattr(module, "_compiler_ctx", None) is not None or module._compiled_call_impl is not None:
+        raise UserError("torch.compile was given the DistillationModule, whose training step cannot be compiled; compile the "
+                        "student alone: DistillationModule(torch.compile(student), ...)")
 
 
 def check_parts(student: nn.Module, accumulate: int) -> None:
