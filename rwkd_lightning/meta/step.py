@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from rwkd_lightning.bilevel import Engine, Problem, RandomState
 from rwkd_lightning.bilevel.engine import Outputs, Parameters
+from rwkd_lightning.data.indexed import held_out
 from rwkd_lightning.meta.restriction import Batch, MetaStream, Restriction
 from rwkd_lightning.terms import Term, stack
 from rwkd_lightning.utils.errors import UserError
@@ -21,7 +24,7 @@ class MetaStep(nn.Module):
         engine: how the inner products are computed.
         theta: which part of the student they are taken over.
         loss_terms: the meta loss is the mean over samples of the sum of these terms.
-        stream: held-out batches by meta step.
+        stream: held-out batches by meta step; or held-out rows, a DataLoader or a map-style dataset (``held_out``).
         lookahead_lr: SGD step a of the lookahead; None: no lookahead (v at θ).
         every: a meta step every so many student steps.
         start: share of the training before the first one; the weights are uniform until then. What a student that knows
@@ -33,8 +36,9 @@ class MetaStep(nn.Module):
 
     taken: Tensor
 
-    def __init__(self, engine: Engine, theta: Restriction, loss_terms: Sequence[Term], stream: MetaStream,
-                 lookahead_lr: float | None = None, every: int = 1, start: float = 0.0) -> None:
+    def __init__(self, engine: Engine, theta: Restriction, loss_terms: Sequence[Term],
+                 stream: MetaStream | DataLoader[Any] | Dataset[Any], lookahead_lr: float | None = None, every: int = 1,
+                 start: float = 0.0) -> None:
         super().__init__()
         if lookahead_lr is not None and not lookahead_lr > 0:
             raise UserError(f"meta.lookahead_lr is {lookahead_lr}; a lookahead needs a step above 0 (0.01 to 0.5), "
@@ -47,7 +51,7 @@ class MetaStep(nn.Module):
         self.engine = engine
         self.theta = theta
         self.loss_terms = nn.ModuleList(loss_terms)
-        self.stream = stream
+        self.stream: MetaStream = held_out(stream) if isinstance(stream, DataLoader | Dataset) else stream
         self.lookahead_lr = lookahead_lr
         self.every = every
         self.held_out_loss: Tensor | None = None

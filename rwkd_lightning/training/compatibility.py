@@ -21,10 +21,11 @@ SPREAD = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 
 def check_module(student: nn.Module, terms: Sequence[Term], weighting: Weighting, meta: MetaStep | None, updated_weights: str,
                  clip: float | None, accumulate: int) -> None:
-    """Refuse pieces of a `DistillationModule` that do not fit each other, as the checks below do."""
+    """Refuse pieces of a `DistillationModule` that do not fit each other, as the checks below and the method's own do."""
     check_loop(weighting, meta, updated_weights, clip, accumulate)
     check_parts(student, accumulate)
     check_reach(terms, weighting, meta.theta if meta is not None else None, student)
+    weighting.check(tuple(term.name for term in terms), any(term.regression is True for term in terms))
 
 
 def check_start(module: lightning.LightningModule) -> None:
@@ -81,7 +82,8 @@ def check_reach(terms: Sequence[Term], weighting: Weighting, theta: Restriction 
 def check_loop(weighting: Weighting, meta: MetaStep | None, updated_weights: str, clip: float | None, accumulate: int) -> None:
     """Refuse combinations that mean nothing."""
     if weighting.needs_influence and meta is None:
-        raise UserError(f"weighting={weighting!r} learns from held-out samples: it needs a meta step (and a meta split)")
+        raise UserError(f"weighting={weighting!r} learns from held-out samples: it needs a meta step (and a meta split); "
+                        "give DistillationModule held-out rows as meta_data=, or a MetaStep as meta=")
     if meta is not None and meta.every > 1 and not weighting.has_memory:
         raise UserError(f"meta.every={meta.every} with weighting={weighting!r}: it keeps nothing between steps, so it needs "
                         "a meta step every step (meta.every=1)")

@@ -8,21 +8,23 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import lightning
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from rwkd_lightning.meta import MetaStep, rehearse
+from rwkd_lightning.meta import MetaStep
+from rwkd_lightning.meta.standard import standard_meta
 from rwkd_lightning.terms import Term, stack
 from rwkd_lightning.training.batch_passes import OnePass, PassByPart, Passes, TwoPasses, split
 from rwkd_lightning.training.collapse_alarm import CollapseAlarm
-from rwkd_lightning.training.compatibility import check_module, check_start, check_unmoved, shares_gradient
+from rwkd_lightning.training.compatibility import check_module, check_unmoved, shares_gradient
+from rwkd_lightning.training.contract import check_batch, losses
 from rwkd_lightning.training.finite_check import Watch
 from rwkd_lightning.training.frozen_teacher import FrozenTeacher
+from rwkd_lightning.training.hooks import Hooks
 from rwkd_lightning.training.ledger import Ledger
-from rwkd_lightning.training.optim import gradient_of_all_ranks, total_steps
+from rwkd_lightning.training.optim import adamw, gradient_of_all_ranks
 from rwkd_lightning.training.random_states import RandomStates
 from rwkd_lightning.training.step_log import summary
 from rwkd_lightning.training.validation import Metric, Metrics, Validation
@@ -31,17 +33,18 @@ from rwkd_lightning.weighting import Step, Weighting, masked
 log = logging.getLogger(__name__)
 
 
-class DistillationModule(lightning.LightningModule):
+class DistillationModule(Hooks):
     """Trains a student on mean_i Σ_k w_ik·l_ik, the weights w given by a weighting method.
 
     It knows no task: the student maps a batch to outputs by name, the terms map outputs and batch to one loss per sample.
 
     Args:
-        student: batch -> outputs by name, one row per sample.
+        student: batch -> outputs by name, one row per sample; `FromBatch` makes one of a network on tensors.
         terms: the K loss terms.
         weighting: gives each of them its weight.
         optimizer: module -> optimizer; the module is the student, with the terms beside it where they have parameters.
-        train_size: N training samples; ``batch["index"]`` runs over them.
+        train_size: N training samples; ``batch["index"]`` runs over them. None: the rows of the Trainer's training data, which
+            ``weighting.prepare`` then reads too.
         schedule: (optimizer, total student steps) -> scheduler, stepped once per student step; None: constant rate.
         meta: the meta step, for methods that need one.
         teacher: batch -> outputs; asked where the batch does not carry as ``teacher_<name>`` what the terms read of it. Frozen,
@@ -49,21 +52,25 @@ class DistillationModule(lightning.LightningModule):
         updated_weights: ``"new"``: the student uses the weights of the φ just updated; ``"current"``: of the one before.
         clip: largest norm of the student's gradient; None: no clipping.
         accumulate: parts in which a batch goes through the student, for memory; the step is that of the whole batch.
-        metrics: torchmetrics by name, of ``logits`` and ``labels`` on the validation batches; short for ``Metrics(metrics)``.
-        validation: scores the student on the validation batches, in place of ``metrics``.
+        metrics: torchmetrics by name, of the outputs ``logits`` and ``labels`` on validation and test batches, logged as
+            ``meta/<name>`` and ``test/<name>``; short for ``validation=Metrics(metrics)``.
+        validation: scores the student in another way.
+        meta_data: held-out rows for the meta step in place of ``meta``: a DataLoader or a map-style dataset (`standard_meta`).
 
     Raises:
         UserError: if the pieces do not fit each other.
     """
 
     def __init__(self, student: nn.Module, terms: Sequence[Term], weighting: Weighting,
-                 optimizer: Callable[[nn.Module], Optimizer], train_size: int,
+                 optimizer: Callable[[nn.Module], Optimizer] = adamw, train_size: int | None = None,
                  schedule: Callable[[Optimizer, int], LRScheduler] | None = None, meta: MetaStep | None = None,
                  teacher: nn.Module | None = None, updated_weights: str = "new", clip: float | None = 1.0,
                  accumulate: int = 1, metrics: Mapping[str, Metric] | None = None,
-                 validation: Validation | None = None) -> None:
+                 validation: Validation | None = None, meta_data: Any = None) -> None:
         super().__init__()
         self.automatic_optimization = False
+        if meta is None and meta_data is not None and weighting.needs_influence:
+            meta = standard_meta(student, terms, meta_data)
         check_module(student, terms, weighting, meta, updated_weights, clip, accumulate)
         self.student = student
         self.terms = nn.ModuleList(terms)
@@ -72,13 +79,14 @@ class DistillationModule(lightning.LightningModule):
         self.meta = meta
         if meta is not None:
             meta.build(student)
-        self.ledger = Ledger(train_size, self.term_names)
+        self.train_size = train_size
+        self.ledger = Ledger(train_size or 0, self.term_names)
         self.alarm = CollapseAlarm(self.term_names, weighting.collapse_remedy)
         self.make_optimizer, self.make_schedule = optimizer, schedule
         self.updated_weights, self.clip, self.accumulate = updated_weights, clip, accumulate
         self.validation = validation if validation is not None else Metrics(metrics or {})
         self.random_states = RandomStates()
-        self._teacher = FrozenTeacher(teacher)
+        self.frozen = FrozenTeacher(teacher)
 
     # Training
 
@@ -94,6 +102,7 @@ class DistillationModule(lightning.LightningModule):
 
     def forward_pass(self, batch: dict[str, Tensor]) -> Passes:
         """The batch's way through the student, with as few passes and as little memory as the weighting method allows."""
+        check_batch(batch, len(self.ledger.visits))
         batch["progress"] = torch.tensor(self.progress, device=self.device)  # for terms that change with the training
         parts = split(batch, self.accumulate)
         if len(parts) == 1:
@@ -113,7 +122,7 @@ class DistillationModule(lightning.LightningModule):
         meta = self.meta
         if meta is None or not self.weighting.needs_influence or not meta.due(self.global_step, self.progress):
             return None
-        self._teacher.answer(batch, self.reads)
+        self.frozen.answer(batch, self.reads)
         weights, gradient = self.ledger.weights.new_ones(len(batch["index"]), len(self.terms)), None
         if meta.lookahead_lr is not None:  # nothing else reads them
             weights = self.weights_of(self.step_of(batch, *passes.forward()))
@@ -157,21 +166,21 @@ class DistillationModule(lightning.LightningModule):
         """Keep and log the step; the weights ``(world·B, K)`` are those of all ranks."""
         self.weighting.observe(step)
         visit = watch.visit
-        losses, weights = self.ledger.record(visit, weights)
+        values, weights = self.ledger.record(visit, weights)
         if self.weighting.needs_influence:
             message = self.alarm(weights[visit.valid.all(1)])  # another row has no choice
             if message and self.trainer.is_global_zero:
                 log.warning("step %d: %s", self.global_step, message)
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (every and self.global_step % every == 0) or self.trainer.is_last_batch:  # no other is kept, and logging is slow
-            self.log_dict(summary(self.term_names, losses, weights, visit.valid))
-            self.log("loss", (weights * losses).sum(1).mean().float(), prog_bar=True)
+            self.log_dict(summary(self.term_names, values, weights, visit.valid))
+            self.log("loss", (weights * values).sum(1).mean().float(), prog_bar=True)
 
     def run(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """The student's outputs and losses ``(B, K)``; the teacher too is asked where the batch lacks what the terms read."""
-        self._teacher.answer(batch, self.reads)
+        self.frozen.answer(batch, self.reads)
         outputs = self.student(batch)
-        return outputs, stack(self.loss_terms, outputs, batch)
+        return outputs, losses(self.loss_terms, outputs, batch)
 
     def step_of(self, batch: dict[str, Tensor], outputs: Mapping[str, Tensor], losses: Tensor,
                 influence: Tensor | None = None) -> Step:
@@ -191,71 +200,3 @@ class DistillationModule(lightning.LightningModule):
         no_sync = getattr(self.trainer.strategy.model, "no_sync", None)
         with contextlib.nullcontext() if last or no_sync is None else no_sync():
             self.manual_backward(loss)
-
-    # What Lightning asks for
-
-    @property
-    def teacher(self) -> nn.Module | None:
-        """The frozen teacher; None where its logits come with the batches."""
-        return self._teacher.network
-
-    @property
-    def reads(self) -> set[str]:
-        """The outputs, of the student and of the teacher, that the terms read."""
-        return set().union(*(term.reads for term in self.loss_terms))
-
-    @property
-    def trained(self) -> nn.Module:
-        """What the student's optimizer trains: the student and, where they have some, the terms' own parameters."""
-        own = any(p.requires_grad for p in self.terms.parameters())
-        return nn.ModuleList([self.student, self.terms]) if own else self.student
-
-    @property
-    def loss_terms(self) -> list[Term]:
-        """The K terms."""
-        return [term for term in self.terms if isinstance(term, Term)]
-
-    @property
-    def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
-        """DDP must not wait for gradients that no backward brings, nor copy rank 0's buffers over the others'."""
-        ours = {id(p) for p in self.trained.parameters()}
-        return [n for n, p in self.named_parameters() if id(p) not in ours] + [n for n, _ in self.named_buffers()]
-
-    @property
-    def progress(self) -> float:
-        """Share of the student steps done, in [0, 1]."""
-        return self.global_step / max(1, total_steps(self.trainer))
-
-    def configure_optimizers(self) -> Any:
-        optimizers = [self.make_optimizer(self.trained)]
-        own = self.weighting.own_optimizer()
-        if own is not None:
-            optimizers.append(own)
-        # the loader is there before the optimizers only if asked for
-        self.trainer.fit_loop.setup_data()
-        schedules = [self.make_schedule(optimizers[0], total_steps(self.trainer))] if self.make_schedule is not None else []
-        return optimizers, schedules
-
-    def on_fit_start(self) -> None:
-        check_start(self)
-        self.student.train()  # `from_pretrained` gives it in evaluation mode, and Lightning leaves modes as they are
-        self._teacher.freeze(self.device)
-        if self.meta is not None:
-            with self.trainer.precision_plugin.forward_context():
-                rehearse(self.meta, self.student, self.device, shares_gradient(self.weighting, self.meta, self.updated_weights))
-        self.random_states.begin(self.device)
-
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        self.validation.update(self.student, batch)
-
-    def on_validation_epoch_end(self) -> None:
-        for name, value in self.validation.compute().items():
-            self.log(f"meta/{name}", value, prog_bar=True, sync_dist=True)  # each rank has scored all rows
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["random_states"] = self.random_states.save(self.device)
-        checkpoint["alarm_count"] = self.alarm.count
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.random_states.load(checkpoint["random_states"])
-        self.alarm.count = checkpoint["alarm_count"]

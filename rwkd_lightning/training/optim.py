@@ -14,7 +14,7 @@ from rwkd_lightning.utils.distributed import all_reduce_mean
 from rwkd_lightning.utils.errors import UserError
 
 
-def adamw(module: nn.Module, lr: float, weight_decay: float = 0.01) -> torch.optim.AdamW:
+def adamw(module: nn.Module, lr: float = 1e-3, weight_decay: float = 0.01) -> torch.optim.AdamW:
     """AdamW without decay on biases and normalisation weights (one-dimensional parameters).
 
     Raises:

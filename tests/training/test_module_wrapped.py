@@ -197,7 +197,7 @@ def test_rehearsal_leaves_no_trace(module, meta_step, fit, rows, monkeypatch):
     ends = []
     for tried in (True, False):
         if not tried:
-            monkeypatch.setattr("rwkd_lightning.training.module.rehearse", lambda *_: None)
+            monkeypatch.setattr("rwkd_lightning.training.hooks.rehearse", lambda *_: None)
         torch.manual_seed(3)
         student = Normed()
         net = module(net=student, meta=meta_step(engine=FiniteDifference(), theta=All()))
