@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
 from rwkd_lightning.bilevel import Jvp, RandomState
 from rwkd_lightning.data.indexed import held_out
@@ -25,12 +24,12 @@ def standard_meta(student: nn.Module, terms: Sequence[Term], data: Any) -> MetaS
     Args:
         student: as for `DistillationModule`.
         terms: those of the training.
-        data: a DataLoader, a map-style dataset, or a stream (`MetaStream`).
+        data: a DataLoader, a map-style dataset (a list of rows too), or a `MetaStream`, known by its method ``all``.
 
     Raises:
         UserError: where no term reads labels.
     """
-    stream = held_out(data) if isinstance(data, DataLoader | Dataset) else data
+    stream = data if hasattr(data, "all") else held_out(data)
     by_label = [terms[k] for k in columns(tuple(term.name for term in terms), "label")]
     return MetaStep(Jvp(), standard_theta(student, stream[0]), by_label, stream)
 

@@ -56,7 +56,7 @@ def rows_of(loader: Any) -> int:
         return len(dataset)  # type: ignore[arg-type]
     except TypeError:
         raise UserError(f"the training data ({type(loader).__name__}) has no length, so the record of its samples has none; give "
-                        "DistillationModule(..., train_size=N)") from None
+                        "DistillationModule their number, train_size") from None
 
 
 def columns_of(loader: Any, answer: Callable[[dict[str, Tensor]], None], device: torch.device) -> dict[str, Tensor]:

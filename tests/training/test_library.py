@@ -250,7 +250,7 @@ def unlabelled() -> DataLoader[Any]:
     ({"weighting": FixedAlpha(), "student": nn.Sequential(FromBatch(nn.Linear(WIDTH, CLASSES), "x", output="scores"))}, loader,
      r"reads 'logits', which neither the batch .* nor the student's outputs \(scores\) have"),
     ({"weighting": FixedAlpha(), "student": FromBatch(network(), "y")}, loader, "FromBatch reads 'y', which the batch .* lacks"),
-    ({"weighting": FixedAlpha()}, lambda: DataLoader(Endless(), 4), "has no length.*train_size=N"),
+    ({"weighting": FixedAlpha()}, lambda: DataLoader(Endless(), 4), "has no length.*their number, train_size"),
 ], ids=["tuples", "no index", "another size", "no labels", "no teacher", "no logits", "no input", "endless"])
 def test_what_is_missing(trainer: Any, options: dict[str, Any], data: Any, said: str) -> None:
     """Prevents: a KeyError from the middle of the loop, or a record of the wrong rows."""
