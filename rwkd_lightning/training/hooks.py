@@ -17,8 +17,8 @@ from rwkd_lightning.training.compatibility import check_start, shares_gradient
 from rwkd_lightning.training.contract import columns_of, device_of, rows_of
 from rwkd_lightning.training.frozen_teacher import FrozenTeacher
 from rwkd_lightning.training.ledger import Ledger
-from rwkd_lightning.training.optim import total_steps
 from rwkd_lightning.training.random_states import RandomStates
+from rwkd_lightning.training.steps import total_steps
 from rwkd_lightning.training.validation import Validation
 from rwkd_lightning.weighting import Weighting
 

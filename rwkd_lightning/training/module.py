@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -24,13 +25,15 @@ from rwkd_lightning.training.finite_check import Watch
 from rwkd_lightning.training.frozen_teacher import FrozenTeacher
 from rwkd_lightning.training.hooks import Hooks
 from rwkd_lightning.training.ledger import Ledger
-from rwkd_lightning.training.optim import adamw, gradient_of_all_ranks
+from rwkd_lightning.training.optim import adamw
 from rwkd_lightning.training.random_states import RandomStates
 from rwkd_lightning.training.step_log import summary
+from rwkd_lightning.training.steps import gradient_of_all_ranks
 from rwkd_lightning.training.validation import Metric, Metrics, Validation
 from rwkd_lightning.weighting import Step, Weighting, masked
 
 log = logging.getLogger(__name__)
+DEFAULT_OPTIMIZER = functools.partial(adamw, lr=1e-3)
 
 
 class DistillationModule(Hooks):
@@ -62,7 +65,7 @@ class DistillationModule(Hooks):
     """
 
     def __init__(self, student: nn.Module, terms: Sequence[Term], weighting: Weighting,
-                 optimizer: Callable[[nn.Module], Optimizer] = adamw, train_size: int | None = None,
+                 optimizer: Callable[[nn.Module], Optimizer] = DEFAULT_OPTIMIZER, train_size: int | None = None,
                  schedule: Callable[[Optimizer, int], LRScheduler] | None = None, meta: MetaStep | None = None,
                  teacher: nn.Module | None = None, updated_weights: str = "new", clip: float | None = 1.0,
                  accumulate: int = 1, metrics: Mapping[str, Metric] | None = None,
