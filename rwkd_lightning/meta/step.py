@@ -41,12 +41,12 @@ class MetaStep(nn.Module):
                  start: float = 0.0) -> None:
         super().__init__()
         if lookahead_lr is not None and not lookahead_lr > 0:
-            raise UserError(f"meta.lookahead_lr is {lookahead_lr}; a lookahead needs a step above 0 (0.01 to 0.5), "
-                            "or null for none")
+            raise UserError(f"`lookahead_lr` is {lookahead_lr}; a lookahead needs a step above 0 (0.01 to 0.5); use "
+                            "`lookahead_lr=None` for none")
         if every < 1:
-            raise UserError(f"meta.every is {every}; it counts student steps per meta step and must be at least 1")
+            raise UserError(f"`every` is {every}; it counts student steps per meta step and must be at least 1")
         if not 0 <= start < 1:
-            raise UserError(f"meta.start is {start}; the share of the training without meta steps must lie in [0, 1)")
+            raise UserError(f"`start` is {start}; the share of the training without meta steps must lie in [0, 1)")
         self.start = start
         self.engine = engine
         self.theta = theta
@@ -91,8 +91,8 @@ class MetaStep(nn.Module):
 
         strange = set() if gradient is None else set(view.parameters) - {name for name, _ in student.named_parameters()}
         if strange:
-            raise UserError(f"meta.theta={self.theta!r} has parameters {sorted(strange)[:3]}, which the student does not have by "
-                            "these names, so its lookahead cannot take the student's gradient; use meta.weights=new")
+            raise UserError(f"`theta={self.theta!r}` has parameters {sorted(strange)[:3]}, which the student does not have by "
+                            "these names, so its lookahead cannot take the student's gradient; use `updated_weights='new'`")
 
         terms_of_loss = [term for term in self.loss_terms if isinstance(term, Term)]
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from rwkd_lightning.cache.disk import writing
 from rwkd_lightning.cli import schema as values
+from rwkd_lightning.cli.words import config_words
 from rwkd_lightning.run import inputs
 from rwkd_lightning.run.distil import remove
 from rwkd_lightning.run.faults import memory_told
@@ -55,7 +56,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     if not is_first():
         logging.getLogger("rwkd_lightning").setLevel(logging.WARNING)  # the first process tells
     stop = Stop()
-    with stop.listening(), memory_told(), writing(folder, "runs_dir"), only_one(folder):
+    with config_words(), stop.listening(), memory_told(), writing(folder, "runs_dir"), only_one(folder):
         values.check(config)
         return system_of(config.task.system).carry_out(config, folder, stop, force)
 

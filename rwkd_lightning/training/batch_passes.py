@@ -144,8 +144,8 @@ def split(batch: Batch, parts: int) -> list[Batch]:
     sized = {name: value for name, value in batch.items() if isinstance(value, Tensor) and value.ndim}
     for name, value in sized.items():
         if len(value) != count:
-            raise UserError(f"trainer.accumulate={parts}: batch[{name!r}] has {len(value)} rows and the batch {count}, so it "
-                            "cannot be cut; give it a row a sample, or use trainer.accumulate=1")
+            raise UserError(f"`accumulate={parts}`: batch[{name!r}] has {len(value)} rows and the batch {count}, so it "
+                            "cannot be cut; give it one row per sample, or use `accumulate=1`")
     number = min(parts, count)
     sizes = [count // number + (place < count % number) for place in range(number)]
     cut = {name: torch.split(value, sizes) for name, value in sized.items()}
@@ -163,8 +163,8 @@ def joined(found: Sequence[Mapping[str, Tensor]], parts: Sequence[Batch]) -> dic
         if not isinstance(value, Tensor) or not value.ndim:
             whole[name] = value
         elif len(value) != rows(parts[0]):
-            raise UserError(f"trainer.accumulate={len(parts)}: {name!r} has {len(value)} rows for a part of {rows(parts[0])}, so "
-                            "it cannot be put together; give it a row a sample, or use trainer.accumulate=1")
+            raise UserError(f"`accumulate={len(parts)}`: {name!r} has {len(value)} rows for a part of {rows(parts[0])}, so "
+                            "it cannot be put together; give it one row per sample, or use `accumulate=1`")
         else:
             whole[name] = torch.cat([one[name] for one in found])
     return whole

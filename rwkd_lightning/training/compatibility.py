@@ -53,8 +53,8 @@ def check_parts(student: nn.Module, accumulate: int) -> None:
             raise UserError(f"the student's {name} was made under torch.inference_mode, so it cannot be trained; make or load "
                             "the student outside of it")
     if accumulate > 1 and any(isinstance(module, _BatchNorm) for module in student.modules()):
-        raise UserError(f"trainer.accumulate={accumulate}: the student normalises over the rows of a batch, and a part of it has "
-                        "other means and variances; use trainer.accumulate=1")
+        raise UserError(f"`accumulate={accumulate}`: the student normalises over the rows of a batch, and a part of it has "
+                        "other means and variances; use `accumulate=1`")
 
 
 def check_reach(terms: Sequence[Term], weighting: Weighting, theta: Restriction | None, student: nn.Module) -> None:
@@ -85,22 +85,23 @@ def check_loop(weighting: Weighting, meta: MetaStep | None, updated_weights: str
         raise UserError(f"weighting={weighting!r} learns from held-out samples: it needs a meta step (and a meta split); "
                         "give DistillationModule held-out rows as meta_data=, or a MetaStep as meta=")
     if meta is not None and meta.every > 1 and not weighting.has_memory:
-        raise UserError(f"meta.every={meta.every} with weighting={weighting!r}: it keeps nothing between steps, so it needs "
-                        "a meta step every step (meta.every=1)")
+        raise UserError(f"`every={meta.every}` with weighting={weighting!r}: it keeps nothing between steps, so it needs "
+                        "a meta step every step (`every=1`)")
     if meta is not None and meta.lookahead_lr is not None and not weighting.has_memory:
-        raise UserError(f"meta.lookahead_lr={meta.lookahead_lr} with weighting={weighting!r}: its perturbation stands at 0, so "
-                        "there is nothing to look ahead to; use meta.lookahead_lr=null")
+        raise UserError(f"`lookahead_lr={meta.lookahead_lr}` with weighting={weighting!r}: its perturbation stands at 0, so "
+                        "there is nothing to look ahead to; use `lookahead_lr=None`")
     if updated_weights not in ("new", "current"):
-        raise UserError(f"meta.weights={updated_weights!r}; known are 'new' and 'current'")
+        raise UserError(f"`updated_weights={updated_weights!r}`; known are 'new' and 'current'")
     check_accumulate(accumulate)
     if accumulate > 1 and meta is not None and meta.theta.needs_pass:
-        raise UserError(f"trainer.accumulate={accumulate} with meta={meta.theta!r}: its meta step runs the student on all rows "
-                        "of a step at once, which takes the memory that accumulation is to save; use meta=bank or meta=head")
+        raise UserError(f"`accumulate={accumulate}` with `theta={meta.theta!r}`: its meta step runs the student on all rows "
+                        "of a step at once, which takes the memory that accumulation is to save; use "
+                        "`theta=HeadWithBank()` or `theta=Head()`")
     if accumulate > 1 and weighting.needs_head:
-        raise UserError(f"trainer.accumulate={accumulate} with weighting={weighting!r}: it reads the gradients of all rows of a "
+        raise UserError(f"`accumulate={accumulate}` with weighting={weighting!r}: it reads the gradients of all rows of a "
                         "step before the first part's backward; use weighting=dwa or weighting=uncertainty")
     if clip is not None and not clip > 0:
-        raise UserError(f"trainer.clip={clip}; it must be above 0, or null for no clipping")
+        raise UserError(f"`clip={clip}`; it must be above 0; use `clip=None` for no clipping")
 
 
 def shares_gradient(weighting: Weighting, meta: MetaStep, updated_weights: str) -> bool:
@@ -118,14 +119,13 @@ def check_unmoved(weighting: Weighting, before: Tensor, after: Tensor) -> None:
     (moved,) = on_any_rank(not torch.equal(before, after), device=after.device)
     if moved:
         raise UserError(f"weighting={weighting!r} has reads_influence=False, but with the influence of the step, or asked again, "
-                        "it gives other weights; use meta.weights=new")
+                        "it gives other weights; use `updated_weights='new'`")
 
 
 def check_accumulate(accumulate: int) -> None:
     """Refuse a number of parts below 1."""
     if accumulate < 1:
-        raise UserError(f"trainer.accumulate={accumulate}; it counts the parts of a student step, of data.batch_size rows each, "
-                        "and must be at least 1")
+        raise UserError(f"`accumulate={accumulate}`; it counts the parts of a student step and must be at least 1")
 
 
 def check_precision(precision: str, setting: str = "trainer.precision") -> None:

@@ -19,7 +19,7 @@ def total_steps(trainer: lightning.Trainer) -> int:
     by_epochs = int(trainer.num_training_batches) * epochs if epochs is not None and epochs >= 0 else None
     bounds = [b for b in (by_epochs, steps if steps >= 0 else None) if b is not None]
     if not bounds:
-        raise UserError("trainer.max_epochs=-1 with trainer.max_steps=-1: the schedule needs an end; set one of them")
+        raise UserError("`max_epochs=-1` with `max_steps=-1`: the schedule needs an end; set one of them")
     return min(bounds)
 
 
