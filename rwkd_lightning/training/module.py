@@ -94,6 +94,7 @@ class DistillationModule(Hooks):
     # Training
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Forward, meta step, weigh, student step, record; `batch_passes` has the savings of passes and memory behind it."""
         passes = self.forward_pass(batch)
         influence = self.meta_step(batch, passes)
         step = self.step_of(batch, *passes.forward(), influence)
