@@ -15,6 +15,7 @@ from torch import nn
 
 from rwkd_lightning.cli import overrides
 from rwkd_lightning.cli import schema as values
+from rwkd_lightning.cli.words import config_words, in_config_words
 from rwkd_lightning.meta import Restriction
 from rwkd_lightning.run.build import check_settings, check_terms, create, terms_of, trainer_of, weighting_of
 from rwkd_lightning.training.compatibility import check_reach
@@ -46,7 +47,7 @@ def texts(file: Path) -> Iterator[str]:
 def settings() -> list[str]:
     """All that a message of these modules says in the form KEY=VALUE."""
     files = sorted((ROOT / "rwkd_lightning").rglob("*.py"))
-    found = {(key, value) for file in files for text in texts(file) for key, value in SETTING.findall(text)}
+    found = {(key, value) for file in files for text in texts(file) for key, value in SETTING.findall(in_config_words(text))}
     return sorted(f"{key}={value}" for key, value in found if key not in NOT_TYPED and value != "[...]")
 
 
@@ -139,7 +140,7 @@ CASES: list[tuple[list[str], type[nn.Module] | None, list[str]]] = [
 @pytest.mark.parametrize(("trigger", "student", "remedy"), CASES, ids=lambda x: " ".join(x) if isinstance(x, list) else "")
 def test_remedy_works(trigger: list[str], student: type[nn.Module] | None, remedy: list[str]) -> None:
     """Prevents: advice that is not in the message, or leads into the next one."""
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as told, config_words():
         build(trigger, student and student())
     keys = [r if not r.startswith("data.") else r.split("=")[0] for r in remedy]
     words = [k.removeprefix("trainer.precision=") if "precision" in k else k.removesuffix("=1") for k in keys]

@@ -112,15 +112,16 @@ def linear_head(student: nn.Module) -> nn.Linear:
         UserError: if it has none that is linear, or none with a weight of its own that is trained.
     """
     head = getattr(student, "head", None)
-    instead = "use meta=all or meta=last_block"
+    instead = "use `theta=All()` or `theta=LastBlock()`"
     if not isinstance(head, nn.Linear):
-        raise UserError(f"meta=head and meta=bank need a student whose last layer, its attribute head, is linear; that of this "
-                        f"{type(student).__name__} is not, or hidden in a wrapper; {instead}")
+        raise UserError("`theta=Head()` and `theta=HeadWithBank()` need a student whose last layer, its attribute head, is "
+                        f"linear; that of this {type(student).__name__} is not, or hidden in a wrapper; {instead}")
     if not isinstance(head.weight, nn.Parameter):
-        raise UserError("meta=head and meta=bank differentiate by the weight of the student's last layer, which is computed "
-                        f"from other parameters here (a parametrization); {instead}")
+        raise UserError("`theta=Head()` and `theta=HeadWithBank()` differentiate by the weight of the student's last layer, "
+                        f"which is computed from other parameters here (a parametrization); {instead}")
     if not head.weight.requires_grad:
-        raise UserError(f"meta=head and meta=bank differentiate by the student's last layer, which is frozen here; {instead}")
+        raise UserError("`theta=Head()` and `theta=HeadWithBank()` differentiate by the student's last layer, which is frozen "
+                        f"here; {instead}")
     return head
 
 

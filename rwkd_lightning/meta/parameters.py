@@ -56,9 +56,9 @@ class LastBlock(All):
 
     def check(self, student: nn.Module) -> None:
         if not hasattr(student, "block_names"):
-            raise UserError(f"meta=last_block: this student ({type(student).__name__}) has no blocks; use meta=all")
+            raise UserError(f"`theta=LastBlock()`: this student ({type(student).__name__}) has no blocks; use `theta=All()`")
         if not self.names(student):
-            raise UserError("meta=last_block: every parameter from the student's last block on is frozen; use meta=all")
+            raise UserError("`theta=LastBlock()`: every parameter from the student's last block on is frozen; use `theta=All()`")
 
     def names(self, student: nn.Module) -> list[str]:
         names: list[str] = student.block_names()  # type: ignore[operator]

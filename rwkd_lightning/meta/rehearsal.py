@@ -20,7 +20,7 @@ from rwkd_lightning.utils.errors import UserError
 
 APART = 1e-2
 """Relative distance of two passes that should be the same; rounding stays below, another dropout mask goes above."""
-HEAD_ONLY = "use meta=bank or meta=head"
+HEAD_ONLY = "use `theta=HeadWithBank()` or `theta=Head()`"
 
 
 def rehearse(meta: MetaStep, student: nn.Module, device: torch.device, shared: bool) -> None:
@@ -35,8 +35,8 @@ def rehearse(meta: MetaStep, student: nn.Module, device: torch.device, shared: b
     if not meta.theta.needs_pass:
         return
     if isinstance(meta.engine, Jvp) and compiled(student):  # whether it can be traced there is chance
-        raise UserError(f"meta/engine={meta.engine!r} cannot go through a compiled student; use "
-                        "meta/engine=finite_difference, or leave out torch.compile")
+        raise UserError(f"`engine={meta.engine!r}` cannot go through a compiled student; use "
+                        "`engine=FiniteDifference()`, or leave out torch.compile")
     batch = to_device(meta.stream[0], device)
     loss, state = meta.held_out_loss, RandomState.capture(device)
     with state.replay(), without_statistics(student):
@@ -52,10 +52,10 @@ def rehearse(meta: MetaStep, student: nn.Module, device: torch.device, shared: b
             raise
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
-            instead = "use meta/engine=finite_difference" if meta.engine.math_attention else HEAD_ONLY
+            instead = "use `engine=FiniteDifference()`" if meta.engine.math_attention else HEAD_ONLY
             if checkpointed(student):
                 reason, instead = "it has gradient checkpointing", f"turn that off (gradient_checkpointing_disable), or {instead}"
-            raise UserError(f"meta/engine={meta.engine!r} cannot go through this student ({reason}); {instead}") from error
+            raise UserError(f"`engine={meta.engine!r}` cannot go through this student ({reason}); {instead}") from error
         finally:
             meta.held_out_loss = loss
 
@@ -98,7 +98,7 @@ def refuse_unlike_passes(meta: MetaStep, student: nn.Module, batch: Batch, state
         apart = torch.linalg.vector_norm(one - again[name]) / torch.linalg.vector_norm(one).clamp_min(1e-12)
         if one.is_floating_point() and apart > APART:
             raise UserError(f"the student's {name} differ by {float(apart):.0%} between two passes from the same state of the "
-                            f"generator, with a graph and without one, so meta/engine={meta.engine!r} would measure that noise; "
+                            f"generator, with a graph and without one, so `engine={meta.engine!r}` would measure that noise; "
                             f"draw from torch's own generator, or {HEAD_ONLY}")
 
 
@@ -115,8 +115,8 @@ def refuse_reentrant(meta: MetaStep, student: nn.Module, batch: Batch, shared: b
         seen.add(node)
         if node.name() == "CheckpointFunctionBackward":
             engine, lookahead = meta.engine.double_backward, meta.lookahead_lr is not None
-            which = f"meta/engine={meta.engine!r}" if engine else f"meta.lookahead_lr={meta.lookahead_lr}"
-            instead = " ".join(["meta/engine=finite_difference"] * engine + ["meta.lookahead_lr=null"] * lookahead)
+            which = f"`engine={meta.engine!r}`" if engine else f"`lookahead_lr={meta.lookahead_lr}`"
+            instead = " ".join(["`engine=FiniteDifference()`"] * engine + ["`lookahead_lr=None`"] * lookahead)
             raise UserError(f"the student's gradient checkpointing is reentrant, and {which} needs gradients that it does not "
                             f"give; turn it on with use_reentrant=False, or use {instead}")
         nodes.extend(following for following, _ in node.next_functions)

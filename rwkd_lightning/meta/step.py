@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from rwkd_lightning.bilevel import Engine, Problem, RandomState
 from rwkd_lightning.bilevel.engine import Outputs, Parameters
+from rwkd_lightning.data.indexed import held_out
 from rwkd_lightning.meta.restriction import Batch, MetaStream, Restriction
 from rwkd_lightning.terms import Term, stack
 from rwkd_lightning.utils.errors import UserError
@@ -21,7 +24,7 @@ class MetaStep(nn.Module):
         engine: how the inner products are computed.
         theta: which part of the student they are taken over.
         loss_terms: the meta loss is the mean over samples of the sum of these terms.
-        stream: held-out batches by meta step.
+        stream: held-out batches by meta step; or held-out rows, a DataLoader or a map-style dataset (``held_out``).
         lookahead_lr: SGD step a of the lookahead; None: no lookahead (v at θ).
         every: a meta step every so many student steps.
         start: share of the training before the first one; the weights are uniform until then. What a student that knows
@@ -33,21 +36,22 @@ class MetaStep(nn.Module):
 
     taken: Tensor
 
-    def __init__(self, engine: Engine, theta: Restriction, loss_terms: Sequence[Term], stream: MetaStream,
-                 lookahead_lr: float | None = None, every: int = 1, start: float = 0.0) -> None:
+    def __init__(self, engine: Engine, theta: Restriction, loss_terms: Sequence[Term],
+                 stream: MetaStream | DataLoader[Any] | Dataset[Any], lookahead_lr: float | None = None, every: int = 1,
+                 start: float = 0.0) -> None:
         super().__init__()
         if lookahead_lr is not None and not lookahead_lr > 0:
-            raise UserError(f"meta.lookahead_lr is {lookahead_lr}; a lookahead needs a step above 0 (0.01 to 0.5), "
-                            "or null for none")
+            raise UserError(f"`lookahead_lr` is {lookahead_lr}; a lookahead needs a step above 0 (0.01 to 0.5); use "
+                            "`lookahead_lr=None` for none")
         if every < 1:
-            raise UserError(f"meta.every is {every}; it counts student steps per meta step and must be at least 1")
+            raise UserError(f"`every` is {every}; it counts student steps per meta step and must be at least 1")
         if not 0 <= start < 1:
-            raise UserError(f"meta.start is {start}; the share of the training without meta steps must lie in [0, 1)")
+            raise UserError(f"`start` is {start}; the share of the training without meta steps must lie in [0, 1)")
         self.start = start
         self.engine = engine
         self.theta = theta
         self.loss_terms = nn.ModuleList(loss_terms)
-        self.stream = stream
+        self.stream: MetaStream = held_out(stream) if isinstance(stream, DataLoader | Dataset) else stream
         self.lookahead_lr = lookahead_lr
         self.every = every
         self.held_out_loss: Tensor | None = None
@@ -87,8 +91,8 @@ class MetaStep(nn.Module):
 
         strange = set() if gradient is None else set(view.parameters) - {name for name, _ in student.named_parameters()}
         if strange:
-            raise UserError(f"meta.theta={self.theta!r} has parameters {sorted(strange)[:3]}, which the student does not have by "
-                            "these names, so its lookahead cannot take the student's gradient; use meta.weights=new")
+            raise UserError(f"`theta={self.theta!r}` has parameters {sorted(strange)[:3]}, which the student does not have by "
+                            "these names, so its lookahead cannot take the student's gradient; use `updated_weights='new'`")
 
         terms_of_loss = [term for term in self.loss_terms if isinstance(term, Term)]
 

@@ -20,6 +20,7 @@ from torch import nn
 from rwkd_lightning.cache.disk import check_room, writing
 from rwkd_lightning.cache.store import Store, digest
 from rwkd_lightning.cli import schema as values
+from rwkd_lightning.cli.words import config_words
 from rwkd_lightning.run import inputs
 from rwkd_lightning.run.build import check_settings, check_terms, loop_of, meta_of, system_of, terms_of, trainer_of, weighting_of
 from rwkd_lightning.run.distil import clear, distil, remove
@@ -63,7 +64,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     if not is_first():
         logging.getLogger("rwkd_lightning").setLevel(logging.WARNING)  # the first process tells
     stop = Stop()
-    with stop.listening(), writing(folder, "runs_dir"), only_one(folder):
+    with config_words(), stop.listening(), writing(folder, "runs_dir"), only_one(folder):
         values.check(config)
         system = system_of(config)
         with memory_told(system.less_memory):

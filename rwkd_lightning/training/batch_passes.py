@@ -1,7 +1,10 @@
 """How a batch goes through the student: at once, or in parts that give what one pass over all of it would give.
 
-Weights that depend on the whole batch (a meta step, statistics) must be known before the first part's backward. So a batch in
-parts goes through twice: without a gradient for the weights, then with one, under the dropout masks of the first time.
+All three ways share one interface: ``forward`` gives outputs and losses of all rows, ``descend`` takes the student's gradient.
+``OnePass`` takes its pass when it is first asked for, so that a meta step that does not read it finds its memory free.
+``TwoPasses`` serves weights that depend on the whole batch (a meta step, statistics), which must be known before the first part's
+backward: the parts go through without a gradient, then with one, under the dropout masks of the first time.
+``PassByPart`` serves weights that rows know by themselves: one pass per part, with its backward.
 """
 
 from __future__ import annotations
@@ -19,18 +22,25 @@ Outputs = dict[str, Tensor]
 Run = Callable[[Batch], tuple[Outputs, Tensor]]
 """Rows to the student's outputs and its losses ``(rows, K)``; it may add to the batch what the teacher says of them."""
 Backward = Callable[[Tensor, bool], None]
-"""Of a loss; whether it is the last one before the student's step."""
+"""Adds a loss's gradient to the student's; the flag marks the last one before the student's step."""
+Weigh = Callable[[Batch, Outputs, Tensor], Tensor]
+"""Rows, their outputs and losses to their weights ``(rows, K)``, detached."""
 
 
 class OnePass:
-    """The whole batch at once: the graph of the pass serves the backward. It is taken when first asked for.
+    """The whole batch at once: the graph of the pass serves the backward.
 
     Args:
         batch: B rows.
         run: see ``Run``.
         backward: see ``Backward``.
-        device: whose generator draws the dropout masks.
+        device: its generator draws the dropout masks.
+
+    Attributes:
+        descended: the weights of the student's gradient, once that is taken.
     """
+
+    descended: Tensor | None = None
 
     def __init__(self, batch: Batch, run: Run, backward: Backward, device: torch.device) -> None:
         self.batch, self.run, self.backward = batch, run, backward
@@ -45,10 +55,11 @@ class OnePass:
         return self.passed
 
     def descend(self, weights: Tensor) -> None:
-        """The gradient of mean_i Σ_k w_ik·l_ik, for weights ``(B, K)``; takes the graph with it."""
+        """Take the gradient of mean_i Σ_k w_ik·l_ik, for weights ``(B, K)``; its graph is gone afterwards."""
         outputs, losses = self.forward()
         self.backward((weights * losses).sum(1).mean(), True)
         self.passed = {name: output.detach() for name, output in outputs.items()}, losses.detach()
+        self.descended = weights
 
 
 class TwoPasses:
@@ -59,6 +70,8 @@ class TwoPasses:
         parts: the same, as ``split`` gives them.
         run, backward, device: as for ``OnePass``.
     """
+
+    descended: Tensor | None = None
 
     def __init__(self, batch: Batch, parts: Sequence[Batch], run: Run, backward: Backward, device: torch.device) -> None:
         self.parts, self.run, self.backward = parts, run, backward
@@ -83,6 +96,40 @@ class TwoPasses:
             with state.replay():
                 _, losses = self.run(part)
             self.backward((share * losses).sum() / len(weights), place == len(self.parts) - 1)
+        self.descended = weights
+
+
+class PassByPart:
+    """A batch in parts whose weights are known part by part, so that one pass over each does; its gradient is taken on the way.
+
+    Args:
+        batch, parts, run, backward, device: as for ``TwoPasses``.
+        weigh: see ``Weigh``.
+    """
+
+    def __init__(self, batch: Batch, parts: Sequence[Batch], run: Run, backward: Backward, device: torch.device,
+                 weigh: Weigh) -> None:
+        self.randomness = RandomState.capture(device)
+        passed, weights = [], []
+        for place, part in enumerate(parts):
+            outputs, losses = run(part)
+            weights.append(weigh(part, outputs, losses))
+            backward((weights[-1] * losses).sum() / rows(batch), place == len(parts) - 1)
+            passed.append(({name: output.detach() for name, output in outputs.items()}, losses.detach()))
+        batch.update(joined(parts, parts))
+        self.passed = joined([outputs for outputs, _ in passed], parts), torch.cat([losses for _, losses in passed])
+        self.weights = torch.cat(weights)
+        self.descended: Tensor | None = self.weights
+
+    def forward(self) -> tuple[Outputs, Tensor]:
+        """As ``OnePass.forward``, without a graph."""
+        return self.passed
+
+    def descend(self, weights: Tensor) -> None:
+        """The gradient is taken already."""
+
+
+Passes = OnePass | TwoPasses | PassByPart
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:
@@ -97,8 +144,8 @@ def split(batch: Batch, parts: int) -> list[Batch]:
     sized = {name: value for name, value in batch.items() if isinstance(value, Tensor) and value.ndim}
     for name, value in sized.items():
         if len(value) != count:
-            raise UserError(f"trainer.accumulate={parts}: batch[{name!r}] has {len(value)} rows and the batch {count}, so it "
-                            "cannot be cut; give it a row a sample, or use trainer.accumulate=1")
+            raise UserError(f"`accumulate={parts}`: batch[{name!r}] has {len(value)} rows and the batch {count}, so it "
+                            "cannot be cut; give it one row per sample, or use `accumulate=1`")
     number = min(parts, count)
     sizes = [count // number + (place < count % number) for place in range(number)]
     cut = {name: torch.split(value, sizes) for name, value in sized.items()}
@@ -116,8 +163,8 @@ def joined(found: Sequence[Mapping[str, Tensor]], parts: Sequence[Batch]) -> dic
         if not isinstance(value, Tensor) or not value.ndim:
             whole[name] = value
         elif len(value) != rows(parts[0]):
-            raise UserError(f"trainer.accumulate={len(parts)}: {name!r} has {len(value)} rows for a part of {rows(parts[0])}, so "
-                            "it cannot be put together; give it a row a sample, or use trainer.accumulate=1")
+            raise UserError(f"`accumulate={len(parts)}`: {name!r} has {len(value)} rows for a part of {rows(parts[0])}, so "
+                            "it cannot be put together; give it one row per sample, or use `accumulate=1`")
         else:
             whole[name] = torch.cat([one[name] for one in found])
     return whole

@@ -25,7 +25,9 @@ class CollapseAlarm:
         self.count = 0
 
     def __call__(self, weights: Tensor) -> str | None:
-        """Take the weights ``(B, K)`` of a step; return a message at the step on which patience runs out."""
+        """Take the weights ``(B, K)`` of a step; return a message at the step on which patience runs out; of no rows, nothing."""
+        if not len(weights):
+            return None
         found = None if self.remedy is None or weights.shape[1] < 2 else self.finding(weights)
         self.count = self.count + 1 if found else 0
         return f"{found}; {self.remedy}" if self.count == self.patience else None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+import lightning
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -22,6 +23,24 @@ PRECISIONS = ("32-true", "32", "64-true", "64", "bf16-mixed", "bf16")  # the sho
 IMPLIED = {"classes": "probabilities", "words": "probabilities"}  # who provides these provides probabilities over them
 KINDS = {"numbers": "a regression", "probabilities": "classes or words"}  # in a sentence; others as they are
 SPREAD = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
+
+
+def check_module(student: nn.Module, terms: Sequence[Term], weighting: Weighting, meta: MetaStep | None, updated_weights: str,
+                 clip: float | None, accumulate: int) -> None:
+    """Refuse pieces of a `DistillationModule` that do not fit each other, as the checks below and the method's own do."""
+    check_loop(weighting, meta, updated_weights, clip, accumulate)
+    check_parts(student, accumulate)
+    check_coupled(terms, accumulate)
+    check_reach(terms, weighting, meta.theta if meta is not None else None, student)
+    check_method(weighting, Columns.of(terms), any("numbers" in term.needs for term in terms))
+
+
+def check_start(module: lightning.LightningModule) -> None:
+    """Refuse a Trainer's precision, or a compiled module, when a training begins."""
+    check_precision(str(module.trainer.precision))
+    if getattr(module, "_compiler_ctx", None) is not None or module._compiled_call_impl is not None:
+        raise UserError("torch.compile was given the DistillationModule, whose training step cannot be compiled; compile the "
+                        "student alone: DistillationModule(torch.compile(student), ...)")
 
 
 def check_parts(student: nn.Module, accumulate: int) -> None:
@@ -41,8 +60,8 @@ def check_parts(student: nn.Module, accumulate: int) -> None:
             raise UserError(f"the student's {name} was made under torch.inference_mode, so it cannot be trained; make or load "
                             "the student outside of it")
     if accumulate > 1 and any(isinstance(module, _BatchNorm) for module in student.modules()):
-        raise UserError(f"trainer.accumulate={accumulate}: the student normalises over the rows of a batch, and a part of it has "
-                        "other means and variances; use trainer.accumulate=1")
+        raise UserError(f"`accumulate={accumulate}`: the student normalises over the rows of a batch, and a part of it has "
+                        "other means and variances; use `accumulate=1`")
 
 
 def check_terms(terms: Sequence[Term], provides: AbstractSet[str], weighting: Weighting, *, task: str = "this task",
@@ -77,11 +96,7 @@ def check_terms(terms: Sequence[Term], provides: AbstractSet[str], weighting: We
             wanted = " and ".join(KINDS.get(name, name) for name in sorted(term.needs - provided))
             raise UserError(f"terms={list(columns)}: {term.name!r} is for {wanted}, and {task} is {kind}{its}")
     try:
-        if "regression" in inspect.signature(weighting.check).parameters:  # a method of one's own, as version 0.1 had them
-            old: Any = weighting.check
-            old(columns, "numbers" in provides)
-        else:
-            weighting.check(columns)
+        check_method(weighting, columns, "numbers" in provides)
     except MissingRole as error:
         fitting = [term.name for term in known() if term.role == error.role and term.needs <= provided]
         order = [*[name for name in own if name in fitting], *fitting]
@@ -91,6 +106,15 @@ def check_terms(terms: Sequence[Term], provides: AbstractSet[str], weighting: We
         raise UserError(f"{error}, as terms=[{','.join(together)}]") from None
     check_coupled(terms, accumulate, processes)
     return columns
+
+
+def check_method(weighting: Weighting, columns: Columns, is_regression: bool) -> None:
+    """Let the method look at the terms' columns; one of your own, as version 0.1 had them, asks for ``regression`` too."""
+    if "regression" in inspect.signature(weighting.check).parameters:
+        old: Any = weighting.check
+        old(columns, is_regression)
+    else:
+        weighting.check(columns)
 
 
 def check_outputs(terms: Sequence[Term], gives: Collection[str]) -> None:
@@ -155,24 +179,26 @@ def check_reach(terms: Sequence[Term], weighting: Weighting, theta: Restriction 
 def check_loop(weighting: Weighting, meta: MetaStep | None, updated_weights: str, clip: float | None, accumulate: int) -> None:
     """Refuse combinations that mean nothing."""
     if weighting.needs_influence and meta is None:
-        raise UserError(f"weighting={weighting!r} learns from held-out samples: it needs a meta step (and a meta split)")
+        raise UserError(f"weighting={weighting!r} learns from held-out samples: it needs a meta step (and a meta split); "
+                        "give DistillationModule held-out rows as meta_data=, or a MetaStep as meta=")
     if meta is not None and meta.every > 1 and not weighting.has_memory:
-        raise UserError(f"meta.every={meta.every} with weighting={weighting!r}: it keeps nothing between steps, so it needs "
-                        "a meta step every step (meta.every=1)")
+        raise UserError(f"`every={meta.every}` with weighting={weighting!r}: it keeps nothing between steps, so it needs "
+                        "a meta step every step (`every=1`)")
     if meta is not None and meta.lookahead_lr is not None and not weighting.has_memory:
-        raise UserError(f"meta.lookahead_lr={meta.lookahead_lr} with weighting={weighting!r}: its perturbation stands at 0, so "
-                        "there is nothing to look ahead to; use meta.lookahead_lr=null")
+        raise UserError(f"`lookahead_lr={meta.lookahead_lr}` with weighting={weighting!r}: its perturbation stands at 0, so "
+                        "there is nothing to look ahead to; use `lookahead_lr=None`")
     if updated_weights not in ("new", "current"):
-        raise UserError(f"meta.weights={updated_weights!r}; known are 'new' and 'current'")
+        raise UserError(f"`updated_weights={updated_weights!r}`; known are 'new' and 'current'")
     check_accumulate(accumulate)
     if accumulate > 1 and meta is not None and meta.theta.needs_pass:
-        raise UserError(f"trainer.accumulate={accumulate} with meta={meta.theta!r}: its meta step runs the student on all rows "
-                        "of a step at once, which takes the memory that accumulation is to save; use meta=bank or meta=head")
+        raise UserError(f"`accumulate={accumulate}` with `theta={meta.theta!r}`: its meta step runs the student on all rows "
+                        "of a step at once, which takes the memory that accumulation is to save; use "
+                        "`theta=HeadWithBank()` or `theta=Head()`")
     if accumulate > 1 and weighting.needs_head:
-        raise UserError(f"trainer.accumulate={accumulate} with weighting={weighting!r}: it reads the gradients of all rows of a "
+        raise UserError(f"`accumulate={accumulate}` with weighting={weighting!r}: it reads the gradients of all rows of a "
                         "step before the first part's backward; use weighting=dwa or weighting=uncertainty")
     if clip is not None and not clip > 0:
-        raise UserError(f"trainer.clip={clip}; it must be above 0, or null for no clipping")
+        raise UserError(f"`clip={clip}`; it must be above 0; use `clip=None` for no clipping")
 
 
 def shares_gradient(weighting: Weighting, meta: MetaStep, updated_weights: str) -> bool:
@@ -190,14 +216,13 @@ def check_unmoved(weighting: Weighting, before: Tensor, after: Tensor) -> None:
     (moved,) = on_any_rank(not torch.equal(before, after), device=after.device)
     if moved:
         raise UserError(f"weighting={weighting!r} has reads_influence=False, but with the influence of the step, or asked again, "
-                        "it gives other weights; use meta.weights=new")
+                        "it gives other weights; use `updated_weights='new'`")
 
 
 def check_accumulate(accumulate: int) -> None:
     """Refuse a number of parts below 1."""
     if accumulate < 1:
-        raise UserError(f"trainer.accumulate={accumulate}; it counts the parts of a student step, of data.batch_size rows each, "
-                        "and must be at least 1")
+        raise UserError(f"`accumulate={accumulate}`; it counts the parts of a student step and must be at least 1")
 
 
 def check_precision(precision: str, setting: str = "trainer.precision") -> None:

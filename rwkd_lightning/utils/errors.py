@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """A mistake in the input, told in one line that names the bad value and the way out.
 
     The command line prints it without a traceback and exits with status 1. What a terminal would not print as it is, as a

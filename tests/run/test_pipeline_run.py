@@ -243,18 +243,18 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(
     from rwkd_lightning.training.module import DistillationModule
 
     whole = finished(arguments, tmp_path / "whole", "data.teacher_noise=0.4")
-    original = DistillationModule.finish
+    original = DistillationModule.record
 
     def failing(self: DistillationModule, *args: Any) -> None:
         original(self, *args)
         if self.meta is not None and self.global_step == 6:  # in the second epoch of the student
             raise RuntimeError("power cut")
 
-    monkeypatch.setattr(DistillationModule, "finish", failing)
+    monkeypatch.setattr(DistillationModule, "record", failing)
     with pytest.raises(RuntimeError, match="power cut"):
         finished(arguments, tmp_path / "cut", "data.teacher_noise=0.4")
     assert not (tmp_path / "cut/metrics.json").exists()
-    monkeypatch.setattr(DistillationModule, "finish", original)
+    monkeypatch.setattr(DistillationModule, "record", original)
     resumed = finished(arguments, tmp_path / "cut", "data.teacher_noise=0.4")
     assert resumed["cost"]["steps"] == whole["cost"]["steps"] and resumed["student"] == whole["student"]
     tables = [pyarrow.parquet.read_table(tmp_path / name / "weights.parquet") for name in ("whole", "cut")]

@@ -72,7 +72,7 @@ def quiet() -> Iterator[None]:
 @pytest.fixture
 def unrehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
     """No meta step before the training, for tests that count passes."""
-    monkeypatch.setattr("rwkd_lightning.training.module.rehearse", lambda *_: None)
+    monkeypatch.setattr("rwkd_lightning.training.hooks.rehearse", lambda *_: None)
 
 
 @pytest.fixture

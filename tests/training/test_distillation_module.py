@@ -355,10 +355,10 @@ def test_hidden_label(module, rows, fit):
 @pytest.mark.parametrize(
     "options,said",
     [
-        ({"weighting": PerturbationRWKD(), "every": 2}, "meta.every=2"),
-        ({"weighting": LearningToReweight(), "every": 2}, "meta.every=2 with weighting=l2rw"),
-        ({"accumulate": 0}, "accumulate=0"),
-        ({"clip": 0.0}, "clip=0.0"),
+        ({"weighting": PerturbationRWKD(), "every": 2}, "`every=2`"),
+        ({"weighting": LearningToReweight(), "every": 2}, "`every=2` with weighting=l2rw"),
+        ({"accumulate": 0}, "`accumulate=0`"),
+        ({"clip": 0.0}, "`clip=0.0`.*`clip=None`"),
         ({"updated_weights": "newest"}, "newest"),
         ({"meta": None}, "needs a meta step"),
     ],

@@ -247,13 +247,13 @@ def test_split_by_hand():
 @pytest.mark.parametrize("theta", [All, LastBlock])
 def test_meta_steps_over_the_whole_student_are_refused(module, meta_step, theta):
     """Prevents a meta step that runs the student on all parts at once, for which accumulation was to make no room."""
-    with pytest.raises(UserError, match=f"accumulate=4 with meta={theta()!r}.*use meta=bank"):
+    with pytest.raises(UserError, match=rf"`accumulate=4` with `theta={theta()!r}`.*use `theta=HeadWithBank\(\)`"):
         module(meta=meta_step(theta=theta()), accumulate=4)
 
 
 def test_gradnorm_is_refused(module):
     """Prevents gradient norms of one part in place of the batch's."""
-    with pytest.raises(UserError, match="accumulate=4 with weighting=gradnorm.*use weighting=dwa"):
+    with pytest.raises(UserError, match="`accumulate=4` with weighting=gradnorm.*use weighting=dwa"):
         module(GradNorm(), accumulate=4)
 
 
@@ -268,9 +268,9 @@ class Pooled(Student):
 @pytest.mark.parametrize("weighting", [FixedAlpha, Uncertainty])
 def test_what_cannot_be_cut_is_named(module, rows, fit, weighting):
     """Prevents an output of the batch taken for one of its rows, and a tensor of the batch cut where it has no rows."""
-    with pytest.raises(UserError, match="accumulate=2: 'mean' has 1 rows for a part of 4"):
+    with pytest.raises(UserError, match="`accumulate=2`: 'mean' has 1 rows for a part of 4"):
         fit(module(weighting(), 8, Pooled(), accumulate=2), rows(8, 1))
-    with pytest.raises(UserError, match=r"accumulate=2: batch\['classes'\] has 3 rows and the batch 2"):
+    with pytest.raises(UserError, match=r"`accumulate=2`: batch\['classes'\] has 3 rows and the batch 2"):
         split({"index": torch.arange(2), "classes": torch.arange(3)}, 2)
 
 

@@ -202,7 +202,7 @@ class Claims(GlobalAlpha):
 
 def test_weights_that_move_after_all_are_refused(made, rows, fit):
     """Prevents a student's step along weights that are not the method's."""
-    with pytest.raises(UserError, match="has reads_influence=False, but .*use meta.weights=new"):
+    with pytest.raises(UserError, match="has reads_influence=False, but .*use `updated_weights='new'`"):
         fit(made(Claims), rows(8, 1))
 
 
@@ -217,7 +217,7 @@ class Renamed(All):
 
 def test_a_theta_by_other_names_is_refused(made, rows, fit):
     """Prevents a lookahead that stands still, as none of its parameters is found in the gradient."""
-    with pytest.raises(UserError, match="'my body.bias'.*use meta.weights=new"):
+    with pytest.raises(UserError, match="'my body.bias'.*use `updated_weights='new'`"):
         fit(made(plain, theta=Renamed()), rows(8, 1))
 
 

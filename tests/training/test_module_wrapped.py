@@ -84,7 +84,7 @@ def test_compiled_with_every_engine(influences, engine):
     change = COMPILED["student"]
     if engine is Jvp:  # whether it can be traced there depends on what was compiled before
         for how in ("student", "in place", "network", "head"):
-            with pytest.raises(UserError, match=r"compiled student; use meta/engine=finite_difference"):
+            with pytest.raises(UserError, match=r"compiled student; use `engine=FiniteDifference\(\)`"):
                 influences(COMPILED[how], engine, LastBlock)
         return
     torch.testing.assert_close(influences(change, engine, LastBlock), influences(lambda s: s, engine, LastBlock), rtol=1e-6,
@@ -121,11 +121,11 @@ def test_checkpointing(influences, engine, reentrant, lookahead, theta):
 
 @pytest.mark.parametrize("theta", [All, LastBlock])
 @pytest.mark.parametrize(("engine", "reentrant", "lookahead", "message"), [
-    (Jvp, False, None, "engine=jvp cannot go .* gradient checkpointing.*; turn that off .* use meta/engine=finite_difference$"),
-    (Jvp, True, None, "engine=jvp cannot go .* gradient checkpointing.*; turn that off .* use meta/engine=finite_difference$"),
-    (Unrolled, True, None, "reentrant, and meta/engine=unrolled .* use_reentrant=False, or use meta/engine=finite_difference$"),
-    (Unrolled, True, 0.1, "reentrant, .* or use meta/engine=finite_difference meta.lookahead_lr=null$"),
-    (FiniteDifference, True, 0.1, "reentrant, and meta.lookahead_lr=0.1 .* or use meta.lookahead_lr=null$"),
+    (Jvp, False, None, r"`engine=jvp` cannot go .* gradient checkpointing.*; turn that off .*`engine=FiniteDifference\(\)`$"),
+    (Jvp, True, None, r"`engine=jvp` cannot go .* gradient checkpointing.*; turn that off .*`engine=FiniteDifference\(\)`$"),
+    (Unrolled, True, None, r"reentrant, and `engine=unrolled` .* use_reentrant=False, or use `engine=FiniteDifference\(\)`$"),
+    (Unrolled, True, 0.1, r"reentrant, .* or use `engine=FiniteDifference\(\)` `lookahead_lr=None`$"),
+    (FiniteDifference, True, 0.1, r"reentrant, and `lookahead_lr=0.1` .* or use `lookahead_lr=None`$"),
 ])  # fmt: skip
 def test_checkpointing_refused(influences, engine, reentrant, lookahead, message, theta):
     """Prevents: a traceback in the first meta step; and a last block whose gradient reentrant checkpoints lose in silence."""
@@ -166,9 +166,10 @@ def normed(norm):
 
 
 REFUSED = {
-    "LSTM": (lambda _: Recurrent(), Jvp, "meta/engine=jvp cannot go through this student .*; use meta/engine=finite_difference"),
-    "weight norm": (normed(weight_norm), Jvp, "meta/engine=jvp cannot go .*; use meta/engine=finite_difference"),
-    "spectral norm": (normed(spectral_norm), FiniteDifference, "_u changes with every pass .*; use meta=bank or meta=head"),
+    "LSTM": (lambda _: Recurrent(), Jvp, r"`engine=jvp` cannot go through this student .*; use `engine=FiniteDifference\(\)`"),
+    "weight norm": (normed(weight_norm), Jvp, r"`engine=jvp` cannot go .*; use `engine=FiniteDifference\(\)`"),
+    "spectral norm": (normed(spectral_norm), FiniteDifference,
+                      r"_u changes with every pass .*; use `theta=HeadWithBank\(\)` or `theta=Head\(\)`"),
     "own generator": (OwnNoise, FiniteDifference, "logits differ by .* same state .*; draw from torch's own generator"),
 }
 
@@ -197,7 +198,7 @@ def test_rehearsal_leaves_no_trace(module, meta_step, fit, rows, monkeypatch):
     ends = []
     for tried in (True, False):
         if not tried:
-            monkeypatch.setattr("rwkd_lightning.training.module.rehearse", lambda *_: None)
+            monkeypatch.setattr("rwkd_lightning.training.hooks.rehearse", lambda *_: None)
         torch.manual_seed(3)
         student = Normed()
         net = module(net=student, meta=meta_step(engine=FiniteDifference(), theta=All()))
@@ -258,9 +259,10 @@ def test_teacher_in_inference_mode(module, student, fit, rows):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda s: s.head.requires_grad_(False), "frozen here; use meta=all or meta=last_block"),
+    (lambda s: s.head.requires_grad_(False), r"frozen here; use `theta=All\(\)` or `theta=LastBlock\(\)`"),
     (lambda s: weight_norm(s.head), "computed from other parameters here"),
-    (lambda s: setattr(s, "head", nn.Sequential(s.head)), "its attribute head, is linear; .* use meta=all or meta=last_block"),
+    (lambda s: setattr(s, "head", nn.Sequential(s.head)),
+     r"its attribute head, is linear; .* use `theta=All\(\)` or `theta=LastBlock\(\)`"),
 ])
 @pytest.mark.parametrize("theta", [Head, HeadWithBank])
 def test_heads_that_are_not_trained_as_they_are(module, student, meta_step, change, message, theta):
@@ -277,7 +279,7 @@ def test_last_block_frozen(module, meta_step):
     net.network.bert.encoder.layer[1].requires_grad_(False)
     net.network.bert.pooler.requires_grad_(False)
     net.network.classifier.requires_grad_(False)
-    with pytest.raises(UserError, match="from the student's last block on is frozen; use meta=all"):
+    with pytest.raises(UserError, match=r"from the student's last block on is frozen; use `theta=All\(\)`"):
         module(net=net, meta=meta_step(theta=LastBlock(), engine=FiniteDifference()))
 
 

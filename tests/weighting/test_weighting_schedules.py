@@ -479,7 +479,7 @@ def test_accumulated(tmp_path):
     assert net.global_step == 8
     moments = net.trainer.optimizers[1].state.values()
     assert [int(state["step"]) for state in moments] == [8]
-    with pytest.raises(UserError, match="accumulate=2 with weighting=gradnorm.*use weighting=dwa"):
+    with pytest.raises(UserError, match="`accumulate=2` with weighting=gradnorm.*use weighting=dwa"):
         distilled(GradNorm(), tmp_path, accumulate=2)
 
 

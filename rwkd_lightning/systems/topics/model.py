@@ -163,6 +163,8 @@ def load(folder: Path) -> TopicModel:
             raise ValueError("its config.json is not of a topic model")
         model = TopicModel(Shape(**config))
         model.load_state_dict(load_file(folder / "model.safetensors"))
+    except UserError:  # of the shape, which names the number
+        raise
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder} holds no topic model ({' '.join(str(error).split())[:200]}); give the folder student/ of a "
                         "run of task=topics") from error

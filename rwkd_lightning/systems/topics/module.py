@@ -14,6 +14,25 @@ MONITOR = "likelihood"
 """Of the held-out documents, nats per word."""
 
 
+class Likelihood:
+    """A `Validation` by the held-out documents' log-likelihood per word."""
+
+    def __init__(self) -> None:
+        self.documents: list[tuple[Tensor, Tensor]] = []
+
+    def update(self, student: nn.Module, batch: dict[str, Tensor]) -> None:
+        model: Any = student
+        self.documents.append((log_likelihoods(model, batch, model.mixture(*model.encode(batch))).cpu(),
+                               batch["counts"].sum(1).cpu()))
+
+    def compute(self) -> dict[str, Tensor]:
+        if not self.documents:
+            return {}
+        likelihoods, words = (torch.cat(column) for column in zip(*self.documents, strict=True))
+        self.documents.clear()
+        return {MONITOR: likelihoods.sum() / words.sum()}
+
+
 class TopicDistillationModule(DistillationModule):
     """Trains a topic model on mean_i Σ_k w_ik·l_ik over documents i and the terms k of ``L`` in Adhya and Sanyal 2023:
 
@@ -21,17 +40,9 @@ class TopicDistillationModule(DistillationModule):
     Arguments as of `DistillationModule`; the teacher is a `TeacherWords`, or None.
     """
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        student: Any = self.student
-        self._validation.append((log_likelihoods(student, batch, student.mixture(*student.encode(batch))).cpu(),
-                                 batch["counts"].sum(1).cpu()))
-
-    def on_validation_epoch_end(self) -> None:
-        if not self._validation:
-            return
-        likelihoods, words = (torch.cat(column) for column in zip(*self._validation, strict=True))
-        self._validation.clear()
-        self.log(f"meta/{MONITOR}", likelihoods.sum() / words.sum(), prog_bar=True, sync_dist=True)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        options["validation"] = Likelihood()
+        super().__init__(*args, **options)
 
 
 class TeacherWords(nn.Module):

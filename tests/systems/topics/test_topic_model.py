@@ -55,7 +55,7 @@ def test_what_is_no_topic_model_is_told(tmp_path: Path, content: str | None) -> 
 
 def test_a_batch_in_parts_is_refused() -> None:
     """Prevents: trainer.accumulate changing the step, as each part would be normalised by statistics of its own."""
-    with pytest.raises(UserError, match="trainer.accumulate=2"):
+    with pytest.raises(UserError, match="`accumulate=2`"):
         DistillationModule(model(), [PriorKL()], FixedAlpha(), lambda m: adam(m, 1e-3), 8, accumulate=2)
 
 
