@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import shutil
 import time
@@ -23,12 +22,15 @@ from rwkd_lightning.run.build import (
     data_of,
     loop_of,
     meta_of,
+    optimizer_of,
+    schedule_of,
     student_of,
     tell_unlabelled,
     terms_of,
     trainer_of,
     weighting_of,
 )
+from rwkd_lightning.run.callbacks import check_monitors
 from rwkd_lightning.run.distil import clear, distil
 from rwkd_lightning.run.identity import device_kind
 from rwkd_lightning.run.inputs import Inputs
@@ -45,7 +47,6 @@ from rwkd_lightning.systems.text.models import Classifier, find, fingerprint
 from rwkd_lightning.systems.text.teacher_states import check_inside, inside_of, looking_inside
 from rwkd_lightning.terms import Term
 from rwkd_lightning.training.module import DistillationModule
-from rwkd_lightning.training.optim import adamw, linear_schedule
 from rwkd_lightning.weighting import Weighting
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     weighting.check(tuple(term.name for term in terms), data.task.is_regression)
     check_terms(terms, config, data.task)
     check_settings(config, weighting)
+    check_monitors(config, [data.task.monitor, *metrics(data.task)])
     tell_unlabelled(config, data, terms, weighting)
     store = Store(Path(config.cache_dir).expanduser(), builds=is_first())
     lightning.seed_everything(config.seed, workers=True, verbose=False)  # the student's head is drawn here
@@ -135,6 +137,5 @@ def module_of(config: DictConfig, loaders: DistillationDataModule, student: Clas
     weighting.prepare({"labels": loaders.train_labels, **loaders.encoded("train").extras})
     return DistillationModule(
         student, terms, weighting,
-        functools.partial(adamw, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay),
-        loaders.train_size, schedule=functools.partial(linear_schedule, warmup=config.optimizer.warmup),
+        optimizer_of(config), loaders.train_size, schedule=schedule_of(config),
         meta=meta_of(config, weighting, loaders.meta_stream), teacher=teacher, metrics=metrics(loaders.task), **loop_of(config))

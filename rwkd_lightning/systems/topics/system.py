@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import shutil
 import time
@@ -24,10 +23,13 @@ from rwkd_lightning.run.build import (
     create,
     loop_of,
     meta_of,
+    optimizer_of,
+    schedule_of,
     terms_of,
     trainer_of,
     weighting_of,
 )
+from rwkd_lightning.run.callbacks import check_monitors
 from rwkd_lightning.run.distil import clear, distil
 from rwkd_lightning.run.identity import device_kind
 from rwkd_lightning.run.inputs import Inputs
@@ -48,7 +50,6 @@ from rwkd_lightning.systems.topics.model import Shape, TopicModel, load
 from rwkd_lightning.systems.topics.module import TeacherWords, TopicDistillationModule
 from rwkd_lightning.terms import Term
 from rwkd_lightning.training.compatibility import check_parts, check_reach
-from rwkd_lightning.training.optim import adam
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import Weighting
 
@@ -62,6 +63,7 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     weighting, terms, trainer_options = weighting_of(config), terms_of(config), trainer_of(config)
     weighting.check(tuple(term.name for term in terms), False)
     check_settings(config, weighting)
+    check_monitors(config, [TopicDistillationModule.MONITOR])
     folder.mkdir(parents=True, exist_ok=True)
     if is_first():
         OmegaConf.save(config, folder / "config.yaml", resolve=True)
@@ -98,8 +100,8 @@ def carry_out(config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict
     stages.warn_of_sharing(network, corpus.vocabulary)
     weighting.prepare({"labels": loaders.train_labels, **loaders.rows("train").extras})
     module = TopicDistillationModule(
-        student, terms, weighting, functools.partial(adam, lr=config.optimizer.lr, betas=tuple(config.optimizer.betas)),
-        loaders.train_size, meta=meta_of(config, weighting, loaders.meta_stream),
+        student, terms, weighting, optimizer_of(config), loaders.train_size, schedule=schedule_of(config),
+        meta=meta_of(config, weighting, loaders.meta_stream),
         teacher=TeacherWords(network, config.pair.teacher.normalised), **loop_of(config))
     fitted = distil(config, folder, module, loaders, trainer_options, stop, force, module.MONITOR)
     if not is_first():
