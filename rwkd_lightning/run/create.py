@@ -114,4 +114,4 @@ def package(target: str) -> str:
     """The name at PyPI of what one of Lightning's loggers needs; empty for any other class."""
     names = {"TensorBoardLogger": "tensorboard", "WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet-ml",
              "NeptuneLogger": "neptune"}
-    return names.get(target.rpartition(".")[2], "") if target.startswith(("lightning.", "pytorch_lightning.")) else ""
+    return names.get(target.rpartition(".")[2], "") if target.startswith(("lightning.", "rwkd_lightning.")) else ""

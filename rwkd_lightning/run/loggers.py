@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import loggers as theirs
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,6 +19,20 @@ from rwkd_lightning.utils.errors import UserError
 
 KEPT = Path("log") / "logger.json"
 """In the run's folder: which record the logger writes, for the process that resumes the run."""
+
+
+class MLFlowLogger(theirs.MLFlowLogger):
+    """Lightning's logger, for the folder of files in which MLflow keeps a run without a server.
+
+    There no metric can be called as the folder of others is (``loss`` and ``loss/kd``): slashes become dots.
+    """
+
+    def __init__(self, run_id: str | None = None, **options: Any) -> None:
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 wants a database otherwise
+        super().__init__(run_id=run_id, **options)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        super().log_metrics({name.replace("/", "."): value for name, value in metrics.items()}, step)
 
 
 def logger_of(config: DictConfig, folder: Path) -> Logger | None:

@@ -6,6 +6,7 @@ import csv
 import inspect
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -255,10 +256,10 @@ def test_logger_gets_what_is_logged_and_goes_on(arguments: list[str], tmp_path: 
     assert {path.name for path in tmp_path.iterdir()} == {*before, "logged"}
 
 
-@pytest.mark.parametrize(("option", "name", "given"), [
-    ("wandb", "WandbLogger", {"project": "rwkd_lightning", "offline": True}),
-    ("mlflow", "MLFlowLogger", {"experiment_name": "rwkd_lightning"})])
-def test_loggers_of_other_packages(option: str, name: str, given: dict[str, Any], tmp_path: Path,
+@pytest.mark.parametrize(("option", "where", "name", "given"), [
+    ("wandb", lightning.pytorch.loggers, "WandbLogger", {"project": "rwkd_lightning", "offline": True}),
+    ("mlflow", loggers, "MLFlowLogger", {"experiment_name": "rwkd_lightning"})], ids=["wandb", "mlflow"])
+def test_loggers_of_other_packages(option: str, where: Any, name: str, given: dict[str, Any], tmp_path: Path,
                                    monkeypatch: pytest.MonkeyPatch) -> None:
     """Prevents: a key that Lightning's class does not take, a record outside of the run's folder, a second one on resuming."""
     real = inspect.signature(getattr(lightning.pytorch.loggers, name))
@@ -270,7 +271,7 @@ def test_loggers_of_other_packages(option: str, name: str, given: dict[str, Any]
         return Recorder(keys["save_dir"], keys.get("version", keys.get("run_id")))
 
     stand_in.__signature__ = real  # type: ignore[attr-defined]
-    monkeypatch.setattr(lightning.pytorch.loggers, name, stand_in)
+    monkeypatch.setattr(where, name, stand_in)
     composed = config([f"logger={option}"])
     first = loggers.logger_of(composed, tmp_path)
     assert first is not None and made == [{"save_dir": made[0]["save_dir"], **given}]
@@ -278,6 +279,17 @@ def test_loggers_of_other_packages(option: str, name: str, given: dict[str, Any]
     loggers.begin(first, composed, tmp_path)
     again = loggers.logger_of(composed, tmp_path)
     assert again is not None and again.version == first.version == "v0"
+
+
+def test_mlflow_is_given_names_that_its_folder_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents: MLflow's error that ``loss`` is a directory, at the first step of the student; its refusal of any folder."""
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    said: list[Any] = []
+    monkeypatch.setattr(lightning.pytorch.loggers.MLFlowLogger, "__init__", lambda self, **keys: said.append(keys))
+    monkeypatch.setattr(lightning.pytorch.loggers.MLFlowLogger, "log_metrics", lambda self, *given: said.append(given))
+    loggers.MLFlowLogger(save_dir="x").log_metrics({"loss": 1.0, "loss/kd": 2.0}, 3)
+    assert said == [{"run_id": None, "save_dir": "x"}, ({"loss": 1.0, "loss.kd": 2.0}, 3)]
+    assert os.environ["MLFLOW_ALLOW_FILE_STORE"] == "true"
 
 
 @pytest.mark.parametrize(("option", "module", "flags"), [
