@@ -54,6 +54,7 @@ VALUES = [
     "a/b", "package:..", "package:os.path/x", "package:transformers/../x", "<script>", "%s", "{}", "\\", "1_000", "3",
 ]
 GROUPS = ["weighting", "meta", "meta/engine", "meta_features", "trainer", "task", "pair", "loss_terms", "experiment",
+          "optimizer", "scheduler", "logger", "callbacks",
           "wieghting", "hydra/launcher"]
 OPTIONS = ["../task/tweets", "../../../../etc/passwd", "/etc/passwd", "..", ".", "base/step", "base/glue", "nope", "null",
            "[default]", "1", "''",
