@@ -81,6 +81,7 @@ def begin(logger: Logger, config: DictConfig, folder: Path) -> None:
 
 def end(logger: Logger) -> None:
     """Close a record that a later run of a sweep would go on writing into, as that of W&B."""
-    finish = getattr(getattr(logger, "experiment", None), "finish", None)
-    if is_first() and callable(finish):
-        finish()
+    if is_first():
+        finish = getattr(getattr(logger, "experiment", None), "finish", None)
+        if callable(finish):
+            finish()
