@@ -256,6 +256,16 @@ def test_logger_gets_what_is_logged_and_goes_on(arguments: list[str], tmp_path: 
     assert {path.name for path in tmp_path.iterdir()} == {*before, "logged"}
 
 
+def test_a_record_that_cannot_be_opened(tmp_path: Path) -> None:
+    """Prevents: a traceback of a logger's package, a server's or the disk's, at the student's first step."""
+    (tmp_path / "log").write_text("a file")
+    composed = config([f"+logger._target_={HERE}.Recorder", "+logger.save_dir=log/mine"])
+    logger = loggers.logger_of(composed, tmp_path)
+    assert logger is not None
+    with pytest.raises(UserError, match=f"^logger: {HERE}.Recorder cannot begin .*leave logger= out$"):
+        loggers.begin(logger, composed, tmp_path)
+
+
 @pytest.mark.parametrize(("option", "where", "name", "given"), [
     ("wandb", lightning.pytorch.loggers, "WandbLogger", {"project": "rwkd_lightning", "offline": True}),
     ("mlflow", loggers, "MLFlowLogger", {"experiment_name": "rwkd_lightning"})], ids=["wandb", "mlflow"])
