@@ -28,7 +28,7 @@ def train(job: Job, weighting: str) -> None:
             "task=mrpc", "pair=mpnet_to_minilm", f"weighting={weighting}", f"weighting_name={weighting}", f"seed={job.seed}",
             f"pair.student.path={STUDENT}", "pair.teacher.epochs=0", "pair.teacher.precision=32-true", "trainer.accelerator=cpu",
             f"trainer.max_epochs={job.epochs}", f"data.batch_size={BATCH}", f"data.max_length={LENGTH}", f"optimizer.lr={RATE}",
-            f"optimizer.warmup={WARMUP}", f"temperature={TEMPERATURE}"])
+            f"scheduler.warmup={WARMUP}", f"temperature={TEMPERATURE}"])
         config.data.path, config.pair.teacher.path, config.cache_dir = job.data_path, job.teacher_path, folder
         method, terms, options, store = weighting_of(config), terms_of(config), trainer_of(config), Store(Path(folder))
         teacher = stages.teacher_of(config, job.data, store, options, Stop())

@@ -40,7 +40,7 @@ def text(conf: Path) -> str:
              "", "python train.py [OPTION] [KEY=VALUE ...]"]
     for group in ("task", "pair", "weighting"):
         lines += ["", f"{group}=   (* default)", *table(marked(options(conf, group), chosen.get(group)))]
-    for group in ("meta", "meta_features"):
+    for group in ("meta", "meta_features", "optimizer", "scheduler", "logger", "callbacks"):
         lines += ["", f"{group}=   (* default)", *table(marked(brief(options(conf, group)), chosen.get(group)))]
     lines += ["", "+experiment=   (none by default)", *table(marked(brief(options(conf, "experiment")), None))]
     lines += ["", "The keys used most", *table(KEYS)]

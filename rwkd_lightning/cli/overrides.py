@@ -42,6 +42,8 @@ from rwkd_lightning.cli.typed import put_right
 from rwkd_lightning.utils.errors import UserError
 
 ANYTHING = ("trainer.devices", "loss_terms.hidden.layers")  # a text or a list
+MOVED = {"optimizer.warmup": "scheduler.warmup"}
+"""Keys of earlier versions, and what they are called now."""
 
 
 class Composed(NamedTuple):
@@ -255,6 +257,8 @@ def check_value(override: Override, composed: Composed, chosen: Sequence[Overrid
 def unknown(key: str, composed: Composed, chosen: Sequence[Override], conf: Path) -> str:
     """The message for a key that is not there."""
     group, known = key.split(".")[0], list(paths(composed.config))
+    if MOVED.get(key) in known:
+        return f"{key} is called {MOVED[key]} now; write {MOVED[key]}=..."
     near = siblings(key, known)
     matters = "." in key and group in composed.choices and len(usage.options(conf, group)) > 1
     choice = f" with {group}={composed.choices[group]}" if matters else ""

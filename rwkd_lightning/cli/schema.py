@@ -82,7 +82,7 @@ NEEDED: dict[str, Kind] = {
     "data.meta_fraction": number("a number above 0 and up to 0.5", lambda x: 0 < x <= 0.5), "data.split_seed": SEED,
     "data.teacher_noise": SHARE,
     "checkpoint.minutes": or_null(RATE), "checkpoint.steps": or_null(COUNT),
-    "optimizer.lr": RATE,
+    "optimizer": GROUP, "optimizer.lr": RATE, "scheduler": GROUP, "logger": GROUP, "callbacks": GROUP,
     "task.system": GROUP, "task.system._target_": TEXT, "task.load": GROUP, "task.epochs": COUNT, "task.teacher_epochs": whole(0),
     "task.terms": NAMES, "task.meta_terms.hard": NAMES, "task.meta_terms.soft": NAMES,
     "pair.teacher.epochs": whole(0), "pair.teacher.lr": RATE, "pair.teacher.batch_size": COUNT, "pair.teacher.seed": SEED,
@@ -100,7 +100,7 @@ NEEDED: dict[str, Kind] = {
 SYSTEMS: dict[str, dict[str, Kind]] = {
     "text": {
         "data.max_length": COUNT, "data.leaderboard": YES_NO, "data.label_noise": SHARE, "data.meta_noise": SHARE,
-        "optimizer.weight_decay": AMOUNT, "optimizer.warmup": SHARE, "task.regression": YES_NO,
+        "task.regression": YES_NO,
         "pair.teacher.path": PATH, "pair.teacher.warmup": SHARE, "pair.teacher.weight_decay": AMOUNT,
         "pair.teacher.new_head": YES_NO, "pair.teacher.labels": or_null(NAMES),
         "pair.student.path": PATH, "pair.student.layers": BLOCKS, "pair.student.new_head": YES_NO,
@@ -108,7 +108,7 @@ SYSTEMS: dict[str, dict[str, Kind]] = {
     "topics": {
         "task.regression": or_null(YES_NO),
         "topics": whole(2, 10_000), "distillation": one_of("none", "ce", "w2", "full"), "settings": TEXT,
-        "data.test_fraction": number("a number from 0 to 0.5", lambda x: 0 <= x <= 0.5), "optimizer.betas": BETAS,
+        "data.test_fraction": number("a number from 0 to 0.5", lambda x: 0 <= x <= 0.5),
         "pair.teacher.encoder": PATH, "pair.teacher.layers": whole(0, 100), "pair.teacher.bag_of_words": YES_NO,
         "pair.teacher.normalised": YES_NO,
         "pair.teacher.betas": BETAS, "pair.student.encoder": PATH, "pair.student.layers": whole(0, 100),
@@ -140,6 +140,15 @@ OPTIONAL: dict[str, Kind] = {
         f"{prefix}hidden": whole(1, 100_000), f"{prefix}window": COUNT, f"{prefix}gate.bound": or_null(RATE),
         **{f"{prefix}{key}": number() for key in ("alpha", "beta", "entropy", "evidence", "smoothing", "delta", "asymmetry")},
     }.items()},
+    "optimizer.weight_decay": AMOUNT, "optimizer.betas": BETAS, "scheduler.warmup": SHARE,
+    "*_partial_": Kind("true", lambda x: x is True),
+    "logger.save_dir": PATH, "logger.name": TEXT, "logger.project": TEXT, "logger.experiment_name": TEXT,
+    "logger.offline": YES_NO, "logger.default_hp_metric": YES_NO,
+    **{f"callbacks.{key}": kind for key, kind in {
+        "early_stopping.monitor": or_null(TEXT), "early_stopping.mode": one_of("min", "max"),
+        "early_stopping.patience": whole(0), "early_stopping.min_delta": AMOUNT, "early_stopping.check_*": YES_NO,
+        "model_summary.max_depth": whole(-1), "lr_monitor.logging_interval": or_null(one_of("step", "epoch")),
+    }.items()},
     "weighting.features": GROUP, "weighting.gate": or_null(GROUP), "weighting.inner": GROUP, "*_target_": TEXT,
 }
 """Keys that some options have; the first pattern that fits counts."""
@@ -169,7 +178,7 @@ def check(config: DictConfig) -> None:
             check_value(key, given[key], system.get(key) or kind_of(key))
     for key in (*NEEDED, *system):
         group = key.partition(".")[0]
-        if key not in given and key in system and group in ("pair", "data", "optimizer"):
+        if key not in given and key in system and group in ("pair", "data"):
             raise UserError(f"{key} is missing; the chosen option of {group}= is not for this task (or a ~ or a group of your "
                             f"own took it away): leave {group}= out")
         if key not in given:

@@ -30,7 +30,7 @@ def standard_meta(student: nn.Module, terms: Sequence[Term], data: Any) -> MetaS
         UserError: where no term reads labels.
     """
     stream = data if hasattr(data, "all") else held_out(data)
-    by_label = [terms[k] for k in columns(tuple(term.name for term in terms), "label")]
+    by_label = [terms[k] for k in columns(terms, "label")]
     return MetaStep(Jvp(), standard_theta(student, stream[0]), by_label, stream)
 
 

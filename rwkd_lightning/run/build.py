@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from pathlib import Path
 from typing import Any
 
 import lightning
-from hydra.utils import get_class, get_object, instantiate
+import torch
+from hydra.utils import get_class, get_object
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from rwkd_lightning.bilevel import Engine
 from rwkd_lightning.meta import MetaStep, MetaStream, Restriction
+from rwkd_lightning.run.callbacks import callbacks_of, kept_by_checkpoints, validates
+from rwkd_lightning.run.create import Recipe
+from rwkd_lightning.run.create import create as create
 from rwkd_lightning.run.fit import quiet, refuse
+from rwkd_lightning.run.loggers import logger_of
 from rwkd_lightning.run.processes import processes
 from rwkd_lightning.run.system import System
 from rwkd_lightning.run.trainer_options import checked
@@ -136,30 +145,59 @@ def loop_of(config: DictConfig) -> dict[str, Any]:
     return {"updated_weights": config.meta.weights, "clip": config.trainer.clip, "accumulate": config.trainer.accumulate}
 
 
-def create(config: DictConfig, kind: type[Any], **more: Any) -> Any:
-    """Instantiate from the keys and ``more``, with every mistake in one line, and our own errors not wrapped in Hydra's.
+def optimizer_of(config: DictConfig) -> Callable[[nn.Module], Optimizer]:
+    """The maker of the student's optimizer: a class of torch's kind gets the trainable parameters, any other the module.
 
     Raises:
-        UserError: if it cannot be made of these keys, or is no ``kind``.
+        UserError: here and when it is called, for what makes no optimizer of these keys.
     """
-    from hydra.errors import InstantiationException
+    make = Recipe(config.optimizer, Optimizer)
+    if not isinstance(make.function, type):
+        return make
+    return lambda module: make([p for p in module.parameters() if p.requires_grad])
 
-    key, target = config._get_full_key(""), config.get("_target_")
-    if target is None:
-        raise UserError(f"{key} has no _target_, the class that it is made of; choose an option of the group")
-    try:
-        made = instantiate(config, **more)
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, UserError):
-            raise cause from None
-        reason = " ".join(str(cause).split())[:300]  # whatever a class says to the keys of another one
-        raise UserError(f"{key}: {target} cannot be made of these keys ({reason})") from error
-    except OmegaConfBaseException as error:
-        raise UserError(f"{key}: {target} cannot be made of these keys ({str(error).splitlines()[0]})") from error
-    if not isinstance(made, kind):
-        raise UserError(f"{key}._target_={target} makes a {type(made).__name__}, and no {kind.__name__}")
-    return made
+
+def schedule_of(config: DictConfig) -> Callable[[Optimizer, int], LRScheduler]:
+    """The maker of the schedule, stepped once per student step; ``total_steps`` is given to what takes it.
+
+    Raises:
+        UserError: here and when it is called, for what makes no schedule of these keys.
+    """
+    make = Recipe(config.scheduler, LRScheduler)
+    if make.lacks("total_steps"):
+        return lambda optimizer, total_steps: make(optimizer, total_steps=total_steps)
+    return lambda optimizer, total_steps: make(optimizer)
+
+
+def try_stepping(config: DictConfig) -> None:
+    """Step optimizer and schedule on two small layers: the student's training, which may come hours later, must not refuse them.
+
+    A function of the user's own may need the student's own modules, and is only checked for its arguments.
+
+    Raises:
+        UserError: for those that cannot be made, be stepped as the loop does, or be kept in a checkpoint.
+    """
+    with torch.random.fork_rng(devices=[]):
+        layers = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    optimizer: Optimizer = torch.optim.AdamW(layers.parameters())
+    own = Recipe(config.optimizer, Optimizer)
+    if isinstance(own.function, type) or own.function.__module__.startswith("rwkd_lightning."):
+        optimizer = optimizer_of(config)(layers)
+    else:
+        own.bind(layers)
+    schedule = schedule_of(config)(optimizer, 10)
+    for key, stepped in (("optimizer", optimizer), ("scheduler", schedule)):
+        for parameter in layers.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        try:
+            stepped.step()
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"{key}: {config[key]._target_} cannot be stepped by itself, once per student step ({reason}); take "
+                            "another one") from error
+        if not kept_by_checkpoints(stepped.state_dict()):
+            raise UserError(f"{key}: the state of {config[key]._target_} holds more than numbers, texts and tensors, so that no "
+                            "interrupted run could go on with it")
 
 
 def trainer_of(config: DictConfig) -> dict[str, Any]:
@@ -167,6 +205,7 @@ def trainer_of(config: DictConfig) -> dict[str, Any]:
 
     Raises:
         UserError: for options that the loop cannot run under, or that the Trainer refuses: asked now, not after the data is read.
+            For a logger, callbacks, an optimizer or a schedule, too, that the student's training would refuse.
     """
     options: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
     for ours in ("clip", "accumulate", "select"):
@@ -176,7 +215,11 @@ def trainer_of(config: DictConfig) -> dict[str, Any]:
                         "(on the meta split)")
     if options["max_epochs"] is None and options["max_steps"] == -1:
         raise UserError("trainer.max_epochs=null and trainer.max_steps=-1 would train without end; give one of them")
-    options = checked(options, config.trainer.select)
+    callbacks = callbacks_of(config)
+    with tempfile.TemporaryDirectory() as nowhere:  # some write as soon as they are made
+        logger_of(config, Path(nowhere))
+    try_stepping(config)
+    options = checked(options, config.trainer.select == "best" or any(map(validates, callbacks)))
     bars.show(options.pop("enable_progress_bar", None) is not False)
     refuse(options)
     quiet()
@@ -184,7 +227,7 @@ def trainer_of(config: DictConfig) -> dict[str, Any]:
         check_precision(str(precision), f"{where}.precision")
         try:
             lightning.Trainer(**{**options, "precision": precision, "logger": False, "enable_checkpointing": False,
-                                 "enable_model_summary": False})
+                                 "enable_model_summary": False, "callbacks": callbacks})
         except Exception as error:  # each option is refused by a part of Lightning with an exception of its own
             told = " ".join(str(error).split())[:300]
             raise UserError(f"{where}: lightning.Trainer refuses its options ({told}); mend them, or leave them out") from error

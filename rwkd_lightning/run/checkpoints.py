@@ -89,6 +89,7 @@ class Checkpoints(Checkpoint):
 
     Attributes:
         validated: student steps done at the last validation; -1 before the first.
+        ended: whether a callback had ended the training by the last checkpoint, which a resumed one must not go on with.
     """
 
     def __init__(self, folder: Path, stop: Stop, minutes: float | None = 10.0, steps: int | None = None,
@@ -99,6 +100,7 @@ class Checkpoints(Checkpoint):
         self.folder, self.stop, self.minutes, self.steps, self.monitor = folder, stop, minutes, steps, monitor
         self.best: float | None = None
         self.validated = -1
+        self.ended = False
         self.earlier_seconds = 0.0
         self._start = self._last = time.perf_counter()
 
@@ -111,6 +113,7 @@ class Checkpoints(Checkpoint):
         self._start = self._last = time.perf_counter()
         self.stop.when_told = True
         self.stop.take()  # Lightning has put a handler of its own in between
+        trainer.should_stop = trainer.should_stop or self.ended
         if is_first():
             for path in (*written(self.folder, "step"), *written(self.folder, "best")):
                 if int(path.name.split("-")[1]) > trainer.global_step:  # a torn one would push out the one before it
@@ -148,6 +151,7 @@ class Checkpoints(Checkpoint):
 
     def save(self, trainer: lightning.Trainer) -> None:
         """Write one, and remove what is older than the last two."""
+        self.ended = trainer.should_stop
         trainer.save_checkpoint(self.folder / f"step-{trainer.global_step:09d}.ckpt", weights_only=False)
         self._last = time.perf_counter()
         if is_first():
@@ -156,7 +160,8 @@ class Checkpoints(Checkpoint):
                     path.unlink()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "validated": self.validated, "seconds": self.seconds}
+        return {"best": self.best, "validated": self.validated, "seconds": self.seconds, "ended": self.ended}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.validated, self.earlier_seconds = (state_dict[name] for name in ("best", "validated", "seconds"))
+        self.ended = state_dict.get("ended", False)

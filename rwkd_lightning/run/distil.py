@@ -10,7 +10,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from rwkd_lightning.data.resumable import ResumableDataModule
+from rwkd_lightning.run.callbacks import callbacks_of
 from rwkd_lightning.run.fit import Fitted, fit
+from rwkd_lightning.run.loggers import begin, end, logger_of
 from rwkd_lightning.run.signals import Stop
 from rwkd_lightning.training.module import DistillationModule
 
@@ -22,8 +24,16 @@ def distil(config: DictConfig, folder: Path, module: DistillationModule, loaders
     """Train; with ``trainer.select=best`` the module ends as the epoch with the largest ``monitor`` on the meta split."""
     log.info("distilling with weighting=%s, %d rows, meta split of %d", module.weighting, loaders.train_size,
              len(loaders.rows("meta")))
-    return fit(module, loaders, folder, trainer_options, monitor=monitor if config.trainer.select == "best" else None,
-               description=f"student ({config.weighting_name})", stop=stop, intervals=config.checkpoint, anew=anew)
+    logger = logger_of(config, folder)
+    if logger is not None:
+        begin(logger, config, folder)
+    try:
+        return fit(module, loaders, folder, trainer_options, monitor=monitor if config.trainer.select == "best" else None,
+                   description=f"student ({config.weighting_name})", stop=stop, intervals=config.checkpoint, anew=anew,
+                   callbacks=callbacks_of(config, monitor), logger=logger)
+    finally:
+        if logger is not None:
+            end(logger)
 
 
 def clear(folder: Path, *more: str) -> None:

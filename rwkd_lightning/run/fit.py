@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, SimpleProfiler
 
+from rwkd_lightning.run.callbacks import validates
 from rwkd_lightning.run.checkpoints import AtomicCheckpointIO, Checkpoints, newest, whole, written
 from rwkd_lightning.run.faults import kept_for_replay
 from rwkd_lightning.run.log_file import LogFile
@@ -42,7 +44,8 @@ class Fitted:
 
 def fit(module: DistillationModule, data: lightning.LightningDataModule, folder: Path, trainer_options: dict[str, Any],
         monitor: str | None = None, description: str = "train", stop: Stop | None = None,
-        intervals: Mapping[str, Any] | None = None, anew: bool = False) -> Fitted:
+        intervals: Mapping[str, Any] | None = None, anew: bool = False, callbacks: Sequence[Callback] = (),
+        logger: Logger | None = None) -> Fitted:
     """Train, resuming from the last checkpoint under ``folder`` if an interrupted run left one.
 
     Args:
@@ -55,6 +58,8 @@ def fit(module: DistillationModule, data: lightning.LightningDataModule, folder:
         stop: takes the signals that ask to stop; None: one of its own.
         intervals: ``minutes`` and ``steps`` of `Checkpoints`.
         anew: do not resume, as another process may still be removing what was left.
+        callbacks: further ones; where one of them looks at a validation, the meta split is scored.
+        logger: gets what is logged, besides ``log/metrics.csv``.
 
     Raises:
         UserError: for precisions and strategies that the loop cannot run under.
@@ -64,21 +69,23 @@ def fit(module: DistillationModule, data: lightning.LightningDataModule, folder:
     kept = folder / "checkpoints"
     checkpoints = Checkpoints(kept, stop or Stop(), monitor=f"meta/{monitor}" if monitor else None, **(intervals or {}))
     every = int(trainer_options.get("log_every_n_steps", 50))
-    callbacks: list[Callback] = [LogFile(folder / "log" / "metrics.csv", every), checkpoints]
+    used: list[Callback] = [LogFile(folder / "log" / "metrics.csv", every), *callbacks, checkpoints]
     if bars.shown():
-        callbacks.insert(0, Bar(description))
+        used.insert(0, Bar(description))
     own = {"plugins": [*trainer_options.get("plugins", []), AtomicCheckpointIO()],
            "profiler": profiler_of(trainer_options.get("profiler"), folder / "log")}
     trainer = lightning.Trainer(
-        **{**trainer_options, **own}, callbacks=callbacks, logger=False, enable_progress_bar=bars.shown(),
+        **{**trainer_options, **own}, callbacks=used, logger=logger or False, enable_progress_bar=bars.shown(),
         enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
-        limit_val_batches=1.0 if monitor is not None else 0)
+        limit_val_batches=1.0 if monitor is not None or any(map(validates, callbacks)) else 0)
     last = None if anew else newest(kept)
     cuda = trainer.strategy.root_device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     with launching(), kept_for_replay(folder, data):
         trainer.fit(module, datamodule=data, ckpt_path=last)
+        if trainer.should_stop:
+            log.info("%s: ended early, at step %d", description, trainer.global_step)
         if monitor is not None and checkpoints.validated != trainer.global_step:  # the last student is one to choose from
             trainer.validate(module, datamodule=data, verbose=False)
     chosen = "last"

@@ -16,10 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 VERSION = 2
 """Of the trained teachers and what is computed from them: a higher one leaves everything cached before unused."""
 
-NO_RESULT = ("hydra", "force", "cache_dir", "runs_dir", "weighting_name", "checkpoint", "data.num_workers",
+NO_RESULT = ("hydra", "force", "cache_dir", "runs_dir", "weighting_name", "checkpoint", "data.num_workers", "logger",
              *(f"trainer.{name}" for name in ("enable_progress_bar", "profiler", "logger", "enable_checkpointing",
                                               "enable_model_summary")))
 """Keys, and groups of keys, that change no byte of a result, and so belong to no key and to no run's folder."""
+DISPLAY_ONLY = ("rwkd_lightning.run.callbacks.ModelSummary", "lightning.pytorch.callbacks.LearningRateMonitor")
+"""Callbacks of which the same holds."""
 ALL_TRAININGS = ("accelerator", "deterministic")
 """Options of lightning.Trainer that hold for the teacher's training too; all others are the student's alone."""
 
@@ -65,4 +67,6 @@ def run_digest(config: DictConfig) -> str:
             plain.get(group, {}).pop(name, None)
     used = {*plain["terms"], *(name for terms in plain["task"]["meta_terms"].values() for name in terms)}
     plain["loss_terms"] = {name: term for name, term in plain["loss_terms"].items() if name in used}
+    plain["callbacks"] = {name: callback for name, callback in plain["callbacks"].items()
+                          if not isinstance(callback, dict) or callback.get("_target_") not in DISPLAY_ONLY}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]

@@ -23,6 +23,7 @@ from rwkd_lightning.cli import schema as values
 from rwkd_lightning.cli.words import config_words
 from rwkd_lightning.run import inputs
 from rwkd_lightning.run.build import check_settings, check_terms, loop_of, meta_of, system_of, terms_of, trainer_of, weighting_of
+from rwkd_lightning.run.callbacks import check_monitors
 from rwkd_lightning.run.distil import clear, distil, remove
 from rwkd_lightning.run.faults import memory_told
 from rwkd_lightning.run.fit import Fitted
@@ -84,6 +85,7 @@ def carry_out(system: System, config: DictConfig, folder: Path, stop: Stop, forc
     system.read()
     check_terms(terms, config, system.provides, weighting, system.name, processes(options))
     check_settings(config, weighting)
+    check_monitors(config, system.monitors)
     made_of = system.inputs()
     if is_first() and not force:
         inputs.check(folder, made_of)

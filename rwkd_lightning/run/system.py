@@ -100,6 +100,11 @@ class System(ABC):
     def monitor(self) -> str:
         """The metric on the meta split that chooses a checkpoint; larger is better."""
 
+    @property
+    def monitors(self) -> Sequence[str]:
+        """All metrics on the meta split, which callbacks may watch."""
+        return (self.monitor,)
+
     @abstractmethod
     def read(self) -> None:
         """Read the data."""

@@ -7,19 +7,19 @@ from typing import Any
 from rwkd_lightning.utils.errors import UserError
 
 RESUMES = "leave it out: an interrupted run goes on from its checkpoints, which are removed when it ends"
-LOGS = "leave it out: log/metrics.csv in the run's folder holds what is logged"
+LOGS = "use logger=tensorboard, or leave it out: log/metrics.csv in the run's folder holds what is logged"
 LOOP = "leave it out: the run has no such loop"
 
 SET: dict[str, tuple[tuple[Any, ...], str]] = {
     "gradient_clip_val": ((None,), "use trainer.clip"),
     "gradient_clip_algorithm": ((None,), "use trainer.clip"),
     "accumulate_grad_batches": ((1,), "use trainer.accumulate"),
-    "callbacks": ((None, []), "leave it out"),
+    "callbacks": ((None, []), "use callbacks=early_stopping or +callbacks.NAME._target_=my_package.MyCallback"),
     "plugins": ((None, []), "leave it out"),
     "logger": ((None, False), LOGS),
     "enable_checkpointing": ((None, True), RESUMES),
     "barebones": ((False,), RESUMES),
-    "enable_model_summary": ((None, False), "leave it out: the table at the end counts the parameters"),
+    "enable_model_summary": ((None, False), "use callbacks=model_summary"),
     "default_root_dir": ((None,), "use runs_dir=DIR"),
     "model_registry": ((None,), "leave it out: the student is written to the run's folder"),
     "num_sanity_val_steps": ((None, 0), "leave it out"),
@@ -32,8 +32,11 @@ SET: dict[str, tuple[tuple[Any, ...], str]] = {
 """What the loop and ``fit`` set themselves: the values that say the same, and what to do instead of another one."""
 
 
-def checked(options: dict[str, Any], select: str) -> dict[str, Any]:
+def checked(options: dict[str, Any], validates: bool) -> dict[str, Any]:
     """The options that are left for the Trainer: those which the run sets itself are taken out where they say the same.
+
+    Args:
+        validates: whether the training scores the meta split.
 
     Raises:
         UserError: where they say something else, and for values that would train or choose nothing.
@@ -47,9 +50,10 @@ def checked(options: dict[str, Any], select: str) -> dict[str, Any]:
     every = options.get("check_val_every_n_epoch", 1)
     if every is not None and (type(every) is not int or every < 1):
         raise UserError(f"trainer.check_val_every_n_epoch={every}; give a whole number of 1 or more")
-    if options.get("val_check_interval") is not None and select != "best":
+    if options.get("val_check_interval") is not None and not validates:
         raise UserError(f"trainer.val_check_interval={options['val_check_interval']} would do nothing: the meta split is scored "
-                        "in a training only to choose an epoch; add trainer.select=best, or leave it out")
+                        "in a training only to choose an epoch or to stop; add trainer.select=best or "
+                        "callbacks=early_stopping, or leave it out")
     if options.get("profiler") not in (None, "simple", "advanced"):
         raise UserError(f"trainer.profiler={options['profiler']} is not known here; known are simple and advanced, which write "
                         "to log/ in the run's folder")

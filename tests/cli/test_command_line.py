@@ -61,17 +61,20 @@ def test_help_imports_nothing_heavy(flag: str) -> None:
     assert not imported & {"torch", "hydra", "omegaconf", "lightning", "transformers", "datasets", "numpy", "pandas", "yaml"}
 
 
+GROUPS = ("task", "pair", "weighting", "meta", "meta_features", "optimizer", "scheduler", "logger", "callbacks")
+
+
 def test_help_names_every_option_with_its_description() -> None:
     """Prevents: a task or a method that is there and that nobody can find; help of which a terminal cuts the ends."""
     lines = usage.text(CONF).splitlines()
     assert max(map(len, lines)) <= 120
-    for group in ("task", "pair", "weighting", "meta", "meta_features", "experiment"):
+    for group in (*GROUPS, "experiment"):
         for file in (CONF / group).glob("*.yaml"):
             assert [line for line in lines if re.match(rf"  [ *] {file.stem}  +\w", line)], f"{group}={file.stem}"
     starred = {line.split()[1] for line in lines if line.startswith("  * ")}
     with initialize_config_dir(str(CONF), version_base="1.3"):
         choices = compose("config", return_hydra_config=True).hydra.runtime.choices
-    assert starred == {choices[group] for group in ("task", "pair", "weighting", "meta", "meta_features")}
+    assert starred == {choices[group] for group in GROUPS}
     assert "@package" not in "\n".join(lines)
 
 
@@ -187,7 +190,7 @@ def test_options_that_do_not_exist(arguments: list[str], said: str) -> None:
     (["weighting.entropi=1"], "weighting.entropi is not a key with weighting=rwkd; did you mean weighting.entropy?"),
     (["wieghting=kd"], "wieghting is not a key; did you mean weighting?"),
     (["wieghting.lr=1"], "did you mean weighting.lr?"),
-    (["optimiser.lr=1"], "did you mean optimizer.lr?"),
+    (["optimiser.lr=1"], "did you mean optimizer.lr?"), (["optimizer.warmup=0.2"], "write scheduler.warmup=..."),
     (["batch_size=3"], "data.batch_size"), (["lr=1"], "optimizer.lr"), (["epochs=1"], "task.epochs"),
     (["zzz=3"], "zzz is not a key (+zzz=... adds a new one)"),
     (["trainer.max_epoch=3"], "did you mean trainer.max_epochs? (+trainer.max_epoch=... hands it to lightning.Trainer)"),

@@ -29,7 +29,6 @@ from rwkd_lightning.run import build as parts
 from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
 from rwkd_lightning.systems.text.data.task import TaskData
 from rwkd_lightning.systems.text.teacher_states import check_inside
-from rwkd_lightning.training.optim import adamw, linear_schedule
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.paths import place
 from tests.hostile.common import ACCEPTED, REFUSED, Step, recipes, refusal
@@ -55,6 +54,7 @@ VALUES = [
     "a/b", "package:..", "package:os.path/x", "package:transformers/../x", "<script>", "%s", "{}", "\\", "1_000", "3",
 ]
 GROUPS = ["weighting", "meta", "meta/engine", "meta_features", "trainer", "task", "pair", "loss_terms", "experiment",
+          "optimizer", "scheduler", "logger", "callbacks",
           "wieghting", "hydra/launcher"]
 OPTIONS = ["../task/tweets", "../../../../etc/passwd", "/etc/passwd", "..", ".", "base/step", "base/glue", "nope", "null",
            "[default]", "1", "''",
@@ -188,8 +188,8 @@ def prepare(config: DictConfig) -> None:
     len(loaders.encoded("train")), loaders.train_dataloader()
     parts.create(config.meta.engine, Engine), parts.create(config.meta.theta, Restriction)
     parts.meta_of(config, weighting, loaders.meta_stream)
-    optimizer = adamw(nn.Linear(2, 2), config.optimizer.lr, config.optimizer.weight_decay)
-    linear_schedule(optimizer, 10, config.optimizer.warmup)
+    optimizer = parts.optimizer_of(config)(nn.Linear(2, 2))
+    parts.schedule_of(config)(optimizer, 10)
 
 
 known_data: dict[str, TaskData] = {}

@@ -197,7 +197,7 @@ def test_every_shipped_value_is_allowed_and_every_key_known() -> None:
     assert sorted({*values.NEEDED, *values.SYSTEMS["text"]} - set(found)) == []
     assert sorted({*values.NEEDED, *values.SYSTEMS["topics"]} - set(of_topics)) == []
     found = of_topics | found
-    for group in ("weighting", "meta_features", "meta/engine", "meta", "trainer", "optimizer", "data"):
+    for group in ("weighting", "meta_features", "meta/engine", "meta", "trainer", "optimizer", "scheduler", "logger", "data"):
         for file in sorted((configs.CONF / group).glob("*.yaml")):
             written: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
             is_global = "@package _global_" in file.read_text()

@@ -146,7 +146,7 @@ def test_best_checkpoint_is_recorded(arguments: list[str], tmp_path: Path) -> No
     ("pair.student.path=no/such-model", "no/such-model"),
     ("data.batch_size=0", "data.batch_size is 0"),
     ("optimizer.lr=0", "optimizer.lr is 0"),
-    ("optimizer.warmup=1", "optimizer.warmup is 1"),
+    ("scheduler.warmup=1", "scheduler.warmup is 1"),
 ])
 def test_bad_values_are_named(override: str, said: str, arguments: list[str], tmp_path: Path) -> None:
     """Prevents: a traceback from the depths, or hours of work before the mistake shows."""

@@ -68,7 +68,7 @@ def test_cached_states_are_the_teachers(arguments: list[str], tmp_path: Path, mo
     monkeypatch.setattr(stages, "load", lambda *a: network.append(load(*a)) or network[-1])
     run_in(tmp_path / "a", *arguments, "pair.student.path=teacher", "pair.student.layers=null", "weighting=kd",
            "terms=[ce,kd,hidden]", "loss_terms.hidden.layers=[[0,0],[1,1]]", "trainer.max_epochs=1", "optimizer.lr=1e-12",
-           "optimizer.warmup=0")
+           "scheduler.warmup=0")
     # dropout moves a student that is being trained off its own states, by far less than another row's are away
     assert float(columns(tmp_path / "a")["loss_hidden"].median()) < 0.5
     assert len(network) == 3 and not any(its.kept_layers for its in network)  # for logits, states and scores

@@ -36,12 +36,13 @@ AS_THE_RUN: dict[str, Any] = {
 }
 """Options that the run sets itself, with the value that says the same."""
 REFUSED: dict[str, tuple[Any, str]] = {
-    "logger": (True, "log/metrics.csv"), "enable_checkpointing": (False, "goes on from its checkpoints"),
-    "barebones": (True, "goes on from its checkpoints"), "enable_model_summary": (True, "leave it out"),
+    "logger": (True, "use logger=tensorboard"), "enable_checkpointing": (False, "goes on from its checkpoints"),
+    "barebones": (True, "goes on from its checkpoints"), "enable_model_summary": (True, "use callbacks=model_summary"),
     "num_sanity_val_steps": (2, "leave it out"), "gradient_clip_val": (1.0, "use trainer.clip"),
     "gradient_clip_algorithm": ("norm", "use trainer.clip"), "accumulate_grad_batches": (2, "use trainer.accumulate"),
     "limit_val_batches": (1, "leave it out"), "use_distributed_sampler": (True, "leave it out"),
-    "default_root_dir": ("/tmp/x", "use runs_dir=DIR"), "callbacks": (["a"], "leave it out"), "plugins": (["a"], "leave it out"),
+    "default_root_dir": ("/tmp/x", "use runs_dir=DIR"), "callbacks": (["a"], "use callbacks=early_stopping"),
+    "plugins": (["a"], "leave it out"),
     "reload_dataloaders_every_n_epochs": (1, "leave it out"), "limit_test_batches": (2, "leave it out"),
     "limit_predict_batches": (2, "leave it out"), "model_registry": ("x", "leave it out"),
     "val_check_interval": (0.5, "add trainer.select=best"), "profiler": ("pytorch", "known are simple and advanced"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from rwkd_lightning.run import inputs
+from rwkd_lightning.run.build import optimizer_of, schedule_of
 from rwkd_lightning.run.inputs import Inputs
 from rwkd_lightning.run.processes import is_first
 from rwkd_lightning.run.system import Evaluation, Run, System, Teacher
@@ -27,7 +27,6 @@ from rwkd_lightning.systems.text.models import Classifier, find, fingerprint
 from rwkd_lightning.systems.text.teacher_states import Inside, check_inside, inside_of, looking_inside
 from rwkd_lightning.terms import Term
 from rwkd_lightning.training.module import DistillationModule
-from rwkd_lightning.training.optim import adamw, linear_schedule
 from rwkd_lightning.weighting import Weighting
 
 log = logging.getLogger(__name__)
@@ -55,6 +54,10 @@ class TextSystem(System):
     @property
     def monitor(self) -> str:
         return self.data.task.monitor
+
+    @property
+    def monitors(self) -> list[str]:
+        return [self.monitor, *metrics(self.data.task)]
 
     def read(self) -> None:
         self.data = data_of(self.config)
@@ -131,6 +134,5 @@ def module_of(config: DictConfig, loaders: DistillationDataModule, student: Clas
     """The LightningModule; ``teacher`` only where a term needs it to run along."""
     return DistillationModule(
         student, terms, weighting,
-        functools.partial(adamw, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay),
-        schedule=functools.partial(linear_schedule, warmup=config.optimizer.warmup), teacher=teacher,
+        optimizer_of(config), schedule=schedule_of(config), teacher=teacher,
         metrics=metrics(loaders.task), **options)

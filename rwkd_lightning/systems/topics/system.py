@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from rwkd_lightning.cache.store import digest, digests
 from rwkd_lightning.meta import Restriction
 from rwkd_lightning.run import inputs
-from rwkd_lightning.run.build import check_interval, create
+from rwkd_lightning.run.build import check_interval, create, optimizer_of, schedule_of
 from rwkd_lightning.run.inputs import Inputs
 from rwkd_lightning.run.processes import processes
 from rwkd_lightning.run.system import Evaluation, Run, System, Teacher
@@ -33,7 +32,6 @@ from rwkd_lightning.systems.topics.module import MONITOR, TeacherWords, TopicDis
 from rwkd_lightning.terms import Term
 from rwkd_lightning.training.compatibility import check_parts, check_reach
 from rwkd_lightning.training.module import DistillationModule
-from rwkd_lightning.training.optim import adam
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.model_files import find
 from rwkd_lightning.weighting import Weighting
@@ -97,9 +95,8 @@ class TopicSystem(System):
         return self.batches
 
     def module(self, student: nn.Module, terms: Sequence[Term], weighting: Weighting, **options: Any) -> DistillationModule:
-        optimizer = self.config.optimizer
         return TopicDistillationModule(
-            student, terms, weighting, functools.partial(adam, lr=optimizer.lr, betas=tuple(optimizer.betas)),
+            student, terms, weighting, optimizer_of(self.config), schedule=schedule_of(self.config),
             teacher=TeacherWords(self.network, self.config.pair.teacher.normalised), **options)
 
     def evaluate(self, run: Run, student: nn.Module, device: torch.device) -> Evaluation:

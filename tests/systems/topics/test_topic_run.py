@@ -54,6 +54,16 @@ def test_every_method_weighs_documents_or_says_why_not(method: str, arguments: l
     assert bool((w > 0).any())
 
 
+def test_another_optimizer_schedule_and_early_stopping(arguments: list[str], tmp_path: Path) -> None:
+    """Prevents: groups that only text classifiers read; early stopping by a score that topic models do not have."""
+    result = finished(arguments, tmp_path / "run", "weighting=kd", "optimizer._target_=torch.optim.SGD", "~optimizer.betas",
+                      "scheduler=linear", "trainer.max_epochs=5", "callbacks=early_stopping",
+                      "callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=1e6")
+    assert result["cost"]["steps"] == 2 * 4
+    with (tmp_path / "run/log/metrics.csv").open(newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file) if row["meta/likelihood"]] == ["4", "8"]
+
+
 @pytest.mark.parametrize(("distillation", "terms"), [
     ("none", ["prior_kl", "reconstruction"]), ("ce", ["prior_kl", "reconstruction", "soft_ce"]),
     ("w2", ["prior_kl", "reconstruction", "w2"]), ("full", ["prior_kl", "reconstruction", "w2", "soft_ce"])])
