@@ -36,7 +36,7 @@ from rwkd_lightning.cli.keys import (
     shown,
     siblings,
 )
-from rwkd_lightning.cli.schema import first_line
+from rwkd_lightning.cli.kinds import first_line
 from rwkd_lightning.cli.sweeps import ENOUGH, combinations, expanded, of_interval
 from rwkd_lightning.cli.typed import put_right
 from rwkd_lightning.utils.errors import UserError

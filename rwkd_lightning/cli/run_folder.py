@@ -19,6 +19,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from rwkd_lightning.cli import schema as values
 from rwkd_lightning.cli import tuning
+from rwkd_lightning.cli.keys import interpolated
+from rwkd_lightning.cli.kinds import GROUP, PATH, check_value, first_line
 from rwkd_lightning.cli.sweeps import expanded, of_interval
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.paths import place
@@ -33,21 +35,24 @@ def check(overrides: Sequence[Override], conf: Path, sweep: bool = False) -> Non
         UserError: if Hydra cannot compose it, for a value of another type or out of range, for a folder that cannot be.
     """
     jobs = [(list(expanded(override, conf)) if sweep else []) or [override] for override in overrides]
-    for override, several in zip(overrides, jobs, strict=True):
-        for single in several[1:]:
-            if not single.is_delete() and not isinstance(single.value(), dict):
-                with of_interval(override):
-                    values.check_literal(single.key_or_group, plain(single.value()))
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
         try:
             config = compose("config", [several[0].input_line or "" for several in jobs], return_hydra_config=True)
         except Exception as error:  # whatever Hydra and OmegaConf raise for what does not go together
-            raise UserError(f"the command line does not go with the configs ({values.first_line(error)}); "
+            raise UserError(f"the command line does not go with the configs ({first_line(error)}); "
                             "python train.py --help shows what does") from error
         with known_to_hydra(config):
             values.check(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
             own = any((override.key_or_group or "").startswith("hydra") for override in overrides)
             check_folder(config, own)
+            schema = values.schema_of(config.task)
+        for override, several in zip(overrides, jobs, strict=True):
+            for single in several[1:]:
+                key, value = single.key_or_group, None if single.is_delete() else plain(single.value())
+                kind = values.kind_of(key, schema)
+                if not (single.is_delete() or isinstance(value, dict) or interpolated(value) or kind is GROUP):
+                    with of_interval(override):
+                        check_value(key, value, kind)
         if sweep:
             tuning.check_sweeper(config.hydra.sweeper, overrides, conf)
 
@@ -86,8 +91,8 @@ def check_folder(config: DictConfig, own: bool) -> None:
         try:
             folder = str(OmegaConf.select(config, f"hydra.{key}"))
         except Exception as error:
-            raise UserError(f"hydra.{key}={text} cannot be resolved ({values.first_line(error)}); give a directory") from error
-        values.check_value(f"hydra.{key}", folder, values.PATH)
+            raise UserError(f"hydra.{key}={text} cannot be resolved ({first_line(error)}); give a directory") from error
+        check_value(f"hydra.{key}", folder, PATH)
         whole = os.path.normpath(place(os.path.join(inside, folder), f"hydra.{key}"))
         if not own and Path(os.path.normpath(root)) not in (Path(whole), *Path(whole).parents):
             raise UserError(f"the run's folder {whole!r} would lie outside runs_dir={str(root)!r}, led there by a name in "

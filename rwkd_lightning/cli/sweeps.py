@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 
 from rwkd_lightning.cli import help as usage
-from rwkd_lightning.cli.schema import first_line
+from rwkd_lightning.cli.kinds import first_line
 from rwkd_lightning.utils.errors import UserError
 
 ENOUGH = 200  # values of one sweep that are looked at
