@@ -12,18 +12,16 @@ import itertools
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from rwkd_lightning.cli import help as usage
 from rwkd_lightning.cli import run_folder as whole
 from rwkd_lightning.cli import tuning
+from rwkd_lightning.cli.flags import Parser, Unreadable, read
 from rwkd_lightning.cli.keys import (
     Missing,
     Unclear,
@@ -36,7 +34,6 @@ from rwkd_lightning.cli.keys import (
     shown,
     siblings,
 )
-from rwkd_lightning.cli.kinds import first_line
 from rwkd_lightning.cli.sweeps import ENOUGH, combinations, expanded, of_interval
 from rwkd_lightning.cli.typed import put_right
 from rwkd_lightning.utils.errors import UserError
@@ -49,10 +46,6 @@ class Composed(NamedTuple):
 
     config: dict[str, Any]
     choices: dict[str, str]
-
-
-class Unreadable(Exception):
-    """No parser can read this command line."""
 
 
 def check(arguments: Sequence[str], conf: Path) -> None:
@@ -68,29 +61,9 @@ def check(arguments: Sequence[str], conf: Path) -> None:
     examine(parsed, overrides, conf)
 
 
-def read(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[Override]]:
-    """What Hydra's parsers make of a command line: its own options, and the settings.
-
-    Raises:
-        Unreadable: with their reason.
-    """
-    options = get_args_parser()
-    setattr(options, "error", unreadable)  # noqa: B010 - in place of its own, which prints the usage of all of Hydra's options
-    parsed = options.parse_args(list(arguments))
-    try:
-        return parsed, OverridesParser.create().parse_overrides(parsed.overrides)
-    except HydraException as error:
-        raise Unreadable(first_line(error)) from error
-
-
-def unreadable(reason: str) -> NoReturn:
-    """Say that Hydra's options cannot be read."""
-    raise Unreadable(reason)
-
-
 def remedy(arguments: Sequence[str], conf: Path) -> str:
     """What to write instead: the whole command where it is clear, or else how a setting is written."""
-    words, done = put_right(arguments, get_args_parser())
+    words, done = put_right(arguments, Parser().flags)
     if done:
         try:
             examine(*read(words), conf)
@@ -113,7 +86,7 @@ def examine(parsed: argparse.Namespace, overrides: Sequence[Override], conf: Pat
     at_once = [name for name in ("run", "multirun", "cfg", "info", "shell_completion") if getattr(parsed, name)]
     if len(at_once) > 1:
         raise UserError(f"--{at_once[0]} and --{at_once[1]} do not go together; leave out one of them".replace("_", "-"))
-    if parsed.info or parsed.hydra_help or parsed.shell_completion or parsed.experimental_rerun:
+    if parsed.info or parsed.hydra_help or parsed.version or parsed.shell_completion or parsed.experimental_rerun:
         return
     sweep = parsed.multirun or any(override.key_or_group == "hydra.mode" for override in overrides)
     tuning.prepare(overrides, sweep)

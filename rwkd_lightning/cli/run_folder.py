@@ -6,6 +6,7 @@ A name in the folder's path (of a task, a method, a seed) must not lead out of `
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,7 +36,10 @@ def check(overrides: Sequence[Override], conf: Path, sweep: bool = False) -> Non
         UserError: if Hydra cannot compose it, for a value of another type or out of range, for a folder that cannot be.
     """
     jobs = [(list(expanded(override, conf)) if sweep else []) or [override] for override in overrides]
-    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+    intervals = contextlib.ExitStack()
+    for override in overrides:
+        intervals.enter_context(of_interval(override))
+    with intervals, initialize_config_dir(str(conf.resolve()), version_base="1.3"):
         try:
             config = compose("config", [several[0].input_line or "" for several in jobs], return_hydra_config=True)
         except Exception as error:  # whatever Hydra and OmegaConf raise for what does not go together
