@@ -101,8 +101,8 @@ def schema_of(task: Mapping[str, Any]) -> Schema:
     return found
 
 
-def check(config: DictConfig) -> None:
-    """Check every value of a composed config.
+def check(config: DictConfig) -> dict[str, Any]:
+    """Check every value of a composed config; returns all keys with their values, resolved.
 
     Raises:
         UserError: for a value of another type or out of range, one that cannot be resolved, and a key that is missing.
@@ -128,6 +128,7 @@ def check(config: DictConfig) -> None:
                             f"own took it away): leave {group}= out")
         if key not in given:
             raise UserError(f"{key} is missing; every run needs it (a ~ on the command line or a group of your own took it away)")
+    return given
 
 
 def kind_of(key: str, schema: Schema) -> Kind:

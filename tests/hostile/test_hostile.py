@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from rwkd_lightning.cache.store import Store, tensors
 from rwkd_lightning.cli import run_folder as whole
 from rwkd_lightning.cli import schema as values
+from rwkd_lightning.cli.composition import known_to_hydra
 from rwkd_lightning.systems.text.data import tweets as product_tweets
 from rwkd_lightning.systems.text.data.task import TaskSpec
 from rwkd_lightning.systems.text.models import check_inputs, load_classifier, load_tokenizer
@@ -144,7 +145,8 @@ def test_every_message_is_one_line() -> None:
     (["optimizer.lr=${force}"], "optimizer.lr is false; give a number above 0"),
     (["runs_dir=null"], "runs_dir is null; give a path"),
     (["runs_dir='~/x'"], "runs_dir=~/x starts with ~"),
-    (["data.path=[a]"], "data.path is [a]; give a path"),
+    (["data.path=[a]"], "data.path=[a] is not a single value; the default is"),
+    (["pair.teacher.labels=x"], "pair.teacher.labels is 'x'; give a list of names"),
     (["cache_dir='a\0b'"], "holds a control character"),
     (["terms=[ce,ce]"], "terms is [ce,ce]; give a list of names, each once"),
     (["~seed"], "seed is missing"),
@@ -184,7 +186,7 @@ def test_a_name_cannot_lead_out_of_the_runs() -> None:
     with initialize_config_dir(str(configs.CONF), version_base="1.3"):
         config = compose("config", return_hydra_config=True)
     config.hydra.runtime.choices.weighting = "../../../x"
-    with whole.known_to_hydra(config), pytest.raises(UserError, match="would lie outside runs_dir"):
+    with known_to_hydra(config), pytest.raises(UserError, match="would lie outside runs_dir"):
         whole.check_folder(config, own=False)
 
 
