@@ -50,15 +50,22 @@ class Composed(NamedTuple):
 
 
 class Configs:
-    """All configs of a command line; to be used within ``hydra.initialize_config_dir``."""
+    """All configs of a command line; to be used within ``hydra.initialize_config_dir``.
 
-    def __init__(self, conf: Path) -> None:
+    Args:
+        more: a folder of configs beside ``conf``, as ``--config-dir`` names.
+    """
+
+    def __init__(self, conf: Path, more: Path | None = None) -> None:
         self.conf = conf
+        self.folders = [conf] if more is None else [conf, more]
+        self.search = [] if more is None else [f"hydra.searchpath=['file://{more.resolve()}']"]
         self.kept: dict[tuple[str, ...], Composed] = {}
 
     def is_choice(self, override: Override) -> bool:
         """Whether Hydra reads files for it; what is added or deleted is left to Hydra too."""
-        group = (self.conf / override.key_or_group).is_dir() or override.key_or_group.startswith("hydra")
+        key = override.key_or_group
+        group = key.startswith("hydra") or any((folder / key).is_dir() for folder in self.folders)
         return (override.package is not None or override.is_add() or override.is_force_add() or override.is_delete()
                 or (group and not isinstance(override.value(), dict)))
 
@@ -70,7 +77,7 @@ class Configs:
         """
         if tuple(lines) not in self.kept:
             with told():
-                config = compose("config", list(lines), return_hydra_config=True)
+                config = compose("config", [*self.search, *lines], return_hydra_config=True)
                 plain: Any = OmegaConf.to_container(config, resolve=False)
                 kept = pickle.dumps(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
             choices = plain.pop("hydra")["runtime"]["choices"]

@@ -85,20 +85,23 @@ def examine(parsed: argparse.Namespace, overrides: Sequence[Override], conf: Pat
     sweep = parsed.multirun or any(override.key_or_group == "hydra.mode" for override in overrides)
     tuning.prepare(overrides, sweep)
     searchpath = any(override.key_or_group == "hydra.searchpath" for override in overrides)
-    if parsed.config_dir or parsed.config_path or parsed.config_name or searchpath:
+    if parsed.config_path or parsed.config_name or searchpath:
         return  # other configs, other keys
+    more = Path(parsed.config_dir) if parsed.config_dir else None
+    if more is not None and not more.is_dir():
+        raise UserError(f"--config-dir {more} is no directory; give one with configs, as task/NAME.yaml")
     with_deletions = any(override.is_delete() and (conf / override.key_or_group).is_dir() for override in overrides)
-    for override in overrides:
+    for override in overrides if more is None else ():  # with options that are not in `conf`
         check_option(override, conf, with_deletions)
         check_misspelt_group(override, conf)
     if not sweep and (swept := next((o for o in overrides if o.is_sweep_override()), None)):
         raise UserError(f"{swept.input_line} asks for several runs: put -m first, as in python train.py -m {swept.input_line}; a "
                         "list has brackets: [1,2]")
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-        check_jobs(overrides, conf, ahead=sweep and not parsed.cfg)
+        check_jobs(overrides, Configs(conf, more), ahead=sweep and not parsed.cfg)
 
 
-def check_jobs(overrides: Sequence[Override], conf: Path, ahead: bool) -> None:
+def check_jobs(overrides: Sequence[Override], configs: Configs, ahead: bool) -> None:
     """Check the config of every job: one, or those of a sweep.
 
     Args:
@@ -107,11 +110,10 @@ def check_jobs(overrides: Sequence[Override], conf: Path, ahead: bool) -> None:
     Raises:
         UserError: for a key or a value that cannot be, and for those of a job that do not go together.
     """
-    configs = Configs(conf)
     own = any(override.is_hydra_override() for override in overrides)
     looked_at: set[tuple[str, ...]] = set()
     distinct: dict[str, tuple[Job, Composed, list[Override]]] = {}
-    for job in jobs([expanded(override, conf) for override in overrides]):
+    for job in jobs([expanded(override, configs.conf) for override in overrides]):
         chosen = [o.input_line or "" for o in job if configs.is_choice(o)]
         settings = [o for o in job if not configs.is_choice(o)]
         composed = configs.composed(chosen)
@@ -126,7 +128,7 @@ def check_jobs(overrides: Sequence[Override], conf: Path, ahead: bool) -> None:
         # paths and seeds change nothing that is built without data
         key = json.dumps({k: v for k, v in given.items() if not isinstance(v, dict) and not k.endswith(("seed", "_dir", "path"))})
         distinct.setdefault(key, (job, composed, settings))
-    tuning.check_sweeper(composed.config.hydra.sweeper, overrides, conf)
+    tuning.check_sweeper(composed.config.hydra.sweeper, overrides, configs.conf)
     swept = [override.key_or_group for override in overrides if override.is_sweep_override()]
     for job, composed, settings in distinct.values() if ahead else ():
         with composed.known(), of_job([o.input_line or "" for o in job if o.key_or_group in swept]):

@@ -33,7 +33,7 @@ def named(arguments: str) -> list[str]:
     ("weighting=kd --info seed=1", "--info all weighting=kd seed=1"),
     ("weighting=kd -i plugins seed=1", "-i plugins weighting=kd seed=1"),
     ("~weighting.entropy -m seed='range(0,2)'", "-m ~weighting.entropy seed=range(0,2)"),
-    ("seed=1 -cd /tmp task=mine", "-cd /tmp seed=1 task=mine"),
+    ("seed=1 -cd /tmp task=mrpc", "-cd /tmp seed=1 task=mrpc"),
     # options of Hydra that are misspelt
     ("--multi-run seed=1,2", "--multirun seed=1,2"), ("-multirun seed=1,2", "--multirun seed=1,2"),
     # dashes
