@@ -28,6 +28,8 @@ from rwkd_lightning.cli.kinds import (
     RATE,
     SEED,
     SHARE,
+    SPLITS,
+    TEACHER,
     TEXT,
     YES_NO,
     Kind,
@@ -62,7 +64,7 @@ NEEDED: dict[str, Kind] = {
 """Keys that every run has."""
 
 OPTIONAL: dict[str, Kind] = {
-    "task.load.path": or_null(PATH), "task.load.split_seed": SEED, "temperature": RATE, "data.teacher_noise": SHARE,
+    "task.load.path": or_null(PATH), "task.load.split_seed": SEED, **TEACHER, **SPLITS,
     "meta.engine.radius": RATE, "meta.engine.central": YES_NO, "meta.theta.centre": YES_NO,
     **{f"{group}.{key}": kind for group in ("weighting", "meta_features", "loss_terms") for key, kind in {
         "*terms": NAMES, "*regression": or_null(YES_NO), "*temperature": RATE, "*lr": RATE, "*stage_one": number(),

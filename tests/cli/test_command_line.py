@@ -140,7 +140,7 @@ def test_documented_commands_are_found() -> None:
     ["task=mrpc.yaml"], ["task=base/glue", "task.load.task=mrpc"], ["trainer=[default]"], ["+weighting@other=kd"],
     ["hydra.run.dir=x", "hydra/job_logging=disabled", "hydra.verbose=true"],
     ["--cfg", "job", "-p", "trainer", "seed=1"], ["--info", "defaults", "seed=x"], ["-c", "job", "--resolve"],
-    ["--config-dir=/tmp", "task=mine", "zzz=1"], ["-cd", "/tmp", "task=mine"], ["-cn", "mine", "zzz=1"], ["-cp", "/tmp", "z=1"],
+    ["--config-dir=/tmp", "task=mrpc", "+zzz=1"], ["-cd", "/tmp", "task=mrpc"], ["-cn", "mine", "zzz=1"], ["-cp", "/tmp", "z=1"],
     ["hydra.searchpath=[file:///tmp]", "task=mine", "zzz=1"],
 ], ids=" ".join)
 def test_valid_commands_pass(arguments: list[str]) -> None:
