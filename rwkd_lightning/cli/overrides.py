@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import itertools
+import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
 
-from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra import initialize_config_dir
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig
 
 from rwkd_lightning.cli import help as usage
-from rwkd_lightning.cli import run_folder as whole
-from rwkd_lightning.cli import tuning
+from rwkd_lightning.cli import schema, tuning
+from rwkd_lightning.cli.composition import Composed, Configs
+from rwkd_lightning.cli.flags import Parser, Unreadable, read
 from rwkd_lightning.cli.keys import (
     Missing,
     Unclear,
@@ -36,25 +34,14 @@ from rwkd_lightning.cli.keys import (
     shown,
     siblings,
 )
-from rwkd_lightning.cli.schema import first_line
-from rwkd_lightning.cli.sweeps import ENOUGH, combinations, expanded, of_interval
+from rwkd_lightning.cli.run_folder import check_folder
+from rwkd_lightning.cli.sweeps import Job, expanded, jobs, of_interval
 from rwkd_lightning.cli.typed import put_right
 from rwkd_lightning.utils.errors import UserError
 
 ANYTHING = ("trainer.devices", "loss_terms.hidden.layers")  # a text or a list
 MOVED = {"optimizer.warmup": "scheduler.warmup"}
 """Keys of earlier versions, and what they are called now."""
-
-
-class Composed(NamedTuple):
-    """A config without the values of the command line, nothing resolved, and the options that were chosen for it."""
-
-    config: dict[str, Any]
-    choices: dict[str, str]
-
-
-class Unreadable(Exception):
-    """No parser can read this command line."""
 
 
 def check(arguments: Sequence[str], conf: Path) -> None:
@@ -70,29 +57,9 @@ def check(arguments: Sequence[str], conf: Path) -> None:
     examine(parsed, overrides, conf)
 
 
-def read(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[Override]]:
-    """What Hydra's parsers make of a command line: its own options, and the settings.
-
-    Raises:
-        Unreadable: with their reason.
-    """
-    options = get_args_parser()
-    setattr(options, "error", unreadable)  # noqa: B010 - in place of its own, which prints the usage of all of Hydra's options
-    parsed = options.parse_args(list(arguments))
-    try:
-        return parsed, OverridesParser.create().parse_overrides(parsed.overrides)
-    except HydraException as error:
-        raise Unreadable(first_line(error)) from error
-
-
-def unreadable(reason: str) -> NoReturn:
-    """Say that Hydra's options cannot be read."""
-    raise Unreadable(reason)
-
-
 def remedy(arguments: Sequence[str], conf: Path) -> str:
     """What to write instead: the whole command where it is clear, or else how a setting is written."""
-    words, done = put_right(arguments, get_args_parser())
+    words, done = put_right(arguments, Parser().flags)
     if done:
         try:
             examine(*read(words), conf)
@@ -115,72 +82,75 @@ def examine(parsed: argparse.Namespace, overrides: Sequence[Override], conf: Pat
     at_once = [name for name in ("run", "multirun", "cfg", "info", "shell_completion") if getattr(parsed, name)]
     if len(at_once) > 1:
         raise UserError(f"--{at_once[0]} and --{at_once[1]} do not go together; leave out one of them".replace("_", "-"))
-    if parsed.info or parsed.hydra_help or parsed.shell_completion or parsed.experimental_rerun:
+    if parsed.info or parsed.hydra_help or parsed.version or parsed.shell_completion or parsed.experimental_rerun:
         return
     sweep = parsed.multirun or any(override.key_or_group == "hydra.mode" for override in overrides)
     tuning.prepare(overrides, sweep)
-    if parsed.config_dir or parsed.config_path or parsed.config_name:
+    searchpath = any(override.key_or_group == "hydra.searchpath" for override in overrides)
+    if parsed.config_path or parsed.config_name or searchpath:
         return  # other configs, other keys
-    inspect(overrides, conf)
-    if any(override.key_or_group == "hydra.searchpath" for override in overrides):  # other configs too
-        return
+    more = Path(parsed.config_dir) if parsed.config_dir else None
+    if more is not None and not more.is_dir():
+        raise UserError(f"--config-dir {more} is no directory; give one with configs, as task/NAME.yaml")
+    with_deletions = any(override.is_delete() and (conf / override.key_or_group).is_dir() for override in overrides)
+    for override in overrides if more is None else ():  # with options that are not in `conf`
+        check_option(override, conf, with_deletions)
+        check_misspelt_group(override, conf)
     if not sweep and (swept := next((o for o in overrides if o.is_sweep_override()), None)):
         raise UserError(f"{swept.input_line} asks for several runs: put -m first, as in python train.py -m {swept.input_line}; a "
                         "list has brackets: [1,2]")
-    whole.check(overrides, conf, sweep)
+    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+        check_jobs(overrides, Configs(conf, more), ahead=sweep and not parsed.cfg)
 
 
-def inspect(overrides: Sequence[Override], conf: Path) -> None:
-    """Check what Hydra's parser made of the command line.
+def check_jobs(overrides: Sequence[Override], configs: Configs, ahead: bool) -> None:
+    """Check the config of every job: one, or those of a sweep.
+
+    Args:
+        ahead: also build what a job builds before it reads its data, as the first one may run for hours before the last begins.
 
     Raises:
-        UserError: as ``check`` does.
+        UserError: for a key or a value that cannot be, and for those of a job that do not go together.
     """
-    if any(override.key_or_group == "hydra.searchpath" for override in overrides):
-        return
-    overrides = [override for override in overrides if not override.is_hydra_override()]
-    groups = usage.groups(conf)
-    structural = [o for o in overrides if o.package is not None
-                  or (o.key_or_group.split("/")[0] in groups and not isinstance(o.value(), dict))]
-    for override in overrides:
-        if not override.key_or_group:
-            raise UserError(f"{override.input_line} names no key; write KEY=VALUE")
-    for override in structural:
-        check_option(override, conf, any(o.is_delete() for o in structural))
-    for override in overrides:
-        check_misspelt_group(override, conf)
-    added = [o.key_or_group for o in overrides if o not in structural and (o.is_add() or o.is_force_add())]
-    settings = [o for o in overrides if o not in structural
-                and not (o.is_add() or o.is_force_add() or o.is_delete() or related(o.key_or_group, added))]
-    if not settings:
-        return
-    values = [(value, setting) for setting in settings for value in expanded(setting, conf)]
-    # of a group none of whose keys is set, one option stands for all; experiments, which are no default, may change any key
-    fixed = set(usage.defaults(conf)) - {"task", *(setting.key_or_group.split(".")[0] for setting in settings)}
-    swept = [list(itertools.islice(expanded(o, conf), 1 if o.key_or_group in fixed else ENOUGH)) for o in structural]
-    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-        for chosen in combinations(swept):
-            composed = composition(chosen)
-            if composed is None:
-                return
-            for value, setting in values:
-                with of_interval(setting):
-                    check_value(value, composed, chosen, conf)
+    own = any(override.is_hydra_override() for override in overrides)
+    looked_at: set[tuple[str, ...]] = set()
+    distinct: dict[str, tuple[Job, Composed, list[Override]]] = {}
+    for job in jobs([expanded(override, configs.conf) for override in overrides]):
+        chosen = [o.input_line or "" for o in job if configs.is_choice(o)]
+        settings = [o for o in job if not configs.is_choice(o)]
+        composed = configs.composed(chosen)
+        with of_interval(overrides):
+            for setting in settings:
+                if (line := (*chosen, setting.input_line or "")) not in looked_at:
+                    check_value(setting, composed, chosen, configs)
+                    looked_at.add(line)
+            with composed.known():
+                given = schema.check(composed.put(settings))
+                check_folder(composed.put(settings, hydra=True), own)
+        # paths and seeds change nothing that is built without data
+        key = json.dumps({k: v for k, v in given.items() if not isinstance(v, dict) and not k.endswith(("seed", "_dir", "path"))})
+        distinct.setdefault(key, (job, composed, settings))
+    tuning.check_sweeper(composed.config.hydra.sweeper, overrides, configs.conf)
+    swept = [override.key_or_group for override in overrides if override.is_sweep_override()]
+    for job, composed, settings in distinct.values() if ahead else ():
+        with composed.known(), of_job([o.input_line or "" for o in job if o.key_or_group in swept]):
+            check_combination(composed.put(settings), composed.choices["task"])
 
 
-def related(key: str, added: Sequence[str]) -> bool:
-    """Whether a key is, holds or is part of one that the command line adds."""
-    return any(f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.") for other in added)
-
-
-def composition(chosen: Sequence[Override], *more: str) -> Composed | None:
-    """The config for these options; None where Hydra has an objection, which it will tell itself."""
+@contextmanager
+def of_job(settings: Sequence[str]) -> Iterator[None]:
+    """Name the settings of the job that is refused."""
     try:
-        config = compose("config", [*(o.input_line or "" for o in chosen), *more], return_hydra_config=True)
-        plain: Any = OmegaConf.to_container(config, resolve=False)
-    except Exception:  # whatever it is, Hydra meets it again when it composes the run, and stops there
-        return None
-    return Composed({k: v for k, v in plain.items() if k != "hydra"}, plain["hydra"]["runtime"]["choices"])
+        yield
+    except UserError as error:
+        raise UserError(f"{error}; that is of the job {' '.join(settings)}" if settings else str(error)) from error
+
+
+def check_combination(config: DictConfig, task: str) -> None:
+    """Build what a run builds before it reads its data; imports torch, which the run does too."""
+    from rwkd_lightning.run import before
+
+    before.check_combination(config, task)
 
 
 def check_option(override: Override, conf: Path, with_deletions: bool) -> None:
@@ -190,7 +160,11 @@ def check_option(override: Override, conf: Path, with_deletions: bool) -> None:
         UserError: if there is no such option, or a ``+`` is missing or too many.
     """
     group = override.key_or_group
+    if not group:
+        raise UserError(f"{override.input_line} names no key; write KEY=VALUE")
     if override.is_delete() or override.is_force_add() or override.package is not None or not (conf / group).is_dir():
+        return
+    if isinstance(override.value(), dict):  # values for the keys of the group
         return
     known, plus = list(usage.options(conf, group)), "+" if override.is_add() else ""
     for single in expanded(override, conf):
@@ -226,7 +200,7 @@ def check_misspelt_group(override: Override, conf: Path) -> None:
                         f"(+{override.input_line} adds a new key)")
 
 
-def check_value(override: Override, composed: Composed, chosen: Sequence[Override], conf: Path) -> None:
+def check_value(override: Override, composed: Composed, chosen: Sequence[str], configs: Configs) -> None:
     """Check one key and its value.
 
     Raises:
@@ -236,16 +210,16 @@ def check_value(override: Override, composed: Composed, chosen: Sequence[Overrid
     while values:
         key, value = values.popitem()
         try:
-            default = followed(composed.config, lookup(composed.config, key))
+            default = followed(composed.plain, lookup(composed.plain, key))
         except Unclear:
             continue
         except Missing:
-            raise UserError(unknown(key, composed, chosen, conf)) from None
+            raise UserError(unknown(key, composed, chosen, configs)) from None
         if isinstance(default, dict) and isinstance(value, dict):
             values |= {f"{key}.{name}": inner for name, inner in value.items()}
         elif isinstance(default, dict) and value is not None and not interpolated(value):
             group = key.replace(".", "/")
-            if (conf / group).is_dir():
+            if (configs.conf / group).is_dir():
                 raise UserError(f"{key}={shown(value)} would replace all keys below it; to choose an option write "
                                 f"{group}={shown(value)}")
             names = ", ".join(f"{key}.{name}" for name in default)
@@ -254,24 +228,28 @@ def check_value(override: Override, composed: Composed, chosen: Sequence[Overrid
             raise UserError(f"{key}={shown(value)} is not {expected}; the default is {shown(default)}")
 
 
-def unknown(key: str, composed: Composed, chosen: Sequence[Override], conf: Path) -> str:
+def unknown(key: str, composed: Composed, chosen: Sequence[str], configs: Configs) -> str:
     """The message for a key that is not there."""
-    group, known = key.split(".")[0], list(paths(composed.config))
+    group, known = key.split(".")[0], list(paths(composed.plain))
     if MOVED.get(key) in known:
         return f"{key} is called {MOVED[key]} now; write {MOVED[key]}=..."
     near = siblings(key, known)
-    matters = "." in key and group in composed.choices and len(usage.options(conf, group)) > 1
+    matters = "." in key and group in composed.choices and len(usage.options(configs.conf, group)) > 1
     choice = f" with {group}={composed.choices[group]}" if matters else ""
     having: list[str] = []
     if choice and not near:
-        kept = [o for o in chosen if o.key_or_group != group]
-        having = [f"{group}={name}" for name in usage.options(conf, group) if has(composition(kept, f"{group}={name}"), key)]
+        kept = [line for line in chosen if not line.startswith(f"{group}=")]
+        options = [f"{group}={name}" for name in usage.options(configs.conf, group)]
+        having = [option for option in options if has(configs, [*kept, option], key)]
     near = near or elsewhere(key, known)
     hint = f"; {' and '.join(having)} would have it" if having else f"; did you mean {near}?" if near else ""
     tail = "hands it to lightning.Trainer" if group == "trainer" else "adds a new one"
     return f"{key} is not a key{choice}{hint} (+{key}=... {tail})"
 
 
-def has(composed: Composed | None, key: str) -> bool:
-    """Whether a config has a key."""
-    return composed is not None and key in paths(composed.config)
+def has(configs: Configs, chosen: Sequence[str], key: str) -> bool:
+    """Whether the config of these choices has a key."""
+    try:
+        return key in paths(configs.composed(chosen).plain)
+    except UserError:
+        return False

@@ -16,7 +16,6 @@ from omegaconf import DictConfig, OmegaConf
 from rwkd_lightning.cli.sweeps import expanded
 from rwkd_lightning.utils.errors import UserError
 
-BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 PACKAGES = ("ax", "nevergrad", "optuna")
 MAXIMISE = {"direction": "maximize", "optim.maximize": True, "ax_config.experiment.minimize": False}
 """Where Optuna, Nevergrad and Ax are told that a larger score is better; each looks for the smallest by default."""
@@ -59,22 +58,29 @@ def installed(module: str) -> bool:
         return False
 
 
+def searches(sweeper: str) -> bool:
+    """Whether a class of sweepers chooses its jobs by their scores; Hydra's own runs a list of them."""
+    Plugins.instance()
+    return sweeper != str(ConfigStore.instance().load("hydra/sweeper/basic.yaml").node.get("_target_"))
+
+
 def check_sweeper(sweeper: DictConfig, overrides: Sequence[Override], conf: Path) -> None:
     """Check a sweeper's settings, and that it can take what is swept.
 
     Raises:
         UserError: for one that would look for the smallest score, and for sweeps that it would answer with a traceback.
     """
-    target = sweeper.get("_target_")
+    target = str(sweeper.get("_target_"))
+    search = searches(target)
     names = [override.key_or_group for override in overrides]
     for override in overrides:
-        if target != BASIC and override.is_sweep_override() and names.count(override.key_or_group) > 1:
+        if search and override.is_sweep_override() and names.count(override.key_or_group) > 1:
             raise UserError(f"{override.input_line}: {override.key_or_group} is given twice, and a search may take the fixed "
                             "value; give it once")
-        if target == BASIC and override.is_interval_sweep():
+        if not search and override.is_interval_sweep():
             raise UserError(f"{override.input_line}: Hydra's own sweeper cannot try an interval; add hydra/sweeper=optuna, "
                             f"or write {override.key_or_group}=A,B,C")
-        if ".hydra_optuna_sweeper." in str(target) and override.is_choice_sweep():
+        if ".hydra_optuna_sweeper." in target and override.is_choice_sweep():
             values = [single.value() for single in expanded(override, conf)]
             if any(isinstance(value, list | dict) for value in values):
                 raise UserError(f"{override.input_line}: Optuna chooses among texts and numbers, not among lists; run one sweep "
@@ -105,7 +111,7 @@ def objective(result: Mapping[str, Any], folder: Path, sweeper: str) -> float | 
     """
     scores = list(result.get("meta", {}).values())
     if not scores:
-        if result and sweeper != BASIC:
+        if result and searches(sweeper):
             raise UserError(f"the run in {folder} was finished before scores on the meta split were kept; add force=true")
         return None
     return -math.inf if scores[0] is None or math.isnan(scores[0]) else float(scores[0])

@@ -13,11 +13,11 @@ NO_DASHES = "settings have no dashes"
 NO_BLANKS = "a setting is KEY=VALUE, in quotes where there are blanks"
 
 
-def put_right(arguments: Sequence[str], options: argparse.ArgumentParser) -> tuple[list[str], list[str]]:
+def put_right(arguments: Sequence[str], options: Sequence[argparse.Action]) -> tuple[list[str], list[str]]:
     """The words as they were perhaps meant, and what was done to them.
 
     Args:
-        options: the parser of Hydra's own options.
+        options: Hydra's own.
     """
     flags: list[str] = []
     settings: list[str] = []
@@ -54,18 +54,18 @@ def put_right(arguments: Sequence[str], options: argparse.ArgumentParser) -> tup
     return [*flags, *whole], [*done, *([NO_BLANKS] if whole != settings else [])]
 
 
-def known(word: str, options: argparse.ArgumentParser) -> argparse.Action | None:
+def known(word: str, options: Sequence[argparse.Action]) -> argparse.Action | None:
     """The option of Hydra's that a word names, or nearly names."""
     name = word.partition("=")[0]
-    for action in options._actions:
+    for action in options:
         if name in action.option_strings or (word.startswith("-") and close(name, options) in action.option_strings):
             return action
     return None
 
 
-def close(name: str, options: argparse.ArgumentParser) -> str | None:
+def close(name: str, options: Sequence[argparse.Action]) -> str | None:
     """The long option that is nearly this: ``--multi-run``, ``-multirun``."""
-    long = [text for action in options._actions for text in action.option_strings if text.startswith("--")]
+    long = [text for action in options for text in action.option_strings if text.startswith("--")]
     near = difflib.get_close_matches(f"--{name.lstrip('-')}", long, 1, 0.85) if len(name) > 2 else []
     return near[0] if near else None
 

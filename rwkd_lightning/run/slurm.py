@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 
+from rwkd_lightning.cli.flags import Unreadable, read
 from rwkd_lightning.utils.errors import UserError
 
 
@@ -26,11 +24,10 @@ def check(arguments: Sequence[str], conf: Path) -> None:
     Raises:
         UserError: for a launcher without a sweep, without its package or its cluster, and for what SLURM cannot be asked for.
     """
-    parsed = get_args_parser().parse_args(list(arguments))
     try:
-        overrides = OverridesParser.create().parse_overrides(parsed.overrides)
-    except HydraException:
-        return  # a syntax error, which Hydra tells
+        parsed, overrides = read(arguments)
+    except Unreadable:
+        return  # which the check of the command line tells
     given = {override.key_or_group: override for override in overrides}
     launcher = given["hydra/launcher"].value() if "hydra/launcher" in given else None
     mode = given["hydra.mode"].value() if "hydra.mode" in given else "MULTIRUN" if parsed.multirun else "RUN"

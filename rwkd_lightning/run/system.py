@@ -93,7 +93,7 @@ class System(ABC):
     @property
     @abstractmethod
     def provides(self) -> AbstractSet[str]:
-        """Kinds of samples that loss terms may need: ``classes``, ``numbers`` or others, see ``Term.needs``."""
+        """Kinds of samples that loss terms may need: ``classes``, ``numbers`` or others; known before `read`."""
 
     @property
     @abstractmethod

@@ -14,9 +14,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from rwkd_lightning.cli import composition, sweeps, tuning
 from rwkd_lightning.cli import help as usage
-from rwkd_lightning.cli import tuning
-from rwkd_lightning.cli.overrides import check, combinations
+from rwkd_lightning.cli.overrides import check
+from rwkd_lightning.cli.sweeps import SAMPLE, jobs
 from rwkd_lightning.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -134,14 +135,15 @@ def test_documented_commands_are_found() -> None:
     ["-m", "meta_features=standard,influence,history", "weighting=rwkd,rwkd_plain"], ["data.meta_noise=0.2"],
     ["weighting.gate._target_=rwkd_lightning.weighting.gates.Reject", "weighting.gate.bound=3", "weighting.smoothing=0.5"],
     ["-m", "weighting=kd", "weighting.alpha=0.1,0.5"], ["-m", "weighting=rwkd,global", "weighting.lr=1e-3,1e-2"],
-    ["--multirun", "weighting=glob(*)", "seed=range(0,3)"], ["-m", "task=glob(m*)"], ["hydra.mode=MULTIRUN", "seed=1,2"],
+    ["--multirun", "weighting=glob(*)", "data.label_noise=0.1", "seed=range(0,3)"], ["-m", "task=glob(m*)"],
+    ["hydra.mode=MULTIRUN", "seed=1,2"],
     ["-m", "seed=choice(1,2)", "terms=[ce],[ce,kd]", "data.path=choice('a,b',c)"],
     ["-m", "task=mrpc,rte,tweets", "weighting=kd,rwkd,ce,permuted", "meta=head,bank", "task.epochs=1,2"],
     ["-m", "+experiment=probes", "data.label_noise=0.1,0.2"], ["+experiment=[probes]"],
     ["task=mrpc.yaml"], ["task=base/glue", "task.load.task=mrpc"], ["trainer=[default]"], ["+weighting@other=kd"],
     ["hydra.run.dir=x", "hydra/job_logging=disabled", "hydra.verbose=true"],
     ["--cfg", "job", "-p", "trainer", "seed=1"], ["--info", "defaults", "seed=x"], ["-c", "job", "--resolve"],
-    ["--config-dir=/tmp", "task=mine", "zzz=1"], ["-cd", "/tmp", "task=mine"], ["-cn", "mine", "zzz=1"], ["-cp", "/tmp", "z=1"],
+    ["--config-dir=/tmp", "task=mrpc", "+zzz=1"], ["-cd", "/tmp", "task=mrpc"], ["-cn", "mine", "zzz=1"], ["-cp", "/tmp", "z=1"],
     ["hydra.searchpath=[file:///tmp]", "task=mine", "zzz=1"],
 ], ids=" ".join)
 def test_valid_commands_pass(arguments: list[str]) -> None:
@@ -236,13 +238,53 @@ def test_values_of_another_type(arguments: list[str], said: str) -> None:
     assert said in mistake(*arguments)
 
 
-def test_large_sweeps_are_looked_at_option_by_option() -> None:
-    """Prevents: ten tasks times eight methods taking longer to check than to start, or one of the options left out."""
+def test_every_job_of_a_sweep_is_looked_at_and_a_sample_of_many() -> None:
+    """Prevents: a combination that is never looked at, or ten billion jobs that take longer to check than to run."""
     small = [["a", "b"], ["x", "y"], ["p"]]
-    assert combinations(small) == [(a, b, "p") for a in "ab" for b in "xy"]  # type: ignore[arg-type]
-    large = [list("abcdef"), list("uvwxyz"), ["p"]]
-    few = combinations(large)  # type: ignore[arg-type]
-    assert len(few) == 11 and {one for row in few for one in row} == set("abcdefuvwxyzp")  # type: ignore[comparison-overlap]
+    assert jobs(small) == [(a, b, "p") for a in "ab" for b in "xy"]  # type: ignore[arg-type, comparison-overlap]
+    large = [[f"{name}{i}" for i in range(100)] for name in "abcde"]
+    few = jobs(large)  # type: ignore[arg-type]
+    assert len(few) == 1 + 5 * 99 + SAMPLE and {one for row in few for one in row} == {one for row in large for one in row}  # type: ignore[comparison-overlap]
+    assert few == jobs(large)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["weighting=kd,rwkd,l2rw", "meta.every=1,4", "seed=0,1"],
+     "it needs a meta step every step (meta.every=1); that is of the job weighting=l2rw meta.every=4 seed=0"),
+    (["trainer.accumulate=1,2", "weighting=kd,gradnorm"], "that is of the job trainer.accumulate=2 weighting=gradnorm"),
+    (["weighting=rwkd,oracle", "data.label_noise=0.1,0"], "that is of the job weighting=oracle data.label_noise=0"),
+    (["terms=[ce,kd],[ce,kb]"], "terms: 'kb' is not known; known are"),
+    (["task=tweets,stsb", "terms=[ce,kd]"], "terms="),
+    (["trainer.max_steps=3,-1", "trainer.max_epochs=1,null"], "would train without end"),
+    (["weighting=kd,wls", "weighting.alpha=0.5,7"], "weighting.alpha"),
+    (["weighting=glob(z*)"], "weighting=glob(z*) has no values, so that nothing would run"),
+])
+def test_a_combination_that_cannot_be_is_told_before_the_first_job(arguments: list[str], said: str) -> None:
+    """Prevents: the last job of a sweep that is refused after the days that the others took."""
+    assert said in mistake("-m", *arguments)
+
+
+def test_a_sweep_of_a_hundred_jobs_reads_few_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents: files read, and methods built, for each seed of each method again."""
+    from hydra import compose
+
+    from rwkd_lightning.run import before
+
+    composed: list[object] = []
+    built: list[object] = []
+    monkeypatch.setattr(composition, "compose", lambda *a, **k: composed.append(a) or compose(*a, **k))
+    monkeypatch.setattr(before, "check_combination", lambda *a: built.append(a))
+    check(["-m", "weighting=ce,kd,rwkd,mwn", "seed=range(0,25)", "optimizer.lr=1e-4"], CONF)
+    assert len(composed) == len(built) == 4
+
+
+def test_a_sweep_too_large_to_look_at_every_job_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prevents: a check that is silent about what it has left out."""
+    monkeypatch.setattr(sweeps, "MOST", 10)
+    assert "optimizer.lr is 0; give a number above 0" in mistake("-m", "seed=range(0,10)", "optimizer.lr=1e-4,0")
+    assert "a sweep of 20 jobs: each of its values, and 100 of the jobs, are checked" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("overrides", "terms"), [
@@ -284,13 +326,12 @@ def test_hydra_runs_after_the_check() -> None:
 
 def test_a_failed_job_of_a_sweep_is_told_and_the_others_run(tmp_path: Path) -> None:
     """Prevents: a sweep that exits with 0, or stops, because of one job; and failed jobs of which only the first is told."""
-    terms = sorted(OmegaConf.load(CONF / "loss_terms/default.yaml"))
-    unknown = f"terms: 'kb' is not known; known are {', '.join(terms)}"
-    sweep = ["-m", "seed=0,1,2", "terms=[ce,kb]", f"runs_dir={tmp_path}"]
+    missing = str(tmp_path / "none.csv")
+    sweep = ["-m", "seed=0,1,2", f"data.path={missing}", f"runs_dir={tmp_path}"]
     done = train(*sweep)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    assert [line for line in done.stderr.splitlines() if line.startswith("#")] == [
-        f"#{i} failed: {unknown}" for i in range(3)]
+    failed = [line.split(": ")[0] for line in done.stderr.splitlines() if line.startswith("#") and missing in line]
+    assert failed == [f"#{i} failed" for i in range(3)], done.stderr
     one = {"test": {"accuracy": 0.5}}
     cost = {"teacher_parameters": 1, "student_parameters": 1, "teacher_bytes": 1, "student_bytes": 1, "speed_up": 1.0,
             "teacher_seconds": 1.0, "train_seconds": 1.0}
@@ -301,5 +342,4 @@ def test_a_failed_job_of_a_sweep_is_told_and_the_others_run(tmp_path: Path) -> N
     done = train(*sweep)
     assert len(finished) == 2 and done.stdout.count("already finished") == 2, done.stderr
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert [line for line in done.stderr.splitlines() if line.startswith("#")] == [
-        f"#1 failed: {unknown}"]
+    assert [line.split(": ")[0] for line in done.stderr.splitlines() if line.startswith("#")] == ["#1 failed"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
 import pytest
 
-from rwkd_lightning.cli.overrides import check, read
+from rwkd_lightning.cli.flags import Parser, read
+from rwkd_lightning.cli.overrides import check
 from rwkd_lightning.utils.errors import UserError
 from tests.cli.test_command_line import CONF, mistake, train
 
@@ -31,7 +33,7 @@ def named(arguments: str) -> list[str]:
     ("weighting=kd --info seed=1", "--info all weighting=kd seed=1"),
     ("weighting=kd -i plugins seed=1", "-i plugins weighting=kd seed=1"),
     ("~weighting.entropy -m seed='range(0,2)'", "-m ~weighting.entropy seed=range(0,2)"),
-    ("seed=1 -cd /tmp task=mine", "-cd /tmp seed=1 task=mine"),
+    ("seed=1 -cd /tmp task=mrpc", "-cd /tmp seed=1 task=mrpc"),
     # options of Hydra that are misspelt
     ("--multi-run seed=1,2", "--multirun seed=1,2"), ("-multirun seed=1,2", "--multirun seed=1,2"),
     # dashes
@@ -84,6 +86,13 @@ def test_options_that_are_missing_or_too_many(typed: str, said: str) -> None:
     with pytest.raises(UserError) as caught:
         check(shlex.split(typed), CONF)
     assert said in str(caught.value)
+
+
+def test_every_option_of_hydra_is_known() -> None:
+    """Prevents: an option of Hydra's that the package's own parser of them refuses, or takes for a setting."""
+    theirs = {name for names in re.findall(r"^(-\S+) : ", train("--hydra-help").stdout, re.M) for name in names.split(",")}
+    ours = {name for action in Parser().flags for name in action.option_strings}
+    assert len(theirs) > 15 and ours == theirs
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:

@@ -14,14 +14,11 @@ from unittest import mock
 
 import hydra.core.override_parser.overrides_parser as parser
 from hydra import compose, initialize_config_dir
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from rwkd_lightning.bilevel import Engine
-from rwkd_lightning.cli import overrides
-from rwkd_lightning.cli import run_folder as whole
+from rwkd_lightning.cli import composition, overrides
 from rwkd_lightning.cli import schema as values
 from rwkd_lightning.cli.keys import interpolated, paths
 from rwkd_lightning.meta import Restriction
@@ -91,37 +88,28 @@ def is_group(key: str) -> bool:
 
 
 @cache
-def composed(structural: tuple[str, ...], tiny: bool) -> bytes:
-    """The config of these choices; Hydra reads thirty files for it."""
-    lines = [*structural, *(base() if tiny else [])]
-    if any(line.startswith("task=") for line in structural):
-        lines.remove(SIZES) if tiny else None
-    return pickle.dumps(compose("config", lines, return_hydra_config=True))
+def composed(lines: tuple[str, ...]) -> bytes:
+    """The config of these choices for a tiny run; Hydra reads thirty files for it."""
+    tiny = [line for line in base() if line != SIZES or not any(line.startswith("task=") for line in lines)]
+    return pickle.dumps(compose("config", [*tiny, *lines], return_hydra_config=True))
 
 
-made_last: list[DictConfig] = []
-
-
-def fast_compose(name: str, lines: Sequence[str], return_hydra_config: bool = False, tiny: bool = False) -> DictConfig:
-    """``hydra.compose`` with the choices of groups cached: Hydra too applies the values last, by the same function."""
-    parsed = parser.OverridesParser.create().parse_overrides(list(lines))
-    ConfigLoaderImpl.validate_sweep_overrides_legal(parsed, RunMode.RUN, from_shell=False)
-    chosen = [o for o in parsed if is_group(o.key_or_group)]
-    config: DictConfig = pickle.loads(composed(tuple(o.input_line or "" for o in chosen), tiny))
-    ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if o not in chosen], config)
-    made_last[:] = [config]
-    return config
-
-
-def fast_tiny(name: str, lines: Sequence[str], return_hydra_config: bool = False) -> DictConfig:
-    """The same for a tiny run."""
-    return fast_compose(name, lines, return_hydra_config, tiny=True)
+last: list[DictConfig] = []
 
 
 @contextmanager
 def fast() -> Iterator[None]:
-    """Both checks of the command line over the cached composition."""
-    with mock.patch.object(overrides, "compose", fast_compose), mock.patch.object(whole, "compose", fast_tiny):
+    """The checks of the command line over the cached composition, which keep the last config that they let pass."""
+    def fast_compose(name: str, lines: Sequence[str], return_hydra_config: bool = False) -> DictConfig:
+        made: DictConfig = pickle.loads(composed(tuple(lines)))
+        return made
+
+    def check_folder(config: DictConfig, own: bool) -> None:
+        last[:] = [config]
+        real(config, own)
+
+    real = overrides.check_folder
+    with mock.patch.object(composition, "compose", fast_compose), mock.patch.object(overrides, "check_folder", check_folder):
         yield
 
 
@@ -216,13 +204,13 @@ def data_of(config: DictConfig) -> TaskData:
 
 def accepted(arguments: list[str]) -> DictConfig:
     """The config of a command line that the checks let pass, made ready up to the training."""
-    made_last.clear()
+    last.clear()
     with fast():
         overrides.check(arguments, CONF)
-    if not made_last:
+    if not last:
         raise UserError("a flag that makes Hydra show something and run nothing")
-    (config,) = made_last
-    with whole.known_to_hydra(config):
+    (config,) = last
+    with composition.known_to_hydra(config):
         plain = OmegaConf.create(OmegaConf.to_container(
             OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]), resolve=True))
         folder = config.hydra.run.dir
@@ -265,7 +253,7 @@ def check(recipe: list[Step]) -> str:
     for key, override in last.items():
         if override.is_delete() or override.is_sweep_override() or key not in defaults or is_group(key):
             continue
-        value = whole.plain(override.value())
+        value = override.value()
         assert expected(key, value, defaults[key]), f"{key}={value!r} was accepted; the default is {defaults[key]!r}"
     return ACCEPTED
 
@@ -275,6 +263,6 @@ def shipped(structural: tuple[str, ...]) -> dict[str, Any]:
     """The shipped values, resolved, by key."""
     with initialize_config_dir(str(CONF), version_base="1.3"), mock.patch.dict(os.environ):
         config = compose("config", list(structural), return_hydra_config=True)
-        with whole.known_to_hydra(config):
+        with composition.known_to_hydra(config):
             plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]), resolve=True)
     return dict(values.leaves(plain))

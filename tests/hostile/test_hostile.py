@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from rwkd_lightning.cache.store import Store, tensors
 from rwkd_lightning.cli import run_folder as whole
 from rwkd_lightning.cli import schema as values
+from rwkd_lightning.cli.composition import known_to_hydra
 from rwkd_lightning.systems.text.data import tweets as product_tweets
 from rwkd_lightning.systems.text.data.task import TaskSpec
 from rwkd_lightning.systems.text.models import check_inputs, load_classifier, load_tokenizer
@@ -144,7 +145,8 @@ def test_every_message_is_one_line() -> None:
     (["optimizer.lr=${force}"], "optimizer.lr is false; give a number above 0"),
     (["runs_dir=null"], "runs_dir is null; give a path"),
     (["runs_dir='~/x'"], "runs_dir=~/x starts with ~"),
-    (["data.path=[a]"], "data.path is [a]; give a path"),
+    (["data.path=[a]"], "data.path=[a] is not a single value; the default is"),
+    (["pair.teacher.labels=x"], "pair.teacher.labels is 'x'; give a list of names"),
     (["cache_dir='a\0b'"], "holds a control character"),
     (["terms=[ce,ce]"], "terms is [ce,ce]; give a list of names, each once"),
     (["~seed"], "seed is missing"),
@@ -184,7 +186,7 @@ def test_a_name_cannot_lead_out_of_the_runs() -> None:
     with initialize_config_dir(str(configs.CONF), version_base="1.3"):
         config = compose("config", return_hydra_config=True)
     config.hydra.runtime.choices.weighting = "../../../x"
-    with whole.known_to_hydra(config), pytest.raises(UserError, match="would lie outside runs_dir"):
+    with known_to_hydra(config), pytest.raises(UserError, match="would lie outside runs_dir"):
         whole.check_folder(config, own=False)
 
 
@@ -192,17 +194,19 @@ def test_every_shipped_value_is_allowed_and_every_key_known() -> None:
     """Prevents: a key that is added to the configs and never checked, a row for one that is gone."""
     found = configs.shipped(()) | configs.shipped(("task=mrpc", "meta=all", "meta_features=history", "weighting=permuted"))
     of_topics = configs.shipped(("task=topics",))
-    for key, value in (*found.items(), *of_topics.items()):
-        values.check_value(key, value, values.kind_of(key))
-    assert sorted({*values.NEEDED, *values.SYSTEMS["text"]} - set(found)) == []
-    assert sorted({*values.NEEDED, *values.SYSTEMS["topics"]} - set(of_topics)) == []
+    text, topics = (values.schema_of(keys["task"]) for keys in (found, of_topics))
+    for schema, keys in ((text, found), (topics, of_topics)):
+        for key, value in keys.items():
+            values.check_value(key, value, values.kind_of(key, schema))
+        assert sorted({*values.NEEDED, *schema.needed} - set(keys)) == []
     found = of_topics | found
     for group in ("weighting", "meta_features", "meta/engine", "meta", "trainer", "optimizer", "scheduler", "logger", "data"):
         for file in sorted((configs.CONF / group).glob("*.yaml")):
             written: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
             is_global = "@package _global_" in file.read_text()
             found |= values.leaves(written, "" if is_global else f"{group.replace('/', '.')}.")
-    unknown = [key for key, value in found.items() if values.kind_of(key) is values.ANY and not isinstance(value, dict)]
+    unknown = [key for key, value in found.items() if not isinstance(value, dict)
+               and values.kind_of(key, text) is values.ANY and values.kind_of(key, topics) is values.ANY]
     assert [key for key in unknown if not key.endswith((".parts", ".defaults", ".defaults.engine"))] == []
 
 

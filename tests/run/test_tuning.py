@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from rwkd_lightning.cli import tuning
@@ -73,7 +74,9 @@ def test_a_run_of_an_earlier_version_has_no_score() -> None:
     """Prevents: "Return value must be float-castable" after an hour of other trials."""
     with pytest.raises(UserError, match="the run in x was finished before .* add force=true"):
         tuning.objective({"student": {}}, Path("x"), SEARCH)
-    assert tuning.objective({"student": {}}, Path("x"), tuning.BASIC) is None
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        basic = compose("config", return_hydra_config=True).hydra.sweeper._target_
+    assert tuning.objective({"student": {}}, Path("x"), basic) is None
 
 
 # What is refused

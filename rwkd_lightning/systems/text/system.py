@@ -49,7 +49,7 @@ class TextSystem(System):
 
     @property
     def provides(self) -> set[str]:
-        return {"numbers"} if self.data.task.is_regression else {"classes"}
+        return {"numbers"} if self.config.task.regression else {"classes"}
 
     @property
     def monitor(self) -> str:

@@ -1,0 +1,20 @@
+"""What can be known of a run before it reads any data: the last job of a sweep must not be the first to say it."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from rwkd_lightning.run.build import check_settings, check_terms, system_of, terms_of, trainer_of, weighting_of
+from rwkd_lightning.run.processes import processes
+
+
+def check_combination(config: DictConfig, task: str) -> None:
+    """Build the method, the terms, the meta step and the Trainer of a resolved config, and check that they go together.
+
+    Raises:
+        UserError: for what a run would refuse by its config alone.
+    """
+    weighting, terms, options = weighting_of(config), terms_of(config), trainer_of(config)
+    system = system_of(config)
+    check_terms(terms, config, system.provides, weighting, task, processes(options))
+    check_settings(config, weighting)

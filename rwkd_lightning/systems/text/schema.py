@@ -1,0 +1,39 @@
+"""The keys of a text classifier's or regression's config."""
+
+from __future__ import annotations
+
+from rwkd_lightning.cli.kinds import (
+    AMOUNT,
+    BLOCKS,
+    COUNT,
+    GROUP,
+    NAMES,
+    PATH,
+    SHARE,
+    SPLITS,
+    TEACHER,
+    TEXT,
+    YES_NO,
+    Schema,
+    either,
+    number,
+    or_null,
+    several,
+    whole,
+)
+
+SCHEMA = Schema(
+    needed={
+        "task.regression": YES_NO,
+        **SPLITS, "data.max_length": COUNT, "data.leaderboard": YES_NO, "data.label_noise": SHARE, "data.meta_noise": SHARE,
+        **TEACHER, "pair.teacher.path": PATH, "pair.teacher.warmup": SHARE, "pair.teacher.weight_decay": AMOUNT,
+        "pair.teacher.new_head": YES_NO, "pair.teacher.labels": or_null(NAMES),
+        "pair.student.path": PATH, "pair.student.layers": BLOCKS, "pair.student.new_head": YES_NO,
+    },
+    optional={
+        "pair.blocks.*": BLOCKS, "task.load.task": TEXT, "task.load.sizes": or_null(GROUP), "task.load.sizes.*": whole(1, 10**9),
+        "task.load.meta_fraction": number(), "task.load.leaderboard": YES_NO,
+        "loss_terms.hidden.layers": either(TEXT, several(several(whole(0)))), "loss_terms.*hidden.pool": TEXT,
+        "loss_terms.*heads": whole(1), "loss_terms.*_layer": or_null(whole(0)),
+    },
+)
