@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from rwkd_lightning.run.runner import run
 from rwkd_lightning.systems.text.data import corruption as probes
 from rwkd_lightning.systems.text.data import datamodule
 from rwkd_lightning.utils.errors import UserError
+from tests.forked import train
 
 ROOT = Path(__file__).parents[2]
 METHODS = sorted(p.stem for p in (ROOT / "conf/weighting").glob("*.yaml"))
@@ -196,16 +196,10 @@ def test_altered_cache_is_refused(arguments: list[str], tmp_path: Path) -> None:
         finished(arguments, tmp_path / "b", "weighting=ce")
 
 
-def train(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ}
-    environment.pop("HYDRA_FULL_ERROR", None)
-    return subprocess.run([sys.executable, "train.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300,
-                          env=environment)
-
-
 def test_multirun_from_the_command_line(arguments: list[str], tmp_path: Path) -> None:
     """Prevents: jobs of a sweep that write into one folder, or a sweep and a single run with different names."""
-    done = train("-m", "weighting=ce,kd", *arguments)
+    done = subprocess.run([sys.executable, "train.py", "-m", "weighting=ce,kd", *arguments], cwd=ROOT, capture_output=True,
+                          text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     folders = sorted(p.parent.name for p in (tmp_path / "runs/tweets").glob("*/metrics.json"))
     assert [name.rsplit("-", 1)[0] for name in folders] == ["ce-seed0", "kd-seed0"]
