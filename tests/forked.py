@@ -14,9 +14,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+GLOO = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
+"""Gloo finds its interface by the host's name otherwise, which not every sandbox resolves."""
 ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "train.py"
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -33,15 +35,16 @@ class Command:
         merged: Whether standard error goes to standard output.
         session: Whether the process leads a session of its own, so that `os.killpg` reaches what it starts.
         environment: Variables besides those of this process.
+        prepare: What the new process calls first, an importable function.
     """
 
     def __init__(self, *arguments: str, script: Path = TRAIN, merged: bool = True, cwd: Path = ROOT, session: bool = False,
-                 environment: Mapping[str, str] | None = None) -> None:
+                 environment: Mapping[str, str] | None = None, prepare: Callable[[], object] = int) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.arguments = [str(script), *arguments]
         streams = [str(Path(self.folder.name, name)) for name in ("out", "out" if merged else "err")]
         variables = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"} | dict(environment or {})
-        self.process = CONTEXT.Process(target=work, args=(self.arguments, streams, str(cwd), session, variables))
+        self.process = CONTEXT.Process(target=work, args=(self.arguments, streams, str(cwd), session, variables, prepare))
         self.process.start()
         assert self.process.pid is not None
         self.pid: int = self.process.pid
@@ -81,8 +84,10 @@ class Command:
         return subprocess.CompletedProcess(self.arguments, self.returncode, out, err)
 
 
-def work(arguments: list[str], streams: list[str], cwd: str, session: bool, environment: Mapping[str, str]) -> None:
+def work(arguments: list[str], streams: list[str], cwd: str, session: bool, environment: Mapping[str, str],
+         prepare: Callable[[], object]) -> None:
     """Be the script; runs in the new process."""
+    prepare()
     if session:
         os.setsid()
     for number, stream in zip((1, 2), streams, strict=True):
@@ -105,7 +110,6 @@ def two(*arguments: str, script: Path) -> list[subprocess.CompletedProcess[str]]
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0",
-              "TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_USE_AGENT_STORE": "False",
-              **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {})}
+              "TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_USE_AGENT_STORE": "False", **GLOO}
     ranks = [Command(*arguments, script=script, environment={**shared, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
     return [one.completed() for one in ranks]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from rwkd_lightning.run.runner import run
 from rwkd_lightning.systems.text.data import corruption as probes
 from rwkd_lightning.systems.text.data import datamodule
 from rwkd_lightning.utils.errors import UserError
-from tests.forked import train
+from tests.forked import Command, train
 
 ROOT = Path(__file__).parents[2]
 METHODS = sorted(p.stem for p in (ROOT / "conf/weighting").glob("*.yaml"))
@@ -219,11 +220,18 @@ def test_command_line_mistakes_get_one_line(arguments_given: list[str], said: st
     assert "Traceback" not in done.stderr
 
 
+def small_files() -> None:
+    """Let this process write files of up to 40 KiB only."""
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40 * 1024, 40 * 1024))
+
+
 def test_full_disk(arguments: list[str], tmp_path: Path) -> None:
     """Prevents: a traceback from a checkpoint's writer, and half a result taken for a whole one."""
     finished(arguments, tmp_path / "a", "weighting=kd")  # so that only the run's own folder is left to be written
-    command = f"trap '' XFSZ; ulimit -f 40; exec {sys.executable} train.py weighting=ce " + " ".join(f"'{a}'" for a in arguments)
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = Command("weighting=ce", *arguments, merged=False, prepare=small_files).completed()
     assert done.returncode != 0 and "Traceback" not in done.stderr
     assert "runs_dir=" in done.stderr and "cannot be written" in done.stderr and "on another disk" in done.stderr
     assert not list((tmp_path / "runs").rglob("metrics.json")) and not list((tmp_path / "runs").rglob("*.safetensors"))
