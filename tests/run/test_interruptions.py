@@ -38,10 +38,10 @@ def halve(path: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [flip_a_byte, halve])
 def test_a_torn_checkpoint_is_seen_and_the_one_before_used(
-        spoil: Any, arguments: list[str], tmp_path: Path, last: dict[str, dict[str, Any]],
+        spoil: Any, warm: list[str], tmp_path: Path, last: dict[str, dict[str, Any]],
         caplog: pytest.LogCaptureFixture) -> None:
     """Prevents: parameters with a flipped bit that train on in silence, or a run that no longer starts."""
-    arguments = [*arguments, "trainer.log_every_n_steps=1"]
+    arguments = [*warm, "trainer.log_every_n_steps=1"]
     finished(arguments, tmp_path / "whole")
     for name, torn in (("one", 1), ("all", 2)):
         with power_cut(6, True):
@@ -137,12 +137,12 @@ def test_two_commands_for_one_run_and_for_one_teacher(arguments: list[str], tmp_
     (lambda: os.kill(os.getpid(), signal.SIGKILL), "a data worker was killed (signal: "),
     (lambda: bytearray(1 << 60), "the memory of a data worker was exhausted"),
 ])
-def test_a_data_worker_that_runs_out_of_memory(death: Any, said: str, arguments: list[str], tmp_path: Path,
+def test_a_data_worker_that_runs_out_of_memory(death: Any, said: str, warm: list[str], tmp_path: Path,
                                                monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Prevents: a traceback of three processes, a training that waits for ever for its dead worker, advice that begins again."""
     caplog.set_level("INFO")
     parent, real, folder = os.getpid(), EncodedSplit.__getitem__, tmp_path / "cut"
-    arguments = [*arguments, "weighting=rwkd"]
+    arguments = [*warm, "weighting=rwkd"]
 
     def dying(self: EncodedSplit, index: int) -> dict[str, Any]:
         if os.getpid() != parent and len(self) == 64 and written(folder / "checkpoints", "step"):  # the second epoch's rows
@@ -164,19 +164,19 @@ def test_a_data_worker_that_runs_out_of_memory(death: Any, said: str, arguments:
     assert with_workers == without  # so train.py finds the same folder
 
 
-def test_memory_of_the_training(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_the_training(warm: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prevents: an allocator's traceback where a setting would help."""
-    finished(arguments, tmp_path / "a", "weighting=kd")
+    finished(warm, tmp_path / "a", "weighting=kd")
     monkeypatch.setattr(DistillationModule, "training_step", lambda *_: torch.empty(1 << 60))
     with pytest.raises(UserError, match=r"trainer\.accumulate=4"):
-        finished(arguments, tmp_path / "b", "weighting=ce")
+        finished(warm, tmp_path / "b", "weighting=ce")
 
 
 @pytest.mark.parametrize("method", ["kd", "rwkd"])
-def test_a_loss_that_is_not_finite_is_kept_for_replay(method: str, arguments: list[str], tmp_path: Path,
+def test_a_loss_that_is_not_finite_is_kept_for_replay(method: str, warm: list[str], tmp_path: Path,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     """Prevents: a student of NaNs, found hours later; a culprit among a million rows that nobody can name."""
-    rows = finished(arguments, tmp_path / "a", "weighting=ce")
+    rows = finished(warm, tmp_path / "a", "weighting=ce")
     assert rows["cost"]["steps"] == 8
     real = EncodedSplit.__getitem__
 
@@ -189,7 +189,7 @@ def test_a_loss_that_is_not_finite_is_kept_for_replay(method: str, arguments: li
     monkeypatch.setattr(EncodedSplit, "__getitem__", poisoned)
     folder = tmp_path / method
     with pytest.raises(UserError) as caught:
-        finished(arguments, folder, f"weighting={method}", "checkpoint.steps=1")
+        finished(warm, folder, f"weighting={method}", "checkpoint.steps=1")
     said = str(caught.value)
     assert "\n" not in said and "nan" in said and str(folder / "failed_step.safetensors") in said
     kept, told = load_file(folder / "failed_step.safetensors"), json.loads((folder / "failed_step.json").read_text())

@@ -40,14 +40,14 @@ def finished(arguments: list[str], folder: Path, *more: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_leaves_a_whole_run_behind(method: str, arguments: list[str], tmp_path: Path) -> None:
+def test_every_method_leaves_a_whole_run_behind(method: str, warm: list[str], tmp_path: Path) -> None:
     """Prevents: a method that trains, but whose results cannot be loaded or read."""
     import pyarrow.parquet
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     folder = tmp_path / method
     noise = ["data.label_noise=0.4", "data.teacher_noise=0.4"]
-    result = finished(arguments, folder, f"weighting={method}", *noise)
+    result = finished(warm, folder, f"weighting={method}", *noise)
     written = json.loads((folder / "metrics.json").read_text())
     assert written == result
     assert (written["task"], written["weighting"], written["seed"], written["metric"]) == ("tweets", method, 0, "accuracy")
