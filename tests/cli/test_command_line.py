@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -19,15 +18,10 @@ from rwkd_lightning.cli import help as usage
 from rwkd_lightning.cli.overrides import check
 from rwkd_lightning.cli.sweeps import SAMPLE, jobs
 from rwkd_lightning.utils.errors import UserError
+from tests.forked import train
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
-
-
-def train(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
-    return subprocess.run([sys.executable, "train.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300,
-                          env=environment)
 
 
 def mistake(*arguments: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.forked import two
 
 SCRIPT = Path(__file__).with_name("not_finite_run.py")
 
@@ -18,11 +17,8 @@ def test_both_stop(tmp_path: Path, case: str) -> None:
     """Prevents: a process that waits in a collective for one that has stopped; a message that only the process with the row can
     give; parameters, φ or record with NaN in them.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {})}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run([*torchrun, str(SCRIPT), str(tmp_path / "out"), case], env=environment, capture_output=True, text=True,
-                          timeout=240, check=False)  # a process left waiting would need the collectives' half hour
-    assert done.returncode == 0, done.stderr[-3000:]
+    for done in two(str(tmp_path / "out"), case, script=SCRIPT):  # one left waiting would need the collectives' half hour
+        assert done.returncode == 0, done.stdout[-3000:]
     first, second = (torch.load(tmp_path / f"out.{rank}") for rank in (0, 1))
     samples = "[1017, 1019, 1021, 1023]" if case == "influence" else "[1021]"
     what = "influence" if case == "influence" else "loss"

@@ -6,15 +6,13 @@ processes trains on, to another result.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.distributed.parity_run import CASES
+from tests.forked import Command, two
 
 SCRIPT = Path(__file__).with_name("parity_run.py")
 BOUNDS = {"64-true": 1e-8, "32-true": 1e-3}
@@ -24,13 +22,9 @@ BOUNDS = {"64-true": 1e-8, "32-true": 1e-3}
 def results(tmp_path_factory):
     """One process's, and those of both of two."""
     folder = tmp_path_factory.mktemp("parity")
-    # gloo finds its interface by the host's name, which not every sandbox resolves
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {})}
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    for arguments, name in (([], "one.pt"), (torchrun, "two.pt")):
-        done = subprocess.run([sys.executable, *arguments, str(SCRIPT), str(folder / name)], env=environment, capture_output=True,
-                              text=True, timeout=600, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
+    alone = Command(str(folder / "one.pt"), script=SCRIPT)
+    for done in (*two(str(folder / "two.pt"), script=SCRIPT), alone.completed()):
+        assert done.returncode == 0, done.stdout[-3000:]
     return [torch.load(folder / name) for name in ("one.pt", "two.pt", "two.pt.1")]
 
 

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pyarrow.parquet
 
-from tests.distributed.test_train_ddp import DDP, ROOT, runs
+from tests.distributed.test_train_ddp import DDP, runs
+from tests.forked import GLOO, Command
 
 LONG = ["trainer.max_epochs=25", "trainer.select=best", "trainer.log_every_n_steps=1", "data.teacher_noise=0.4"]
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {})}
-    return subprocess.Popen([sys.executable, "train.py", *arguments, *DDP, *LONG], cwd=ROOT, env=environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+def start(*arguments: str) -> Command:
+    return Command(*arguments, *DDP, *LONG, session=True, environment=GLOO)
 
 
 def last_step(folder: Path) -> int:
     return max((int(path.name.split("-")[1]) for path in folder.rglob("runs/*/*/checkpoints/step-*.ckpt")), default=0)
 
 
-def beyond(step: int, folder: Path, process: subprocess.Popen[str]) -> None:
+def beyond(step: int, folder: Path, process: Command) -> None:
     """Wait for a checkpoint after this step."""
     while last_step(folder) <= step:
         assert process.poll() is None, process.communicate()[0][-3000:]

@@ -6,20 +6,26 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet
 import pytest
 from transformers import AutoModelForSequenceClassification
 
-ROOT = Path(__file__).parents[2]
+from tests.forked import GLOO, ROOT, Command
+
 DDP = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "data.batch_size=8"]
 
 
-def start(*command: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {})}
-    return subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500,
-                          check=False)
+def start(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ``train.py``, whose second process Lightning starts."""
+    return Command(*arguments, *DDP, merged=False, environment=GLOO).completed()
+
+
+def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py", *arguments, *DDP]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **GLOO}, capture_output=True, text=True, timeout=500, check=False)
 
 
 def runs(folder: Path) -> list[Path]:
@@ -42,23 +48,22 @@ def check(folder: Path, epochs: tuple[int, ...] = (2,)) -> None:
     assert not (folder / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("launcher", [[], ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]],
-                         ids=["lightning", "torchrun"])
-def test_two_processes(arguments: list[str], tmp_path: Path, launcher: list[str]) -> None:
+@pytest.mark.parametrize("launcher", [start, torchrun], ids=["lightning", "torchrun"])
+def test_two_processes(arguments: list[str], tmp_path: Path, launcher: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     """Prevents: processes that wait for each other at the cache, build the teacher twice, write two folders or twice into one."""
-    done = start(*launcher, "train.py", *arguments, *DDP, "trainer.select=best")
+    done = launcher(*arguments, "trainer.select=best")
     assert done.returncode == 0, done.stderr[-3000:]
     (folder,) = runs(tmp_path / "runs")
     check(folder, (1, 2))
     assert done.stdout.count("student validation") + done.stdout.count("results in") == 1
     assert len(list((tmp_path / "cache/teacher").glob("*/key.json"))) == 1
-    again = start(*launcher, "train.py", *arguments, *DDP, "trainer.select=best")
+    again = launcher(*arguments, "trainer.select=best")
     assert again.returncode == 0 and again.stdout.count("already finished") == 1, again.stderr[-3000:]
 
 
 def test_a_sweep(arguments: list[str], tmp_path: Path) -> None:
     """Prevents: a second process that repeats the whole sweep, jobs that share a folder, a second job that starts no process."""
-    done = start("train.py", "-m", *arguments, *DDP, "weighting=kd,rwkd", "trainer.log_every_n_steps=1")
+    done = start("-m", *arguments, "weighting=kd,rwkd", "trainer.log_every_n_steps=1")
     assert done.returncode == 0, done.stderr[-3000:]
     folders = runs(tmp_path / "runs")
     assert sorted(folder.name.split("-")[0] for folder in folders) == ["kd", "rwkd"]

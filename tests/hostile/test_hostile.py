@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +24,7 @@ from rwkd_lightning.systems.text.data.task import TaskSpec
 from rwkd_lightning.systems.text.models import check_inputs, load_classifier, load_tokenizer
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.paths import place
+from tests.forked import train
 from tests.hostile import configs, files, glue, tweets
 from tests.hostile.common import ACCEPTED, REFUSED
 from tests.hostile.models import backbone
@@ -215,8 +214,7 @@ def test_every_shipped_value_is_allowed_and_every_key_known() -> None:
 def test_train_py_says_one_line_and_makes_no_folder(typed: list[str], tmp_path: Path) -> None:
     """Prevents: checks that only the tests call."""
     before = sorted(os.listdir(ROOT))
-    done = subprocess.run([sys.executable, "train.py", *typed, f"runs_dir={tmp_path / 'runs'}"], cwd=ROOT, capture_output=True,
-                          text=True, timeout=300)
+    done = train(*typed, f"runs_dir={tmp_path / 'runs'}")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
     assert list(tmp_path.iterdir()) == [] and sorted(os.listdir(ROOT)) == before
 

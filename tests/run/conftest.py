@@ -29,6 +29,18 @@ def arguments(tweets: Path, backbone: Path, tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of all runs that ask nothing of the cache: one teacher."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def warm(arguments: list[str], cache: Path) -> list[str]:
+    """The same with the shared cache, where only the first run trains a teacher."""
+    return [*arguments, f"cache_dir={cache}"]
+
+
+@pytest.fixture(scope="session")
 def glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """STS-B and MNLI of a hundred rows in the hub's layout, with the hidden test splits and AX."""
     from datasets import ClassLabel, Dataset, Features, Value

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,8 @@ from rwkd_lightning.run.signals import Stop
 from rwkd_lightning.systems.text.data.collate import EncodedSplit
 from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.utils.errors import UserError
-from tests.run.test_pipeline_run import ROOT, config, finished
+from tests.forked import Command
+from tests.run.test_pipeline_run import config, finished
 from tests.run.test_resume import check_same, power_cut
 
 LONG = ["trainer.max_epochs=400", "checkpoint.steps=1"]
@@ -39,10 +38,10 @@ def halve(path: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [flip_a_byte, halve])
 def test_a_torn_checkpoint_is_seen_and_the_one_before_used(
-        spoil: Any, arguments: list[str], tmp_path: Path, last: dict[str, dict[str, Any]],
+        spoil: Any, warm: list[str], tmp_path: Path, last: dict[str, dict[str, Any]],
         caplog: pytest.LogCaptureFixture) -> None:
     """Prevents: parameters with a flipped bit that train on in silence, or a run that no longer starts."""
-    arguments = [*arguments, "trainer.log_every_n_steps=1"]
+    arguments = [*warm, "trainer.log_every_n_steps=1"]
     finished(arguments, tmp_path / "whole")
     for name, torn in (("one", 1), ("all", 2)):
         with power_cut(6, True):
@@ -58,13 +57,7 @@ def test_a_torn_checkpoint_is_seen_and_the_one_before_used(
         check_same(tmp_path / "whole", tmp_path / name, last)
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
-    return subprocess.Popen([sys.executable, "train.py", *arguments], cwd=ROOT, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True, env=environment)
-
-
-def until(found: Any, process: subprocess.Popen[str]) -> None:
+def until(found: Any, process: Command) -> None:
     """Wait for a file that a process writes."""
     while not next(iter(found()), None):
         assert process.poll() is None, process.communicate()[0][-3000:]
@@ -75,7 +68,7 @@ def until(found: Any, process: subprocess.Popen[str]) -> None:
 def test_a_signal_leaves_a_checkpoint_and_an_exit_code(number: int, code: int, arguments: list[str], tmp_path: Path) -> None:
     """Prevents: minutes of training lost to a scheduler, an exit status of 0, a sweep that goes on with its next job."""
     command = [*arguments, "trainer.max_epochs=400", "trainer.log_every_n_steps=1"]
-    process = start("-m", "weighting=kd,ce", *command)
+    process = Command("-m", "weighting=kd,ce", *command)
     until(lambda: [*(tmp_path / "runs").rglob("checkpoints/step-*.ckpt")], process)
     process.send_signal(number)
     told, _ = process.communicate(timeout=120)
@@ -85,7 +78,7 @@ def test_a_signal_leaves_a_checkpoint_and_an_exit_code(number: int, code: int, a
     before = max(int(path.name.split("-")[1]) for path in (folder / "checkpoints").glob("step-*.ckpt"))
     rows = (folder / "log/metrics.csv").read_text().splitlines()
     assert int(rows[-1].split(",")[0]) == before < 1600 and not (folder / "metrics.json").exists()
-    process = start("weighting=kd", *command)
+    process = Command("weighting=kd", *command)
     until(lambda: [p for p in (folder / "checkpoints").glob("step-*.ckpt") if int(p.name.split("-")[1]) > before], process)
     process.kill()
     assert f"resuming from {folder}/checkpoints/step-{before:09d}" in process.communicate()[0]
@@ -123,10 +116,10 @@ def test_a_launcher_that_requeues_does_so_after_the_checkpoint() -> None:
 
 def test_two_commands_for_one_run_and_for_one_teacher(arguments: list[str], tmp_path: Path) -> None:
     """Prevents: two processes that write one run's checkpoints, or train the same teacher twice."""
-    long = start("weighting=kd", *arguments, *LONG)
-    other = start("weighting=ce", *arguments)  # the same teacher and cache, at the same time
+    long = Command("weighting=kd", *arguments, *LONG)
+    other = Command("weighting=ce", *arguments)  # the same teacher and cache, at the same time
     until(lambda: [*(tmp_path / "runs").rglob("checkpoints/step-*.ckpt")], long)
-    again = start("weighting=kd", *arguments, *LONG)
+    again = Command("weighting=kd", *arguments, *LONG)
     told, _ = again.communicate(timeout=120)
     assert again.returncode == 1 and "another process is at work in" in told and "Traceback" not in told
     told, _ = other.communicate(timeout=300)
@@ -144,12 +137,12 @@ def test_two_commands_for_one_run_and_for_one_teacher(arguments: list[str], tmp_
     (lambda: os.kill(os.getpid(), signal.SIGKILL), "a data worker was killed (signal: "),
     (lambda: bytearray(1 << 60), "the memory of a data worker was exhausted"),
 ])
-def test_a_data_worker_that_runs_out_of_memory(death: Any, said: str, arguments: list[str], tmp_path: Path,
+def test_a_data_worker_that_runs_out_of_memory(death: Any, said: str, warm: list[str], tmp_path: Path,
                                                monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Prevents: a traceback of three processes, a training that waits for ever for its dead worker, advice that begins again."""
     caplog.set_level("INFO")
     parent, real, folder = os.getpid(), EncodedSplit.__getitem__, tmp_path / "cut"
-    arguments = [*arguments, "weighting=rwkd"]
+    arguments = [*warm, "weighting=rwkd"]
 
     def dying(self: EncodedSplit, index: int) -> dict[str, Any]:
         if os.getpid() != parent and len(self) == 64 and written(folder / "checkpoints", "step"):  # the second epoch's rows
@@ -171,19 +164,19 @@ def test_a_data_worker_that_runs_out_of_memory(death: Any, said: str, arguments:
     assert with_workers == without  # so train.py finds the same folder
 
 
-def test_memory_of_the_training(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_the_training(warm: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prevents: an allocator's traceback where a setting would help."""
-    finished(arguments, tmp_path / "a", "weighting=kd")
+    finished(warm, tmp_path / "a", "weighting=kd")
     monkeypatch.setattr(DistillationModule, "training_step", lambda *_: torch.empty(1 << 60))
     with pytest.raises(UserError, match=r"trainer\.accumulate=4"):
-        finished(arguments, tmp_path / "b", "weighting=ce")
+        finished(warm, tmp_path / "b", "weighting=ce")
 
 
 @pytest.mark.parametrize("method", ["kd", "rwkd"])
-def test_a_loss_that_is_not_finite_is_kept_for_replay(method: str, arguments: list[str], tmp_path: Path,
+def test_a_loss_that_is_not_finite_is_kept_for_replay(method: str, warm: list[str], tmp_path: Path,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     """Prevents: a student of NaNs, found hours later; a culprit among a million rows that nobody can name."""
-    rows = finished(arguments, tmp_path / "a", "weighting=ce")
+    rows = finished(warm, tmp_path / "a", "weighting=ce")
     assert rows["cost"]["steps"] == 8
     real = EncodedSplit.__getitem__
 
@@ -196,7 +189,7 @@ def test_a_loss_that_is_not_finite_is_kept_for_replay(method: str, arguments: li
     monkeypatch.setattr(EncodedSplit, "__getitem__", poisoned)
     folder = tmp_path / method
     with pytest.raises(UserError) as caught:
-        finished(arguments, folder, f"weighting={method}", "checkpoint.steps=1")
+        finished(warm, folder, f"weighting={method}", "checkpoint.steps=1")
     said = str(caught.value)
     assert "\n" not in said and "nan" in said and str(folder / "failed_step.safetensors") in said
     kept, told = load_file(folder / "failed_step.safetensors"), json.loads((folder / "failed_step.json").read_text())

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.forked import CONTEXT
 from tests.run.kills import campaign
 from tests.run.test_pipeline_run import config
-
-PROCESSES = multiprocessing.get_context("forkserver")  # its imports are done once
-PROCESSES.set_forkserver_preload(["rwkd_lightning.run.runner", "tests.run.test_pipeline_run"])
 
 
 class Forked:
     """A run in a process of its own."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        self.process = PROCESSES.Process(target=work, args=(list(arguments),))
+        self.process = CONTEXT.Process(target=work, args=(list(arguments),))
         self.process.start()
 
     def poll(self) -> int | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +11,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.utils import configure_log
 
 from rwkd_lightning.run.messages import ours_only
-from tests.cli.test_command_line import CONF, ROOT
+from tests.cli.test_command_line import CONF
+from tests.forked import Command
 
 LOGGERS = ("httpx", "somebody.elses", "rwkd_lightningx")
 
@@ -77,9 +76,10 @@ def run(config, folder):
 pipeline.run = run
 runpy.run_path("train.py", run_name="__main__")
 """
-    done = subprocess.run([sys.executable, "-c", code, "-m", "seed=0,1", f"runs_dir={tmp_path}"], cwd=ROOT, capture_output=True,
-                          text=True, timeout=240)
+    script = tmp_path / "play.py"
+    script.write_text(code)
+    done = Command("-m", "seed=0,1", f"runs_dir={tmp_path / 'runs'}", script=script, merged=False).completed()
     assert done.returncode == 0, done.stderr
-    logs = sorted(file.read_text() for file in tmp_path.rglob("*.log"))
+    logs = sorted(file.read_text() for file in (tmp_path / "runs").rglob("*.log"))
     assert logs == [f"rwkd_lightning.run.runner of seed {seed}\n" for seed in (0, 1)]
     assert "httpx" not in done.stdout and all(line.strip() in done.stdout for line in logs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +19,7 @@ from rwkd_lightning.run.runner import run
 from rwkd_lightning.systems.text.data import corruption as probes
 from rwkd_lightning.systems.text.data import datamodule
 from rwkd_lightning.utils.errors import UserError
+from tests.forked import Command, train
 
 ROOT = Path(__file__).parents[2]
 METHODS = sorted(p.stem for p in (ROOT / "conf/weighting").glob("*.yaml"))
@@ -39,14 +40,14 @@ def finished(arguments: list[str], folder: Path, *more: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_leaves_a_whole_run_behind(method: str, arguments: list[str], tmp_path: Path) -> None:
+def test_every_method_leaves_a_whole_run_behind(method: str, warm: list[str], tmp_path: Path) -> None:
     """Prevents: a method that trains, but whose results cannot be loaded or read."""
     import pyarrow.parquet
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     folder = tmp_path / method
     noise = ["data.label_noise=0.4", "data.teacher_noise=0.4"]
-    result = finished(arguments, folder, f"weighting={method}", *noise)
+    result = finished(warm, folder, f"weighting={method}", *noise)
     written = json.loads((folder / "metrics.json").read_text())
     assert written == result
     assert (written["task"], written["weighting"], written["seed"], written["metric"]) == ("tweets", method, 0, "accuracy")
@@ -196,16 +197,10 @@ def test_altered_cache_is_refused(arguments: list[str], tmp_path: Path) -> None:
         finished(arguments, tmp_path / "b", "weighting=ce")
 
 
-def train(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ}
-    environment.pop("HYDRA_FULL_ERROR", None)
-    return subprocess.run([sys.executable, "train.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300,
-                          env=environment)
-
-
 def test_multirun_from_the_command_line(arguments: list[str], tmp_path: Path) -> None:
     """Prevents: jobs of a sweep that write into one folder, or a sweep and a single run with different names."""
-    done = train("-m", "weighting=ce,kd", *arguments)
+    done = subprocess.run([sys.executable, "train.py", "-m", "weighting=ce,kd", *arguments], cwd=ROOT, capture_output=True,
+                          text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     folders = sorted(p.parent.name for p in (tmp_path / "runs/tweets").glob("*/metrics.json"))
     assert [name.rsplit("-", 1)[0] for name in folders] == ["ce-seed0", "kd-seed0"]
@@ -225,11 +220,18 @@ def test_command_line_mistakes_get_one_line(arguments_given: list[str], said: st
     assert "Traceback" not in done.stderr
 
 
+def small_files() -> None:
+    """Let this process write files of up to 40 KiB only."""
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40 * 1024, 40 * 1024))
+
+
 def test_full_disk(arguments: list[str], tmp_path: Path) -> None:
     """Prevents: a traceback from a checkpoint's writer, and half a result taken for a whole one."""
     finished(arguments, tmp_path / "a", "weighting=kd")  # so that only the run's own folder is left to be written
-    command = f"trap '' XFSZ; ulimit -f 40; exec {sys.executable} train.py weighting=ce " + " ".join(f"'{a}'" for a in arguments)
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = Command("weighting=ce", *arguments, merged=False, prepare=small_files).completed()
     assert done.returncode != 0 and "Traceback" not in done.stderr
     assert "runs_dir=" in done.stderr and "cannot be written" in done.stderr and "on another disk" in done.stderr
     assert not list((tmp_path / "runs").rglob("metrics.json")) and not list((tmp_path / "runs").rglob("*.safetensors"))

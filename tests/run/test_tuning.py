@@ -19,7 +19,8 @@ from rwkd_lightning.systems.text import system as text
 from rwkd_lightning.systems.text.build import data_of
 from rwkd_lightning.systems.text.data.task import column
 from rwkd_lightning.utils.errors import UserError
-from tests.run.test_pipeline_run import ROOT, config, finished, train
+from tests.forked import train
+from tests.run.test_pipeline_run import ROOT, config, finished
 
 CONF = ROOT / "conf"
 OPTUNA = tuning.installed("hydra_plugins.hydra_optuna_sweeper")

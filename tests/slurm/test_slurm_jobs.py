@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+from tests.forked import GLOO, Command, train
 from tests.slurm.fake_slurm import FIRST_JOB, install
-
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {})}
 
 
 def wait_for(what: str, folder: Path) -> list[Path]:
@@ -28,13 +24,12 @@ def wait_for(what: str, folder: Path) -> list[Path]:
 def test_a_sweep_in_processes_of_their_own(arguments: list[str], tmp_path: Path) -> None:
     """Prevents: a job that starts from the pickled sweep and knows no ${config_digest:}, or writes into another folder than the
     same command without the launcher."""
-    sweep = [sys.executable, "train.py", "-m", *arguments, "weighting=ce,kd", "data.label_noise=0.4"]
-    done = subprocess.run([*sweep, "hydra/launcher=submitit_local"], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True,
-                          timeout=300, check=False)
+    sweep = ["-m", *arguments, "weighting=ce,kd", "data.label_noise=0.4"]
+    done = train(*sweep, "hydra/launcher=submitit_local")
     assert done.returncode == 0, done.stderr[-3000:]
     found = {file.parent.name.split("-")[0]: json.loads(file.read_text()) for file in (tmp_path / "runs").rglob("metrics.json")}
     assert {name: result["weighting"] for name, result in found.items()} == {"ce": "ce", "kd": "kd"}
-    again = subprocess.run(sweep, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+    again = train(*sweep)
     assert again.returncode == 0 and again.stdout.count("already finished") == 2, again.stderr[-3000:]
 
 
@@ -42,10 +37,9 @@ def test_a_job_whose_time_is_over_goes_on(arguments: list[str], tmp_path: Path) 
     """Prevents: two processes that each train alone or wait for the other, a requeued job that begins anew (with force=true
     each time), or one that is not put in the queue again."""
     cluster, folder = tmp_path / "cluster", tmp_path / "runs"
-    launcher = subprocess.Popen(
-        [sys.executable, "train.py", "-m", "hydra/launcher=slurm", *arguments, "trainer=ddp", "trainer.devices=2", "weighting=kd",
-         "trainer.max_epochs=20", "trainer.select=best", "hydra.launcher.gpus_per_node=null", "force=true"],
-        cwd=ROOT, env={**ENVIRONMENT, **install(cluster)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    launcher = Command(
+        "-m", "hydra/launcher=slurm", *arguments, "trainer=ddp", "trainer.devices=2", "weighting=kd", "trainer.max_epochs=20",
+        "trainer.select=best", "hydra.launcher.gpus_per_node=null", "force=true", environment={**GLOO, **install(cluster)})
     wait_for("tweets/*/checkpoints/step-*.ckpt", folder)
     for task in (cluster / f"{FIRST_JOB}.tasks").read_text().split():
         os.kill(int(task), signal.SIGUSR2)

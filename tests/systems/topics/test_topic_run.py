@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,8 @@ from rwkd_lightning.systems.topics.infer import Student, main
 from rwkd_lightning.systems.topics.metrics import coherence
 from rwkd_lightning.systems.topics.model import load
 from rwkd_lightning.utils.errors import UserError
-from tests.run.test_pipeline_run import METHODS, ROOT, finished
+from tests.forked import train
+from tests.run.test_pipeline_run import METHODS, finished
 from tests.run.test_resume import check_same, power_cut
 
 UNFIT = {"oracle": "data.teacher_noise", "wls": "'ce' is not known", "teacher_confidence": "classes", "tgeo": "classes",
@@ -159,20 +158,20 @@ def test_the_best_epoch_is_the_one_that_explains_held_out_documents(arguments: l
 def test_the_command_line_and_new_documents(arguments: list[str], octis: Path, tmp_path: Path,
                                             capsys: pytest.CaptureFixture[str]) -> None:
     """Prevents: topics of new documents that are not those that the run found for the same texts."""
-    call = [sys.executable, str(ROOT / "train.py"), *arguments, "weighting=kd"]
-    first = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    call = [*arguments, "weighting=kd"]
+    first = train(*call, cwd=tmp_path)
     assert first.returncode == 0, first.stderr[-2000:]
     assert "topics of the student" in first.stdout
     (run,) = (tmp_path / "runs/topics").iterdir()
-    again = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    again = train(*call, cwd=tmp_path)
     assert "already finished" in again.stdout and "topics of the student" in again.stdout
 
     texts = [line.split("\t")[0] for line in (octis / "corpus.tsv").read_text().splitlines()]
     documents = pyarrow.parquet.read_table(run / "documents.parquet").to_pydict()
-    train = [row for row, part in enumerate(documents["part"]) if part == "train"][::-2]  # some, in another order
-    shares = Student(run / "student").shares([texts[documents["idx"][row]] for row in train])
+    trained = [row for row, part in enumerate(documents["part"]) if part == "train"][::-2]  # some, in another order
+    shares = Student(run / "student").shares([texts[documents["idx"][row]] for row in trained])
     for k in range(3):
-        assert shares[:, k].tolist() == pytest.approx([documents[f"topic_{k}"][row] for row in train], abs=1e-5)
+        assert shares[:, k].tolist() == pytest.approx([documents[f"topic_{k}"][row] for row in trained], abs=1e-5)
 
     (tmp_path / "new.txt").write_text("boat wave fish\nnothing of all this\n")
     main([str(run / "student"), str(tmp_path / "new.txt"), "--to", str(tmp_path / "new.csv")])
