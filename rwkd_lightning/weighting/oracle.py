@@ -18,7 +18,7 @@ NEEDS_PROBE = "weighting=oracle needs to know what is corrupted: set data.label_
 class Oracle(Weighting):
     """Both sound: ½ and ½; one sound: 1 on it; none: 0. For probes with known truth only.
 
-    A role with several terms (topic models: two each) gives each of them the same; all weights of a sample sum to 1.
+    A role with several terms gives each of them the same; all weights of a sample sum to 1.
 
     Raises:
         UserError: by ``prepare``, if nothing is corrupted (neither ``data.label_noise`` nor ``data.teacher_noise`` is set); by
