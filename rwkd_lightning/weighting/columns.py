@@ -8,6 +8,8 @@ from typing import Any
 from rwkd_lightning.terms.base import Term
 from rwkd_lightning.utils.errors import UserError
 
+PACKAGE = f"{__name__.partition('.')[0]}."
+
 
 class Columns(tuple[str, ...]):
     """The names of the K loss terms, each once, in the order of their columns; with the role and the preference of each.
@@ -41,7 +43,8 @@ class Columns(tuple[str, ...]):
                 raise UserError(f"two loss terms are called {name!r}, {first!r} and {second!r}, and their weights and losses "
                                 "would lie in one column; give one of them another name (name=...; in a config, another key of "
                                 "loss_terms)")
-        classes = {found.name: found for found in named(Term)}
+        # a name alone means the package's own term, also where somebody has a class of the same name
+        classes = {found.name: found for found in sorted(named(Term), key=lambda kind: kind.__module__.startswith(PACKAGE))}
         kinds = [classes.get(term, Term) if isinstance(term, str) else term for term in terms]
         columns = cls(names)
         columns.roles = tuple(kind.role for kind in kinds)
