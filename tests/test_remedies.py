@@ -30,7 +30,7 @@ CHOSEN = {"weighting.inner": "weighting=permuted", "loss_terms": "terms=[ce,hidd
           "hydra/sweeper": "-m", **dict.fromkeys(("distillation", "pair.student.bag_of_words", "pair.teacher.layers",
                                                   "task.load."), "task=topics")}
 NOT_TYPED = ("use_reentrant", "strategy", "width", "reads_influence", "trainer.max_epochs", "attention_type", "num_labels",
-             "scale", "hydra.launcher.gpus_per_node", "trainer.check_val_every_n_epoch")
+             "scale", "task.system._target_", "hydra.launcher.gpus_per_node", "trainer.check_val_every_n_epoch")
 """Arguments of Python, keys of a model's config, a value that is the mistake and not the way out, and what other tests type: a
 key that is added with a plus, and one that needs a cluster."""
 

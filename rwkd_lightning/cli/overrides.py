@@ -37,6 +37,7 @@ from rwkd_lightning.cli.keys import (
 from rwkd_lightning.cli.run_folder import check_folder
 from rwkd_lightning.cli.sweeps import Job, expanded, jobs, of_interval
 from rwkd_lightning.cli.typed import put_right
+from rwkd_lightning.cli.words import config_words
 from rwkd_lightning.utils.errors import UserError
 
 ANYTHING = ("trainer.devices", "loss_terms.hidden.layers")  # a text or a list
@@ -94,6 +95,8 @@ def examine(parsed: argparse.Namespace, overrides: Sequence[Override], conf: Pat
         raise UserError(f"--config-dir {more} is no directory; give one with configs, as task/NAME.yaml")
     with_deletions = any(override.is_delete() and (conf / override.key_or_group).is_dir() for override in overrides)
     for override in overrides if more is None else ():  # with options that are not in `conf`
+        if override.is_hydra_override():
+            continue  # plugins bring options of their own, as hydra/launcher=submitit_local
         check_option(override, conf, with_deletions)
         check_misspelt_group(override, conf)
     if not sweep and (swept := next((o for o in overrides if o.is_sweep_override()), None)):
@@ -150,7 +153,8 @@ def check_combination(config: DictConfig, task: str) -> None:
     """Build what a run builds before it reads its data; imports torch, which the run does too."""
     from rwkd_lightning.run import before
 
-    before.check_combination(config, task)
+    with config_words():
+        before.check_combination(config, task)
 
 
 def check_option(override: Override, conf: Path, with_deletions: bool) -> None:

@@ -32,7 +32,11 @@ def check_module(student: nn.Module, terms: Sequence[Term], weighting: Weighting
     check_parts(student, accumulate)
     check_coupled(terms, accumulate)
     check_reach(terms, weighting, meta.theta if meta is not None else None, student)
-    check_method(weighting, Columns.of(terms), any("numbers" in term.needs for term in terms))
+    is_regression = any("numbers" in term.needs for term in terms)
+    if is_regression and weighting.needs:
+        wanted = " and ".join(KINDS.get(name, name) for name in sorted(weighting.needs))
+        raise UserError(f"weighting={weighting!r} is for {wanted}, and this task is a regression; use {weighting.instead}")
+    check_method(weighting, Columns.of(terms), is_regression)
 
 
 def check_start(module: lightning.LightningModule) -> None:

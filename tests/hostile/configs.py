@@ -23,6 +23,7 @@ from rwkd_lightning.cli import schema as values
 from rwkd_lightning.cli.keys import interpolated, paths
 from rwkd_lightning.meta import Restriction
 from rwkd_lightning.run import build as parts
+from rwkd_lightning.systems.text import build
 from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
 from rwkd_lightning.systems.text.data.task import TaskData
 from rwkd_lightning.systems.text.teacher_states import check_inside
@@ -190,7 +191,7 @@ def student_of(config: DictConfig, data: TaskData) -> Any:
     """The student and its tokenizer, loaded once for each way to ask for it."""
     key = OmegaConf.to_yaml(config.pair) + f"{data.task.name} {config.data.max_length}"
     if key not in known_students:
-        known_students[key] = parts.check_student(config, data.task)
+        known_students[key] = build.check_student(config, data.task)
     return known_students[key]
 
 
@@ -198,7 +199,7 @@ def data_of(config: DictConfig) -> TaskData:
     """The data, read once for each way to ask for it."""
     key = OmegaConf.to_yaml(config.task) + OmegaConf.to_yaml(config.data)
     if key not in known_data:
-        known_data[key] = parts.data_of(config)
+        known_data[key] = build.data_of(config)
     return known_data[key]
 
 

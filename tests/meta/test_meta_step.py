@@ -213,8 +213,8 @@ def test_head_must_be_linear(data, stream):
     "name,value", [("lookahead_lr", 0.0), ("lookahead_lr", -0.5), ("every", 0), ("start", 1.0), ("start", -0.2)]
 )
 def test_bad_values_are_named(name, value, stream, data):
-    """Prevents a lookahead backwards and a division by zero; the message names key and value."""
-    with pytest.raises(UserError, match=rf"meta\.{name} is {value}"):
+    """Prevents a lookahead backwards and a division by zero; the message names argument and value."""
+    with pytest.raises(UserError, match=rf"`{name}` is {value}"):
         MetaStep(Jvp(), All(), [CrossEntropy()], stream(data(4, 0), 2), **{name: value})
 
 

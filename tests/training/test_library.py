@@ -247,9 +247,9 @@ def unlabelled() -> DataLoader[Any]:
     ({}, lambda: DataLoader([{"x": torch.ones(WIDTH), "labels": 0}] * 8, 4), r"no 'index'.*DataLoader\(IndexedDataset\("),
     ({"train_size": 20}, loader, "'index' from 16 to 23, and train_size is 20; leave train_size out"),
     ({"weighting": LabelsOnly()}, unlabelled, "a loss term reads 'labels', which neither the batch"),
-    ({"weighting": FixedAlpha(), "teacher": None}, loader, "reads 'teacher_logits'.*give DistillationModule a teacher"),
+    ({"weighting": FixedAlpha(), "teacher": None}, loader, r"reads batch\['teacher_logits'\].*give DistillationModule the teacher"),
     ({"weighting": FixedAlpha(), "student": nn.Sequential(FromBatch(nn.Linear(WIDTH, CLASSES), "x", output="scores"))}, loader,
-     r"reads 'logits', which neither the batch .* nor the student's outputs \(scores\) have"),
+     r"reads the student's output 'logits', and it gives scores"),
     ({"weighting": FixedAlpha(), "student": FromBatch(network(), "y")}, loader, "FromBatch reads 'y', which the batch .* lacks"),
     ({"weighting": FixedAlpha()}, lambda: DataLoader(Endless(), 4), "has no length.*their number, train_size"),
 ], ids=["tuples", "no index", "another size", "no labels", "no teacher", "no logits", "no input", "endless"])
