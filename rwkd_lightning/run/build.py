@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning
 import torch
-from hydra.utils import get_class, get_object
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer
@@ -114,7 +114,7 @@ def term_of(config: DictConfig, name: str) -> Term:
 def takes_name(target: Any) -> bool:
     """Whether a class, by its path, has an argument ``name``."""
     try:
-        return "name" in inspect.signature(get_object(target)).parameters
+        return "name" in inspect.signature(get_class(target)).parameters
     except Exception:  # ``create`` says it better
         return False
 

@@ -131,9 +131,11 @@ def load_classifier(path: str, task: TaskSpec, layers: Sequence[int] | None = No
             raise UserError(f"model {path!r} has a multi-label or sigmoid head (each output a yes or no of its own), not "
                             f"supported yet as teacher or student; give another model, or {NEW_HEAD}")
         order = check_head(names, config.problem_type, task, path, labels)
-        if head := sorted(report["mismatched_keys"]):
-            raise UserError(f"model {path!r} names {len(names)} outputs in its config.json, and its weights hold {head[0][0]} of "
-                            f"{list(head[0][1])}; fetch both anew")
+        if head := mismatched(report):
+            name, shapes = head[0]
+            held = f" of {list(shapes[0])}" if shapes else " of another size"
+            raise UserError(f"model {path!r} names {len(names)} outputs in its config.json, and its weights hold {name}{held}; "
+                            "fetch both anew")
         if trained:
             classifier.order = order
         elif order != sorted(order):
@@ -190,13 +192,20 @@ def refuse_missing_blocks(network: nn.Module, missing: Sequence[str], path: str)
                         "are of another model than its config.json, or cut off")
 
 
+def mismatched(report: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
+    """Weights of another shape than the config's, sorted: each name, and both shapes where transformers gives them (not 4.57)."""
+    entries = [(entry,) if isinstance(entry, str) else entry for entry in report["mismatched_keys"]]
+    return sorted((name, list(shapes)) for name, *shapes in entries)
+
+
 def refuse_other_shapes(network: nn.Module, report: Mapping[str, Any], path: str) -> None:
     """Refuse a backbone's weights that are not those of config.json: transformers fills in random ones, or leaves some out."""
     of = f"model {path!r}: its weights are of another model than its config.json"
     inside = f"{network.base_model_prefix}."
-    for name, given, wanted in sorted(report["mismatched_keys"]):
+    for name, shapes in mismatched(report):
         if name.startswith(inside):
-            raise UserError(f"{of} ({name} is {list(given)}, and by the config {list(wanted)}); fetch both anew")
+            says = f"is {list(shapes[0])}, and by the config {list(shapes[1])}" if shapes else "has another size"
+            raise UserError(f"{of} ({name} {says}); fetch both anew")
     lost = [name for name in report["missing_keys"] if name.startswith(inside) and "embeddings." in name]
     if lost:
         raise UserError(f"{of} (no {min(lost)}); fetch both anew")

@@ -68,7 +68,8 @@ def test_whole_numbers_of_every_kind_are_taken(integers: Any) -> None:
     given = list(integers)
     for name in ("idx", "label"):
         made = build_split(SPEC, columns("text", np.str_("c")) | {name: iter(given)})
-        assert made[name][:] == [int(n) for n in given] and made.features[name].dtype == "int64"
+        assert made[name][:] == [n.as_py() if hasattr(n, "as_py") else int(n) for n in given]
+        assert made.features[name].dtype == "int64"
         assert made["text"][:] == ["a", "b", "c"]
     assert build_split(SPEC, columns("label", None))["label"][:] == [0, 1, None]  # `TaskData` says in which split
 

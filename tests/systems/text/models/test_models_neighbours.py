@@ -131,5 +131,5 @@ def test_the_limit_that_is_named_is_taken(kind, save):
 def test_a_tokenizer_without_the_models_end_token(save):
     """Prevents: BART refused at some length or other, where its tokenizer ends no text as it needs."""
     folder = str(save("bart", LABELS, eos_token_id=3))
-    with pytest.raises(UserError, match="a bart cannot read some of its tokenizer's texts .*<eos>"):
+    with pytest.raises(UserError, match="a bart cannot read some of its tokenizer's texts"):
         check_inputs(load_classifier(folder, TASK, trained=True), load_tokenizer(folder), 38, folder)
