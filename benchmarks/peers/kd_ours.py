@@ -11,9 +11,10 @@ from hydra import compose, initialize_config_dir
 from kd_job import BATCH, LENGTH, RATE, STUDENT, TEMPERATURE, WARMUP, Job
 
 from rwkd_lightning.cache.store import Store
-from rwkd_lightning.run.build import terms_of, trainer_of, weighting_of
+from rwkd_lightning.run.build import loop_of, meta_of, terms_of, trainer_of, weighting_of
 from rwkd_lightning.run.distil import distil
 from rwkd_lightning.run.signals import Stop
+from rwkd_lightning.run.system import Run
 from rwkd_lightning.systems.text import teacher as stages
 from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
 from rwkd_lightning.systems.text.system import module_of
@@ -31,11 +32,14 @@ def train(job: Job, weighting: str) -> None:
             f"scheduler.warmup={WARMUP}", f"temperature={TEMPERATURE}"])
         config.data.path, config.pair.teacher.path, config.cache_dir = job.data_path, job.teacher_path, folder
         method, terms, options, store = weighting_of(config), terms_of(config), trainer_of(config), Store(Path(folder))
-        teacher = stages.teacher_of(config, job.data, store, options, Stop())
+        around = Run(Path(folder), store, options, Stop(), torch.device("cpu"), config.checkpoint)
+        teacher = stages.teacher_of(config, job.data, around)
         lightning.seed_everything(job.seed, verbose=False)
         with job.clock.running():
             logits = stages.logits(config, teacher, job.data, store, torch.device("cpu"), ["train"])  # as many as the peers
             loaders = DistillationDataModule(job.data, job.tokenizer, max_length=LENGTH, batch_size=BATCH, seed=job.seed,
                                              meta_batch_size=config.meta.batch_size, teacher_logits=logits, store=store)
-            module = module_of(config, loaders, job.student, method, terms, None)
+            method.prepare({"labels": loaders.train_labels, **loaders.rows("train").extras})
+            module = module_of(config, loaders, job.student, method, terms, None, train_size=loaders.train_size,
+                               meta=meta_of(config, method, loaders.meta_stream), **loop_of(config))
             distil(config, Path(folder) / "run", module, loaders, options, Stop(), False, loaders.task.monitor)
