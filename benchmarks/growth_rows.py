@@ -130,7 +130,8 @@ def stages_of(folder: Path, rows: int, steps: int) -> dict[str, Any]:
         data = TaskData(task, splits)
         data.fingerprint("train")
     config = OmegaConf.create({"seed": 0, "data": {"max_length": 32, "eval_batch_size": 64}, "meta": {"batch_size": REFRESH},
-                               "pair": {"teacher": {"path": str(model), "precision": "32-true"}}, "trainer": {"accelerator": "cpu"}})
+                               "pair": {"teacher": {"path": str(model), "precision": "32-true"}},
+                               "trainer": {"accelerator": "cpu"}})
     loaders_of = functools.partial(DistillationDataModule, data, tokenizer, max_length=32, batch_size=BATCH,
                                    meta_batch_size=REFRESH, store=store)
     with stage("tokenise"):
