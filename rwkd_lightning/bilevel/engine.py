@@ -1,4 +1,4 @@
-"""What every hypergradient engine computes, and the part that the cheap ones share.
+"""The hypergradient that every engine computes, and the part that the cheap ones share.
 
 The bi-level step asks how the meta loss after one student step would change with the weight of each loss term of each
 sample. For a one-step SGD lookahead θ̂ = θ − a·∇_θ (1/n) Σ_i Σ_k w_ik l_ik(θ) and v = ∇_θ̂ L_meta(θ̂),

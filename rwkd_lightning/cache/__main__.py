@@ -1,4 +1,4 @@
-"""What the cache holds, and making room: ``python -m rwkd_lightning.cache list|clear``."""
+"""List the cache, and make room: ``python -m rwkd_lightning.cache list|clear``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Entry:
     used: float
     """When last used (the store then sets the time of key.json), in seconds since 1970."""
     kept: dict[str, Any]
-    """What key.json says."""
+    """The content of key.json."""
 
 
 def entries(root: Path) -> list[Entry]:
@@ -67,7 +67,7 @@ def _entry(folder: Path) -> Entry | None:
 
 
 def words(entry: Entry) -> str:
-    """What an entry is for: what it says itself, then its key."""
+    """The purpose of an entry: its own words, then its key."""
     if entry.unfinished:
         return "unfinished: an interrupted build, or one that runs now"
     key = entry.kept.get("key")

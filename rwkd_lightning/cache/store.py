@@ -173,6 +173,6 @@ def verify(folder: Path, key: Mapping[str, Any]) -> None:
 
 
 def _state(folder: Path, files: Mapping[str, str]) -> list[tuple[str, str, int, int] | None]:
-    """What tells an unchanged folder without reading it; None for a file that is missing."""
+    """Sizes and times that tell an unchanged folder without reading it; None for a file that is missing."""
     return [(name, files[name], (folder / name).stat().st_mtime_ns, (folder / name).stat().st_size)
             if (folder / name).is_file() else None for name in files]

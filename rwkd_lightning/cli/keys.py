@@ -33,7 +33,7 @@ def lookup(config: Any, key: str) -> Any:
 
 
 def followed(config: dict[str, Any], value: Any) -> Any:
-    """What a value that is ``${another.key}`` points to.
+    """The value that ``${another.key}`` points to.
 
     Raises:
         Unclear: if it points to anything else, or nowhere.
@@ -79,7 +79,7 @@ def elsewhere(key: str, known: Sequence[str]) -> str:
 
 
 def objection(default: Any, value: Any) -> str:
-    """What is expected instead of a value of the wrong type, or nothing."""
+    """The expected kind where a value is of the wrong type; else an empty text."""
     if default is None or value is None or interpolated(value):
         return ""
     if isinstance(default, bool):

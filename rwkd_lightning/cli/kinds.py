@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Kind(NamedTuple):
-    """What a value may be, in words and as a test."""
+    """The values that a key takes, in words and as a test."""
 
     words: str
     fits: Callable[[Any], bool]
@@ -114,7 +114,7 @@ def check_value(key: str, value: Any, kind: Kind) -> None:
 
 
 def inside(value: Any, kind: type[T]) -> Iterator[T]:
-    """What is of this type in a value, lists within lists included."""
+    """All parts of a value that are of this type, lists within lists included."""
     if isinstance(value, kind):
         yield value
     elif isinstance(value, list):
@@ -129,5 +129,5 @@ def brief(value: Any) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first."""
+    """The first line of an error."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -59,7 +59,7 @@ def check(arguments: Sequence[str], conf: Path) -> None:
 
 
 def remedy(arguments: Sequence[str], conf: Path) -> str:
-    """What to write instead: the whole command where it is clear, or else how a setting is written."""
+    """The way out: the whole command where it is clear, or else how a setting is written."""
     words, done = put_right(arguments, Parser().flags)
     if done:
         try:

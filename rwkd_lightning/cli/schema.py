@@ -1,4 +1,4 @@
-"""What each value of the config may be: its type and its range, checked on the whole config once everything in it is resolved.
+"""The type and the range of each value of the config, checked on the whole config once everything in it is resolved.
 
 A method, a term or an engine checks its own numbers further (a share of the teacher lies in [0, 1]); here they are numbers at
 all, finite ones. Keys without a row, as those of your own class, may hold anything but NaN, inf and control characters.
@@ -144,7 +144,7 @@ def check(config: DictConfig) -> dict[str, Any]:
 
 
 def kind_of(key: str, schema: Schema) -> Kind:
-    """What the value of a key may be in a run of a system."""
+    """The kind of a key's value in a run of a system."""
     if key.startswith("loss_terms.") and key.count(".") == 1:
         return GROUP
     for exact in (schema.needed, NEEDED):

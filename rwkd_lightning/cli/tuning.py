@@ -18,7 +18,7 @@ from rwkd_lightning.utils.errors import UserError
 
 PACKAGES = ("ax", "nevergrad", "optuna")
 MAXIMISE = {"direction": "maximize", "optim.maximize": True, "ax_config.experiment.minimize": False}
-"""Where Optuna, Nevergrad and Ax are told that a larger score is better; each looks for the smallest by default."""
+"""The settings by which Optuna, Nevergrad and Ax maximise; each minimises by default."""
 
 
 def prepare(overrides: Sequence[Override], sweep: bool) -> None:

@@ -86,7 +86,7 @@ class ResumableDataModule(lightning.LightningDataModule, ABC):
 
     @property
     def train_flags(self) -> dict[str, Tensor]:
-        """What is known of the training rows beyond the training, `(N,)` each by name; the probes' flags, say."""
+        """Columns of the training rows that the training does not use, `(N,)` each by name; the probes' flags, say."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What can be known of a run before it reads any data: the last job of a sweep must not be the first to say it."""
+"""The checks of a run that need no data: the last job of a sweep must not be the first to fail them."""
 
 from __future__ import annotations
 

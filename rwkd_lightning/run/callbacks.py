@@ -1,4 +1,4 @@
-"""What a user attaches to the student's training: callbacks, by the group ``callbacks``."""
+"""Callbacks that a user attaches to the student's training, by the group ``callbacks``."""
 
 from __future__ import annotations
 

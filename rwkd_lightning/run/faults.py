@@ -1,4 +1,4 @@
-"""What can go wrong in a training, told in one line; nothing that was done is lost."""
+"""Faults of a training, reported in one line; nothing that was done is lost."""
 
 from __future__ import annotations
 

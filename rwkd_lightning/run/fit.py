@@ -33,7 +33,7 @@ STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 
 @dataclass
 class Fitted:
-    """What a training took, before an interruption included. Wall seconds, MiB (of this process)."""
+    """The cost of a training, before an interruption included. Wall seconds, MiB (of this process)."""
 
     train_seconds: float
     steps: int

@@ -39,7 +39,7 @@ def only(config: DictConfig, keys: Sequence[str]) -> DictConfig:
 
 
 def keyed(config: DictConfig, keys: Sequence[str]) -> dict[str, Any]:
-    """What `only` leaves as plain values by dotted name, with the kind of device that computes: part of a cache's key."""
+    """The values that `only` leaves, by dotted name, with the kind of device that computes: part of a cache's key."""
     part = only(config, keys)
     found = {key: OmegaConf.select(part, key) for key in keys}
     plain = {key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key, value in found.items()}

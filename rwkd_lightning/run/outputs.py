@@ -1,4 +1,4 @@
-"""What a run leaves behind: the student, a row per training sample, the metrics. Each whole or not there."""
+"""The files of a finished run: weights.parquet with one row per training sample, metrics.json. Each is whole or not there."""
 
 from __future__ import annotations
 

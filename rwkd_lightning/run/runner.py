@@ -142,7 +142,7 @@ def begin(system: System, folder: Path, made_of: Inputs, force: bool) -> None:
 
 def cost_of(fitted: Fitted, module: DistillationModule, student: nn.Module, found: Evaluation, teacher: Teacher,
             device: torch.device) -> dict[str, Any]:
-    """What the training took, and the sizes and the speed of teacher and student."""
+    """The time and memory of the training, and the sizes and the speed of teacher and student."""
     return {"train_seconds": fitted.train_seconds, "seconds_per_step": fitted.train_seconds / max(1, fitted.steps),
             "steps": fitted.steps, "meta_steps": int(module.meta.taken) if module.meta is not None else 0,
             "peak_memory_mib": fitted.peak_memory_mib, "student_parameters": count(student),

@@ -47,7 +47,7 @@ class Teacher:
     train_seconds: float | None = None
     """None where it was not trained now."""
     labels: list[str] | None = None
-    """What its outputs mean, where the user says so."""
+    """The meaning of its outputs, where the user states it."""
 
 
 @dataclass

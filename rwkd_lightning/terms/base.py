@@ -1,4 +1,4 @@
-"""What a loss term is: student outputs and a batch to one non-negative number per sample."""
+"""The base of all loss terms: from student outputs and a batch to one non-negative number per sample."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Term(nn.Module, ABC):
     measures of one and the same distance."""
 
     needs: AbstractSet[str] = frozenset()
-    """What a task must provide: ``classes``, ``numbers``, ``words``, or ``probabilities`` (over classes or words)."""
+    """Kinds that a task must provide: ``classes``, ``numbers``, ``words``, or ``probabilities`` (over classes or words)."""
 
     in_batch: bool = False
     """Whether a sample's loss depends on the other rows of its batch: then it is not cut in parts, nor dealt to processes."""

@@ -153,7 +153,7 @@ def split(batch: Batch, parts: int) -> list[Batch]:
 
 
 def joined(found: Sequence[Mapping[str, Tensor]], parts: Sequence[Batch]) -> dict[str, Tensor]:
-    """What was found of each part, as one, by name; what has no rows is the same in all of them.
+    """Concatenate the tensors of all parts by name; a scalar is taken from the first part.
 
     Raises:
         UserError: for a tensor that has another number of rows than its part.

@@ -33,7 +33,7 @@ class CollapseAlarm:
         return f"{found}; {self.remedy}" if self.count == self.patience else None
 
     def finding(self, weights: Tensor) -> str | None:
-        """What is wrong with the weights ``(B, K)`` of a step."""
+        """The warning about the weights ``(B, K)`` of a step."""
         totals = weights.sum(1)
         mean = float(totals.mean())
         if mean < 1 - self.share:

@@ -1,4 +1,4 @@
-"""What batches, student and teacher must give, and the one line that says what is missing."""
+"""The contract of batches, student and teacher, and the one line that says what is missing."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Hooks(lightning.LightningModule):
 
     @property
     def trained(self) -> nn.Module:
-        """What the student's optimizer trains: the student and, where they have some, the terms' own parameters."""
+        """The modules that the student's optimizer trains: the student and, where they have some, the terms' own parameters."""
         own = any(p.requires_grad for p in self.terms.parameters())
         return nn.ModuleList([self.student, self.terms]) if own else self.student
 

@@ -1,4 +1,4 @@
-"""What is known of every training sample: one row each, kept in memory, written out at the end."""
+"""The record of every training sample: one row each, kept in memory, written out at the end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rwkd_lightning.weighting.columns import Columns
 
 @dataclass
 class Visit:
-    """What a step found out about its rows, those of all ranks: ``index`` ``(R,)``; the others ``(R, K)``."""
+    """The findings of a step about its rows, those of all ranks: ``index`` ``(R,)``; the others ``(R, K)``."""
 
     index: Tensor
     losses: Tensor
@@ -56,7 +56,7 @@ class Ledger(nn.Module):
         self.terms = Columns.of(terms)  # under one name, one column would overwrite the other
 
     def history(self, index: Tensor) -> History:
-        """What earlier visits of these samples left."""
+        """The traces of earlier visits of these samples."""
         visits = self.meta_visits[index]
         return History(visits, self.influence[index] / visits.clamp_min(1)[:, None], self.weights[index])
 

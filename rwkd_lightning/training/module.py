@@ -189,7 +189,7 @@ class DistillationModule(Hooks):
 
     def step_of(self, batch: dict[str, Tensor], outputs: Mapping[str, Tensor], losses: Tensor,
                 influence: Tensor | None = None) -> Step:
-        """What the weighting method may read about these rows."""
+        """The rows as the weighting method may read them."""
         valid = torch.stack([term.valid(batch) for term in self.loss_terms], 1)
         head = getattr(self.student, "head", None)
         shared = tuple(head.parameters()) if isinstance(head, nn.Module) else ()

@@ -1,4 +1,4 @@
-"""What several processes must share: `torch.autograd.grad` runs no DDP hook, and each of them sees its own rows only."""
+"""Values that several processes must share: `torch.autograd.grad` runs no DDP hook, and each of them sees its own rows only."""
 
 from __future__ import annotations
 

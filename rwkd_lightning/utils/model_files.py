@@ -14,7 +14,7 @@ from rwkd_lightning.utils.paths import place
 
 WEIGHTS, SHARDS = "model.safetensors", "model.safetensors.index.json"
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
-"""What is fetched from a hub: weights as safetensors alone, configs, the files of every kind of tokenizer."""
+"""The files that are fetched from a hub: weights as safetensors alone, configs, the files of every kind of tokenizer."""
 
 
 FORMATS = {"*.gguf": "llama.cpp", "*.onnx": "ONNX", "onnx/*.onnx": "ONNX", "openvino*.xml": "OpenVINO",

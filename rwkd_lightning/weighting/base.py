@@ -1,4 +1,4 @@
-"""What a weighting method is: a module that gives every loss term of every sample its weight.
+"""The base of all weighting methods: a module that gives every loss term of every sample its weight.
 
 One training step asks for, in this order (``module.DistillationModule.training_step``): the influence of each term, if
 the method ``needs_influence``; ``own_loss``, whose gradient trains the method's own parameters; the weights, always used
@@ -21,7 +21,7 @@ from rwkd_lightning.weighting.columns import Columns, columns, has
 
 @dataclass
 class History:
-    """What earlier visits of the same samples left behind; zeros at the first visit.
+    """The traces of earlier visits of the same samples; zeros at the first visit.
 
     Shapes: ``visits`` ``(B,)``; ``influence`` ``(B, K)``, the mean of normalised u; ``weights`` ``(B, K)``, as last seen.
     """
@@ -92,13 +92,13 @@ class Weighting(nn.Module, ABC):
     without a graph after it."""
 
     needs: AbstractSet[str] = frozenset()
-    """What a task must provide for the method, see ``Term.needs``."""
+    """The kinds of samples that a task must provide for the method, see ``Term.needs``."""
 
     instead: str = "weighting=rwkd"
-    """What to use where a task does not provide that."""
+    """The method to use where a task does not provide that."""
 
     collapse_remedy: str | None = None
-    """What to change if the influence drives all samples to one and the same term; None: the method sets the shares itself."""
+    """The setting to change if the influence drives all samples to one term; None: the method sets the shares itself."""
 
     @abstractmethod
     def forward(self, step: Step) -> Tensor:

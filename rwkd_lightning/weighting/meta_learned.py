@@ -1,4 +1,4 @@
-"""What every method trained by the bi-level step shares: its loss and its optimizer."""
+"""The part that every method trained by the bi-level step shares: its loss and its optimizer."""
 
 from __future__ import annotations
 

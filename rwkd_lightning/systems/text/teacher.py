@@ -65,7 +65,7 @@ def fine_tuned(config: DictConfig, data: TaskData, run: Run) -> Teacher:
 
 
 def key_of(config: DictConfig, data: TaskData) -> dict[str, Any]:
-    """What the bytes of a fine-tuned teacher depend on."""
+    """Everything that the bytes of a fine-tuned teacher depend on."""
     return {"task": data.task.name, "labels": data.task.label_names, "model": fingerprint(find(config.pair.teacher.path)),
             "data": data.fingerprint("teacher_train"), "settings": keyed(config, TEACHER)}
 
@@ -120,7 +120,7 @@ def logits(config: DictConfig, teacher: Teacher, data: TaskData, store: Store, d
 
 
 def logits_key(config: DictConfig, teacher: Teacher, data: TaskData, splits: Sequence[str]) -> dict[str, Any]:
-    """What the bytes of a teacher's logits depend on."""
+    """Everything that the bytes of a teacher's logits depend on."""
     return {"teacher": fingerprint(teacher.folder), "labels": data.task.label_names, "settings": keyed(config, LOGITS),
             "data": {split: data.fingerprint(split) for split in splits}}
 

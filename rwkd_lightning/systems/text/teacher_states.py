@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Inside:
-    """What the training reads of the teacher beyond its logits."""
+    """The teacher's outputs beyond its logits that the training reads."""
 
     states: dict[str, Tensor] = field(default_factory=dict)
     """``teacher_<name>`` ``(N, L, H)`` of the training rows, for terms over one state a sample."""

@@ -24,7 +24,7 @@ class Corpus:
 
     name: str
     texts: list[str]
-    """What the sentence encoder reads: the raw text where there is one."""
+    """Read by the sentence encoder: the raw text where there is one."""
     words: list[list[str]]
     """The document's words of the vocabulary, in its order."""
     vocabulary: tuple[str, ...]

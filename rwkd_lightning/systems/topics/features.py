@@ -1,4 +1,4 @@
-"""What the meta-network reads of a document under a topic model."""
+"""The inputs of the meta-network for a document under a topic model."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ SAMPLES = 512
 
 @dataclass(frozen=True)
 class Shape:
-    """What a topic model is built of.
+    """The sizes that a topic model is built from.
 
     Attributes:
         vocabulary: V words.

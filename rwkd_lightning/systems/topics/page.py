@@ -27,7 +27,7 @@ OPEN_UP_TO = 20
 
 @dataclass(frozen=True)
 class TopicPage:
-    """What the page shows of K topics over V words.
+    """The content of the page: K topics over V words.
 
     Attributes:
         title: of the page.

@@ -39,7 +39,7 @@ STATES = ("teacher_mu", "teacher_log_var", "teacher_theta")
 
 
 def shape_of(config: DictConfig, who: str, corpus: Corpus, embeddings: Tensor) -> Shape:
-    """What ``pair.teacher`` or ``pair.student`` says, for this corpus."""
+    """The shape that ``pair.teacher`` or ``pair.student`` asks for, for this corpus."""
     spec = config.pair[who]
     return Shape(len(corpus.vocabulary), config.topics, embeddings.shape[1], spec.layers, spec.bag_of_words)
 
@@ -55,7 +55,7 @@ def teacher_of(config: DictConfig, corpus: Corpus, parts: dict[str, np.ndarray],
 
 
 def key_of(config: DictConfig, corpus: Corpus, parts: dict[str, np.ndarray], embeddings: Tensor) -> dict[str, Any]:
-    """What the bytes of a trained teacher depend on."""
+    """Everything that the bytes of a trained teacher depend on."""
     return {"corpus": corpus.fingerprint(), "train": rows_digest(parts["train"]), "embeddings": rows_digest(embeddings.numpy()),
             "settings": keyed(config, TOPIC_TEACHER)}
 

@@ -1,4 +1,4 @@
-"""What the meta-network reads of a sample, and the check of what somebody's own features give."""
+"""The protocol of features, and the check of the output of your own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rwkd_lightning.weighting.base import Step
 
 
 class Features(Protocol):
-    """What the network reads of a sample."""
+    """The inputs of the network for a sample."""
 
     width: int
 

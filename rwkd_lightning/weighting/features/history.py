@@ -1,4 +1,4 @@
-"""What the meta-network may read about a sample's earlier visits; 0 at the first, and without a ledger.
+"""Inputs of the meta-network from a sample's earlier visits; 0 at the first, and without a ledger.
 
 None of them reads ``step.influence``, the influence of this step. φ descends a loss that is linear in it, so a network that had
 it as an input could read off the answer; and it is an input that is not there before the meta step of the same batch, nor on

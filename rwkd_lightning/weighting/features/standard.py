@@ -1,4 +1,4 @@
-"""What the meta-network reads about a sample: detached, and of a width that does not depend on the number of classes."""
+"""The standard inputs of the meta-network for a sample: detached, of a width that is the same for any number of classes."""
 
 from __future__ import annotations
 

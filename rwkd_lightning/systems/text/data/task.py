@@ -1,4 +1,4 @@
-"""What a task is, and the checked splits that every loader returns."""
+"""Tasks, and the checked splits that every loader returns."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TaskSpec:
 
     @property
     def hidden_label(self) -> float:
-        """What stands for a label that is not known: NaN for regression, else -1."""
+        """The value of a label that is not known: NaN for regression, else -1."""
         return float("nan") if self.is_regression else UNLABELLED
 
     def lacks_label(self, labels: np.ndarray) -> np.ndarray:

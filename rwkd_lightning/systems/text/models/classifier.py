@@ -88,7 +88,7 @@ class Classifier(nn.Module):
             tap.remove()
 
     def describe(self, name: str) -> dict[str, Any]:
-        """What ``keep`` was asked for, for the key of a cache."""
+        """The arguments of ``keep``, for the key of a cache."""
         tap = self._taps[name]
         return {"layers": self.kept_layers[name], "pool": tap.pool, "values": tap.values}
 

@@ -16,7 +16,7 @@ from rwkd_lightning.systems.text.models.probing import longest
 from rwkd_lightning.utils.errors import UserError
 
 REFUSALS = (IndexError, RuntimeError, ValueError, AssertionError)
-"""What the kinds of models raise for too many tokens, or for others than they need."""
+"""The exceptions that the kinds of models raise for too many tokens, or for others than they need."""
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What goes on inside a transformer: hidden states of its blocks and the values of their attention, kept by hooks.
+"""The inside of a transformer: hidden states of its blocks and the values of their attention, kept by hooks.
 
 A hook reads what a module gives out anyway, so attention stays fused and nothing is computed twice.
 """
@@ -47,7 +47,7 @@ class Tap:
         self.kept[place] = states.transpose(0, 1) if self.time_first else states
 
     def take(self, mask: Tensor | None) -> Tensor:
-        """What was kept, ``(B, L, H)`` or, of all tokens, ``(B, L, T, H)``; nothing is kept any longer.
+        """The outputs that were kept, ``(B, L, H)`` or, of all tokens, ``(B, L, T, H)``; nothing is kept any longer.
 
         Args:
             mask: ``(B, T)``, 0 for padding; None: there is none.
