@@ -42,7 +42,9 @@ def main(config: DictConfig) -> float | None:
     from rwkd_lightning.run.runner import run
 
     ours_only(HydraConfig.get().verbose)
-    if HydraConfig.get().mode == RunMode.MULTIRUN:  # a process that Lightning starts beside this one is to do this job alone
+    if (
+        HydraConfig.get().mode == RunMode.MULTIRUN
+    ):  # a process that Lightning starts beside this one is to do this job alone
         sys.argv[1:] = HydraConfig.get().overrides.task
     try:
         with slurm.together():

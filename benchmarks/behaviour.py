@@ -42,13 +42,35 @@ def commands(folder: Path) -> dict[str, list[str]]:
     octis.mkdir()
     write_octis(octis)
     write_encoder(encoder)
-    text = [*overrides(write_tweets(folder / "tweets.csv"), write_backbone(backbone), folder), "trainer.log_every_n_steps=1"]
-    topics = ["task=topics", f"data.path={octis}", f"pair.teacher.encoder={encoder}", f"pair.student.encoder={encoder}",
-              "topics=3", "alpha=0.5", "temperature=2.0", "pair.teacher.layers=1", "pair.teacher.epochs=2",
-              "trainer.max_epochs=2", "data.batch_size=16", "meta.batch_size=4", "meta.every=1", "trainer.log_every_n_steps=1",
-              "trainer.accelerator=cpu", "data.meta_fraction=0.1", "data.test_fraction=0.1",
-              f"cache_dir={folder / 'cache'}", f"runs_dir={folder / 'runs'}"]
-    return {**{name: [*text, *more] for name, more in TEXT.items()}, **{name: [*topics, *more] for name, more in TOPICS.items()}}
+    text = [
+        *overrides(write_tweets(folder / "tweets.csv"), write_backbone(backbone), folder),
+        "trainer.log_every_n_steps=1",
+    ]
+    topics = [
+        "task=topics",
+        f"data.path={octis}",
+        f"pair.teacher.encoder={encoder}",
+        f"pair.student.encoder={encoder}",
+        "topics=3",
+        "alpha=0.5",
+        "temperature=2.0",
+        "pair.teacher.layers=1",
+        "pair.teacher.epochs=2",
+        "trainer.max_epochs=2",
+        "data.batch_size=16",
+        "meta.batch_size=4",
+        "meta.every=1",
+        "trainer.log_every_n_steps=1",
+        "trainer.accelerator=cpu",
+        "data.meta_fraction=0.1",
+        "data.test_fraction=0.1",
+        f"cache_dir={folder / 'cache'}",
+        f"runs_dir={folder / 'runs'}",
+    ]
+    return {
+        **{name: [*text, *more] for name, more in TEXT.items()},
+        **{name: [*topics, *more] for name, more in TOPICS.items()},
+    }
 
 
 def record() -> dict[str, Any]:
@@ -57,8 +79,12 @@ def record() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         for run, arguments in commands(Path(name)).items():
             where = Path(name) / "run" / run.replace(" ", "-").replace(",", "")
-            done = subprocess.run([sys.executable, "train.py", *arguments, f"hydra.run.dir={where}"], cwd=ROOT, text=True,
-                                  capture_output=True)
+            done = subprocess.run(
+                [sys.executable, "train.py", *arguments, f"hydra.run.dir={where}"],
+                cwd=ROOT,
+                text=True,
+                capture_output=True,
+            )
             if done.returncode:
                 sys.exit(f"{run}: {done.stderr[-3000:]}")
             found[run] = numbers(where)
@@ -74,9 +100,14 @@ def numbers(folder: Path) -> dict[str, Any]:
     steps = {name: metrics["cost"][name] for name in ("steps", "meta_steps")}
     table = pyarrow.parquet.read_table(folder / "weights.parquet")
     columns = {name: digest(json.dumps(table[name].to_pylist()).encode()) for name in table.column_names}
-    return {"scores": {who: metrics[who] for who in ("student", "teacher")}, "probes": metrics.get("probes"), "steps": steps,
-            "student": digest((folder / "student/model.safetensors").read_bytes()), "columns": columns,
-            "log": (folder / "log/metrics.csv").read_text().splitlines()}
+    return {
+        "scores": {who: metrics[who] for who in ("student", "teacher")},
+        "probes": metrics.get("probes"),
+        "steps": steps,
+        "student": digest((folder / "student/model.safetensors").read_bytes()),
+        "columns": columns,
+        "log": (folder / "log/metrics.csv").read_text().splitlines(),
+    }
 
 
 def digest(content: bytes) -> str:
@@ -89,7 +120,9 @@ def differences(before: Any, now: Any, where: str = "") -> list[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         return [line for name in before for line in differences(before[name], now.get(name), f"{where}/{name}")]
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        return [line for i, (a, b) in enumerate(zip(before, now, strict=True)) for line in differences(a, b, f"{where}/{i}")]
+        return [
+            line for i, (a, b) in enumerate(zip(before, now, strict=True)) for line in differences(a, b, f"{where}/{i}")
+        ]
     return [] if before == now else [f"{where}: {before} -> {now}"]
 
 

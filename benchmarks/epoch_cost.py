@@ -30,20 +30,34 @@ def main() -> None:
     quiet()
     rows = Rows(options.task, options.data_path, BATCH, REFRESH)
     turns = len(rows.batches) // VISIT
-    modules = {name: build(kinds(rows)[kind], rows.student(options.layers), rows.size)
-               for name, kind in (("kd", "kd"), ("rwkd", DEFAULT))}
-    visits = {name: lambda turn, m=module: train(m, rows.batches, turn * VISIT, VISIT) for name, module in modules.items()}
+    modules = {
+        name: build(kinds(rows)[kind], rows.student(options.layers), rows.size)
+        for name, kind in (("kd", "kd"), ("rwkd", DEFAULT))
+    }
+    visits = {
+        name: lambda turn, m=module: train(m, rows.batches, turn * VISIT, VISIT) for name, module in modules.items()
+    }
     seconds = in_turns(visits, turns, sum)
     meta = modules["rwkd"].meta
     assert meta is not None
     total = {name: sum(values) for name, values in seconds.items()}
     ratio, by_turn = total["rwkd"] / total["kd"], [b / a for a, b in zip(seconds["kd"], seconds["rwkd"], strict=True)]
     later = statistics.median(by_turn[1:])
-    print(f"\n{options.task}, {options.layers} blocks, {turns * VISIT} steps, {int(meta.taken)} meta steps, bank of "
-          f"{len(meta.stream)}: kd {total['kd']:.1f} s, rwkd {total['rwkd']:.1f} s, ratio {ratio:.3f}\n"
-          f"turns after the first, which fills the bank: median {later:.3f}, {min(by_turn[1:]):.3f} to {max(by_turn[1:]):.3f}")
-    result = {"task": options.task, "layers": options.layers, "steps": turns * VISIT, "meta_steps": int(meta.taken),
-              "ratio": ratio, "median_of_later_turns": later, "machine": machine(), "seconds_by_turn": seconds}
+    print(
+        f"\n{options.task}, {options.layers} blocks, {turns * VISIT} steps, {int(meta.taken)} meta steps, bank of "
+        f"{len(meta.stream)}: kd {total['kd']:.1f} s, rwkd {total['rwkd']:.1f} s, ratio {ratio:.3f}\n"
+        f"turns after the first, which fills the bank: median {later:.3f}, {min(by_turn[1:]):.3f} to {max(by_turn[1:]):.3f}"
+    )
+    result = {
+        "task": options.task,
+        "layers": options.layers,
+        "steps": turns * VISIT,
+        "meta_steps": int(meta.taken),
+        "ratio": ratio,
+        "median_of_later_turns": later,
+        "machine": machine(),
+        "seconds_by_turn": seconds,
+    }
     options.out.write_text(json.dumps(result, indent=2) + "\n")
     print(f"\n{', '.join(f'{k} {v}' for k, v in machine().items())}\nwritten to {options.out}")
 

@@ -42,7 +42,9 @@ def main() -> None:
         print(f"{name:36s} {values.mean():7.4f} {sd:7.4f} {values.min():7.4f}  {' '.join(f'{v:.4f}' for v in values)}")
         if "kd" in scores and name != "kd":
             paired = np.array([by_seed[s] - scores["kd"][s] for s in sorted(by_seed) if s in scores["kd"]])
-            print(f"{'  minus kd':36s} {paired.mean():7.4f} {'':7s} {paired.min():7.4f}  {' '.join(f'{v:+.4f}' for v in paired)}")
+            print(
+                f"{'  minus kd':36s} {paired.mean():7.4f} {'':7s} {paired.min():7.4f}  {' '.join(f'{v:+.4f}' for v in paired)}"
+            )
         for probe in ("teacher_corrupted", "label_flipped"):
             for score in ("weight", "influence", "loss_teacher_ce", "loss_ce", "loss_kd"):
                 found = [a[probe][score] for a in areas[name].values() if score in a.get(probe, {})]

@@ -65,7 +65,23 @@ class Anonymous(threading.Thread):
 def texts(count: int) -> Iterator[str]:
     """Distinct sentences of 6 to 18 words and a number, of a small vocabulary."""
     rng = np.random.default_rng(0)
-    words = ["the", "a", "film", "story", "plot", "actor", "scene", "music", "was", "seems", "good", "bad", "slow", "very", "so"]
+    words = [
+        "the",
+        "a",
+        "film",
+        "story",
+        "plot",
+        "actor",
+        "scene",
+        "music",
+        "was",
+        "seems",
+        "good",
+        "bad",
+        "slow",
+        "very",
+        "so",
+    ]
     for start in range(0, count, 1000):
         for place in range(start, min(start + 1000, count)):
             yield f"{' '.join(rng.choice(words, rng.integers(6, 18)))} {place}"
@@ -122,18 +138,29 @@ def stages_of(folder: Path, rows: int, steps: int) -> dict[str, Any]:
         seconds = time.perf_counter() - start
         peak, highest = max(watch.peak, sizes()["RssAnon"]), sizes()["VmHWM"]
         settle()
-        found[name] = {"seconds": seconds, "peak_anon_mib": peak - base["RssAnon"], "peak_rss_mib": highest - base["VmRSS"],
-                       "left_anon_mib": sizes()["RssAnon"] - base["RssAnon"]}
+        found[name] = {
+            "seconds": seconds,
+            "peak_anon_mib": peak - base["RssAnon"],
+            "peak_rss_mib": highest - base["VmRSS"],
+            "left_anon_mib": sizes()["RssAnon"] - base["RssAnon"],
+        }
 
     store = Store(folder / "cache")
     with stage("check"):
         data = TaskData(task, splits)
         data.fingerprint("train")
-    config = OmegaConf.create({"seed": 0, "data": {"max_length": 32, "eval_batch_size": 64}, "meta": {"batch_size": REFRESH},
-                               "pair": {"teacher": {"path": str(model), "precision": "32-true"}},
-                               "trainer": {"accelerator": "cpu"}})
-    loaders_of = functools.partial(DistillationDataModule, data, tokenizer, max_length=32, batch_size=BATCH,
-                                   meta_batch_size=REFRESH, store=store)
+    config = OmegaConf.create(
+        {
+            "seed": 0,
+            "data": {"max_length": 32, "eval_batch_size": 64},
+            "meta": {"batch_size": REFRESH},
+            "pair": {"teacher": {"path": str(model), "precision": "32-true"}},
+            "trainer": {"accelerator": "cpu"},
+        }
+    )
+    loaders_of = functools.partial(
+        DistillationDataModule, data, tokenizer, max_length=32, batch_size=BATCH, meta_batch_size=REFRESH, store=store
+    )
     with stage("tokenise"):
         loaders_of().setup()
     with stage("logits"):
@@ -156,8 +183,11 @@ def stages_of(folder: Path, rows: int, steps: int) -> dict[str, Any]:
     with stage("weights.parquet"):
         columns = write_weights(file, module.ledger, loaders)
     assert len(columns["idx"]) == pyarrow.parquet.read_metadata(file).num_rows == rows
-    return {"stages": found, "weights_bytes": file.stat().st_size,
-            "ledger_bytes": sum(b.numel() * b.element_size() for b in module.ledger.buffers())}
+    return {
+        "stages": found,
+        "weights_bytes": file.stat().st_size,
+        "ledger_bytes": sum(b.numel() * b.element_size() for b in module.ledger.buffers()),
+    }
 
 
 def fit(module: DistillationModule, loaders: DistillationDataModule, steps: int) -> list[float]:
@@ -181,14 +211,18 @@ def sweep(counts: list[int], steps: int) -> dict[str, Any]:
         print(f"{label:<17}" + "".join(f"{figure(v):>10}" for v in values) + f"{last:>10}", flush=True)
 
     result: dict[str, Any] = {"values": counts, "rows": found, "exponents": {}, "bytes_per_row": {}}
-    by = {name: {key: [row["stages"][name][key] for row in found] for key in found[0]["stages"][name]} for name in STAGES}
+    by = {
+        name: {key: [row["stages"][name][key] for row in found] for key in found[0]["stages"][name]} for name in STAGES
+    }
     print("seconds (of a step: the median)")
     for name, of in by.items():
         result["exponents"][name] = slope = exponent([*map(float, counts)], of["seconds"])
         line(name, of["seconds"], lambda v: f"{v:.4f}", f"{slope:.2f}")
-    for key, title in (("peak_anon_mib", "peak of anonymous memory, MiB above the imports; bytes a row"),
-                       ("left_anon_mib", "anonymous memory left after the stage, MiB; bytes a row"),
-                       ("peak_rss_mib", "peak with pages of mapped files, MiB; bytes a row")):
+    for key, title in (
+        ("peak_anon_mib", "peak of anonymous memory, MiB above the imports; bytes a row"),
+        ("left_anon_mib", "anonymous memory left after the stage, MiB; bytes a row"),
+        ("peak_rss_mib", "peak with pages of mapped files, MiB; bytes a row"),
+    ):
         print(title)
         for name, of in by.items():
             each = (of[key][-1] - of[key][0]) * 2**20 / max(1, counts[-1] - counts[0])

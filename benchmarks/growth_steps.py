@@ -90,7 +90,9 @@ def terms_of(count: int) -> list[Term]:
 def measure(turns: int, length: int = LENGTH, classes: int = 3, layers: int = LAYERS, terms: int = 2) -> dict[str, Any]:
     """Median seconds of a step and its peak in MiB, by method; and the student's parameters."""
     quiet()
-    task = TaskSpec("random", ("text",), tuple(f"c{i}" for i in range(classes)), ("accuracy",), "accuracy", ("validation",))
+    task = TaskSpec(
+        "random", ("text",), tuple(f"c{i}" for i in range(classes)), ("accuracy",), "accuracy", ("validation",)
+    )
     stream = HeldOut(REFRESH, length)
     stream.classes = classes
     first, steps = Steps(1, 2, 8), Steps(3, BATCH, length)
@@ -127,7 +129,9 @@ def sweep(name: str, turns: int) -> dict[str, Any]:
     print(f"\n{name:<10}{'parameters':>12}{'kd s':>9}{'rwkd s':>9}{'x kd':>7}{'kd MiB':>9}{'rwkd MiB':>10}{'x kd':>7}")
     for value, row in zip(SWEEPS[name], found, strict=True):
         (a, b), (m, n) = (tuple(row[of][method] for method in METHODS) for of in ("seconds", "peak_mib"))
-        print(f"{value:<10}{row['parameters'] / 1e6:>10.1f} M{a:>9.3f}{b:>9.3f}{b / a:>7.2f}{m:>9.0f}{n:>10.0f}{n / m:>7.2f}")
+        print(
+            f"{value:<10}{row['parameters'] / 1e6:>10.1f} M{a:>9.3f}{b:>9.3f}{b / a:>7.2f}{m:>9.0f}{n:>10.0f}{n / m:>7.2f}"
+        )
     axes = {name: [*map(float, SWEEPS[name])]}
     if name == "layers":
         axes["parameters"] = [row["parameters"] for row in found]
@@ -141,7 +145,9 @@ def sweep(name: str, turns: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--only", nargs="+", choices=SWEEPS, default=[*SWEEPS], metavar="SWEEP", help=f"of {', '.join(SWEEPS)}")
+    parser.add_argument(
+        "--only", nargs="+", choices=SWEEPS, default=[*SWEEPS], metavar="SWEEP", help=f"of {', '.join(SWEEPS)}"
+    )
     parser.add_argument("--turns", type=int, default=2, help="visits of both methods, of 2 timed steps")
     parser.add_argument("--out", type=Path, default=Path("growth_steps.json"), help="JSON file to write")
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)

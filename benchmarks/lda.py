@@ -26,10 +26,13 @@ def lda_and_shares(counts: Any, topics: int, seed: int) -> tuple[Tensor, Tensor]
         UserError: if topics is below 1 or there is no word to learn from.
     """
     if topics < 1 or counts.sum() == 0:
-        raise UserError(f"LDA with {topics} topics on {counts.shape[0]} documents of {counts.sum():.0f} words; "
-                        "it needs a topic and a word at least")
+        raise UserError(
+            f"LDA with {topics} topics on {counts.shape[0]} documents of {counts.sum():.0f} words; "
+            "it needs a topic and a word at least"
+        )
     model = needed("sklearn.decomposition").LatentDirichletAllocation(
-        topics, learning_method="batch" if counts.shape[0] < ONLINE_FROM else "online", max_iter=20, random_state=seed)
+        topics, learning_method="batch" if counts.shape[0] < ONLINE_FROM else "online", max_iter=20, random_state=seed
+    )
     shares = model.fit_transform(counts)
     beta = torch.from_numpy(model.components_ / model.components_.sum(axis=1, keepdims=True))
     return beta, torch.from_numpy(shares)

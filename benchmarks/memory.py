@@ -45,5 +45,3 @@ def apart(script: str, **options: Any) -> Any:
 def bytes_of(module: nn.Module) -> int:
     """Of a module's trainable parameters."""
     return sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
-
-

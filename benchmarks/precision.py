@@ -38,8 +38,9 @@ def main() -> None:
         for precision in ("32-true", "bf16-mixed"):
             module = build(kinds(rows)[kind], rows.student(options.layers), rows.size)
             train(module, batches, 0, 2, precision)  # fills the bank, makes the kernels
-            visits[f"{method}, {precision}"] = (
-                lambda turn, m=module, p=precision: train(m, batches, turn * VISIT, VISIT, p)[1:])
+            visits[f"{method}, {precision}"] = lambda turn, m=module, p=precision: train(
+                m, batches, turn * VISIT, VISIT, p
+            )[1:]
     seconds = in_turns(visits, options.turns, statistics.mean)
     print(f"\n{f'{options.task}, {options.layers} blocks':<24}{'s an epoch':>12}{'x float32':>12}")
     result = {}
@@ -47,7 +48,9 @@ def main() -> None:
         result[name] = {"seconds_an_epoch": epoch * statistics.mean(values),
                         "ratio_to_float32": ratios(seconds, name, f"{name.split(',')[0]}, 32-true")}  # fmt: skip
         r = result[name]["ratio_to_float32"]
-        print(f"{name:<24}{result[name]['seconds_an_epoch']:>12.1f}{r['median']:>12.2f}   {r['min']:.2f} to {r['max']:.2f}")
+        print(
+            f"{name:<24}{result[name]['seconds_an_epoch']:>12.1f}{r['median']:>12.2f}   {r['min']:.2f} to {r['max']:.2f}"
+        )
     settings = {k: v for k, v in vars(options).items() if k not in ("out", "data_path")}
     options.out.write_text(json.dumps({"settings": settings, "machine": machine(), "result": result, "seconds_by_turn": seconds},
                                       indent=2) + "\n")  # fmt: skip

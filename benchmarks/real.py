@@ -25,20 +25,25 @@ class Rows:
         count: batches to keep, of the first epochs; None: the first epoch's.
     """
 
-    def __init__(self, name: str, path: str | None, batch_size: int, meta_batch_size: int, count: int | None = None) -> None:
+    def __init__(
+        self, name: str, path: str | None, batch_size: int, meta_batch_size: int, count: int | None = None
+    ) -> None:
         data = load_tweets() if name == "tweets" else load_glue(name, path)
         self.task: TaskSpec = data.task
         g = torch.Generator().manual_seed(0)
         logits = {"train": torch.randn(len(data.splits["train"]), data.task.num_labels, generator=g)}
-        self.module = DistillationDataModule(data, load_tokenizer(MINILM), batch_size=batch_size, teacher_logits=logits,
-                                             meta_batch_size=meta_batch_size)
+        self.module = DistillationDataModule(
+            data, load_tokenizer(MINILM), batch_size=batch_size, teacher_logits=logits, meta_batch_size=meta_batch_size
+        )
         self.size = self.module.train_size
         self.batches: list[dict[str, Tensor]] = []
         loader, epoch = self.module.train_dataloader(), 0
         wanted = len(loader) if count is None else count
         while len(self.batches) < wanted:
             loader.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
-            self.batches += [batch for batch in loader if len(batch["index"]) == batch_size][: wanted - len(self.batches)]
+            self.batches += [batch for batch in loader if len(batch["index"]) == batch_size][
+                : wanted - len(self.batches)
+            ]
             epoch += 1
         self.tokens = sum(batch["input_ids"].numel() for batch in self.batches) / len(self.batches)
 

@@ -71,7 +71,9 @@ def main() -> None:
     options, overrides = parser.parse_known_args()
     measured: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, str(TRAIN), f"runs_dir={folder}/fill", "trainer.max_steps=1", *overrides], check=True)
+        subprocess.run(
+            [sys.executable, str(TRAIN), f"runs_dir={folder}/fill", "trainer.max_steps=1", *overrides], check=True
+        )
         for number in range(options.runs):
             told = Path(folder) / f"{number}.json"
             environment = {**os.environ, STARTED: str(time.time()), TOLD: str(told)}
@@ -84,7 +86,9 @@ def main() -> None:
         print(f"{name:<32}{statistics.median(values):>8.1f}   {min(values):.1f} to {max(values):.1f}")
     from timing import machine
 
-    options.out.write_text(json.dumps({"overrides": overrides, "machine": machine(), "seconds": measured}, indent=2) + "\n")
+    options.out.write_text(
+        json.dumps({"overrides": overrides, "machine": machine(), "seconds": measured}, indent=2) + "\n"
+    )
     print(f"\n{', '.join(f'{k} {v}' for k, v in machine().items())}\nwritten to {options.out}")
 
 

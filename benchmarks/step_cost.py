@@ -59,8 +59,16 @@ def kinds(rows: Rows) -> dict[str, MetaStep | None]:
 def build(meta: MetaStep | None, student: Classifier, size: int, current: bool = False) -> DistillationModule:
     """A module as the shipped configuration builds it, with the new weights or, of a method that allows it, the current ones."""
     weighting = FixedAlpha() if meta is None else RWKD(ClassificationFeatures(), evidence=0.0 if current else 0.5)
-    return DistillationModule(student, [CrossEntropy(), DistillationKL(2.0)], weighting, functools.partial(adamw, lr=1e-5), size,
-                              meta=meta, clip=1.0, updated_weights="current" if current else "new")
+    return DistillationModule(
+        student,
+        [CrossEntropy(), DistillationKL(2.0)],
+        weighting,
+        functools.partial(adamw, lr=1e-5),
+        size,
+        meta=meta,
+        clip=1.0,
+        updated_weights="current" if current else "new",
+    )
 
 
 def measure(rows: Rows, layers: int, turns: int, only: list[str] | None) -> dict[str, list[float]]:
@@ -82,14 +90,18 @@ def profile(rows: Rows, layers: int) -> None:
             train(module, rows.batches, 0, 1)
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
                 train(module, rows.batches, 1, VISIT)
-            print(f"\n{name}\n{seen.key_averages().table(sort_by='self_cpu_time_total', row_limit=14, max_name_column_width=48)}")
+            print(
+                f"\n{name}\n{seen.key_averages().table(sort_by='self_cpu_time_total', row_limit=14, max_name_column_width=48)}"
+            )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--tasks", nargs="+", default=["tweets"], help="tweets, or GLUE tasks")
     parser.add_argument("--data-path", help="directory of GLUE's Parquet files; without it the hub's")
-    parser.add_argument("--layers", type=int, nargs="+", default=[2, 3, 6], help="transformer blocks of the students (1 to 6)")
+    parser.add_argument(
+        "--layers", type=int, nargs="+", default=[2, 3, 6], help="transformer blocks of the students (1 to 6)"
+    )
     parser.add_argument("--refresh", type=int, default=REFRESH, help="rows of the bank refreshed a step")
     parser.add_argument("--only", nargs="+", metavar="KIND", help=f"these kinds, and kd, as {DEFAULT!r}")
     parser.add_argument("--turns", type=int, default=6, help=f"visits of each kind, {VISIT} steps each")
@@ -107,7 +119,9 @@ def main() -> None:
                 continue
             seconds = measure(rows, layers, options.turns, options.only)
             to_kd = {kind: ratios(seconds, kind, "kd") for kind in seconds}
-            print(f"\n{f'{name}, {layers} blocks, {rows.tokens / BATCH:.0f} tokens':<44}{'seconds':>9}{'x kd':>8}{'target':>9}")
+            print(
+                f"\n{f'{name}, {layers} blocks, {rows.tokens / BATCH:.0f} tokens':<44}{'seconds':>9}{'x kd':>8}{'target':>9}"
+            )
             for kind, values in seconds.items():
                 r, target = to_kd[kind], f"<= {TARGETS[kind]}" if kind in TARGETS else ""
                 print(f"{kind:<44}{statistics.median(values):>9.3f}{r['median']:>8.2f}{target:>9}   "

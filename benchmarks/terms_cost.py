@@ -45,7 +45,9 @@ def calls_of(network: Classifier, batch: int, length: int) -> dict[str, Callable
     def call(kind: str, count: int) -> Callable[[], None]:
         engine, theta = KINDS[kind]
         terms, weights = TERMS[:count], torch.full((batch, count), 1 / count)
-        meta = MetaStep(engine(), theta(), [CrossEntropy()], Stream(REFRESH if theta is HeadWithBank else batch, length))
+        meta = MetaStep(
+            engine(), theta(), [CrossEntropy()], Stream(REFRESH if theta is HeadWithBank else batch, length)
+        )
         meta.build(network)
 
         def run() -> None:
@@ -78,7 +80,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="rows of a batch")
     parser.add_argument("--length", type=int, default=48, help="tokens of a row")
     parser.add_argument("--turns", type=int, default=9, help="visits of each kind")
-    parser.add_argument("--visit", type=float, default=0.5, help="a visit repeats the call for at least so many seconds")
+    parser.add_argument(
+        "--visit", type=float, default=0.5, help="a visit repeats the call for at least so many seconds"
+    )
     parser.add_argument("--out", type=Path, default=Path("terms_cost.json"), help="JSON file to write")
     options = parser.parse_args()
     quiet()

@@ -38,14 +38,27 @@ def work(options: argparse.Namespace) -> None:
     rwkd = options.method == "rwkd"
     meta = MetaStep(Jvp(), HeadWithBank(), [CrossEntropy()], Stream(REFRESH, options.length)) if rwkd else None
     torch.manual_seed(0)
-    module = DistillationModule(student(options.layers), [CrossEntropy(), DistillationKL(2.0)],
-                                RWKD(ClassificationFeatures()) if rwkd else FixedAlpha(), functools.partial(adamw, lr=1e-5),
-                                HELD_OUT, meta=meta)
+    module = DistillationModule(
+        student(options.layers),
+        [CrossEntropy(), DistillationKL(2.0)],
+        RWKD(ClassificationFeatures()) if rwkd else FixedAlpha(),
+        functools.partial(adamw, lr=1e-5),
+        HELD_OUT,
+        meta=meta,
+    )
     watch = Stopwatch()
     trainer = lightning.Trainer(
-        max_steps=options.steps + 2, accelerator="cpu", devices=world, callbacks=[watch], logger=False,
-        strategy=DDPStrategy(process_group_backend="gloo") if world > 1 else "auto", enable_checkpointing=False,
-        enable_model_summary=False, enable_progress_bar=False, use_distributed_sampler=False)
+        max_steps=options.steps + 2,
+        accelerator="cpu",
+        devices=world,
+        callbacks=[watch],
+        logger=False,
+        strategy=DDPStrategy(process_group_backend="gloo") if world > 1 else "auto",
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        use_distributed_sampler=False,
+    )
     trainer.fit(module, DataLoader(Steps(options.steps + 2, options.batch // world, options.length), batch_size=None))
     if rank == 0:
         print(json.dumps(watch.seconds[2:]))
@@ -55,10 +68,18 @@ def start(options: argparse.Namespace, method: str, processes: int, threads: int
     """The seconds of each step of an arrangement."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     sizes = [f"--{name}={getattr(options, name)}" for name in ("batch", "length", "steps", "layers")]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads),
-                   **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {})}
-    done = subprocess.run([sys.executable, *launcher, __file__, "--method", method, *sizes], env=environment, check=True,
-                          stdout=subprocess.PIPE, text=True)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}),
+    }
+    done = subprocess.run(
+        [sys.executable, *launcher, __file__, "--method", method, *sizes],
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     seconds: list[float] = json.loads(done.stdout.splitlines()[-1])
     return seconds
 
@@ -77,19 +98,31 @@ def main() -> None:
     if options.method:
         return work(options)
     many = options.processes
-    arrangements = {"1 process, 1 thread": (1, 1), f"1 process, {many} threads": (1, many),
-                    f"{many} processes, 1 thread each": (many, 1)}
+    arrangements = {
+        "1 process, 1 thread": (1, 1),
+        f"1 process, {many} threads": (1, many),
+        f"{many} processes, 1 thread each": (many, 1),
+    }
     result = {}
     for method in ("kd", "rwkd"):
-        seconds = in_turns({name: lambda _, p=p, t=t, m=method: start(options, m, p, t) for name, (p, t) in arrangements.items()},
-                           options.turns)
+        seconds = in_turns(
+            {name: lambda _, p=p, t=t, m=method: start(options, m, p, t) for name, (p, t) in arrangements.items()},
+            options.turns,
+        )
         base = next(iter(arrangements))
         print(f"\n{method:<28}{'rows/s':>9}{'x ' + base:>25}")
-        result[method] = {name: {"rows_per_second": options.batch / statistics.median(values),
-                                 "times_faster": ratios(seconds, base, name)} for name, values in seconds.items()}
+        result[method] = {
+            name: {
+                "rows_per_second": options.batch / statistics.median(values),
+                "times_faster": ratios(seconds, base, name),
+            }
+            for name, values in seconds.items()
+        }
         for name, row in result[method].items():
             ratio = row["times_faster"]
-            print(f"{name:<28}{row['rows_per_second']:>9.1f}{ratio['median']:>10.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})")
+            print(
+                f"{name:<28}{row['rows_per_second']:>9.1f}{ratio['median']:>10.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
+            )
     options.out.write_text(json.dumps({"machine": machine(), "result": result}, indent=2) + "\n")
     print(f"\n{', '.join(f'{k} {v}' for k, v in machine().items())}\nwritten to {options.out}")
     return None

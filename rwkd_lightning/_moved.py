@@ -95,8 +95,11 @@ def moved_attribute(module: str, name: str) -> Any:
     new = MOVED_ATTRIBUTES.get(f"{module.partition('.')[2]}.{name}")
     if new is None:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
-    warnings.warn(f"{module}.{name} is {__package__}.{new}.{name} now; the old name goes with version 0.3", FutureWarning,
-                  stacklevel=3)
+    warnings.warn(
+        f"{module}.{name} is {__package__}.{new}.{name} now; the old name goes with version 0.3",
+        FutureWarning,
+        stacklevel=3,
+    )
     return getattr(importlib.import_module(f"{__package__}.{new}"), name)
 
 
@@ -115,7 +118,9 @@ class Moved(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         new = moved(module.__name__)
         assert new is not None
-        warnings.warn(f"{module.__name__} is {new} now; the old name goes with version 0.3", FutureWarning, stacklevel=2)
+        warnings.warn(
+            f"{module.__name__} is {new} now; the old name goes with version 0.3", FutureWarning, stacklevel=2
+        )
         found = vars(importlib.import_module(new))
         vars(module).update({name: value for name, value in found.items() if not name.startswith("__")})
 

@@ -22,10 +22,20 @@ GLOO = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
 ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "train.py"
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload([
-    "hydra._internal.hydra", "hydra._internal.core_plugins.basic_launcher", "rwkd_lightning.run.runner",
-    "rwkd_lightning.systems.text.system", "rwkd_lightning.systems.topics.system", "datasets", "pyarrow.parquet",
-    "transformers.models.bert.modeling_bert", "torch._decomp.decompositions_for_jvp", "tests.run.test_pipeline_run"])
+CONTEXT.set_forkserver_preload(
+    [
+        "hydra._internal.hydra",
+        "hydra._internal.core_plugins.basic_launcher",
+        "rwkd_lightning.run.runner",
+        "rwkd_lightning.systems.text.system",
+        "rwkd_lightning.systems.topics.system",
+        "datasets",
+        "pyarrow.parquet",
+        "transformers.models.bert.modeling_bert",
+        "torch._decomp.decompositions_for_jvp",
+        "tests.run.test_pipeline_run",
+    ]
+)
 
 
 class Command:
@@ -38,13 +48,25 @@ class Command:
         prepare: What the new process calls first, an importable function.
     """
 
-    def __init__(self, *arguments: str, script: Path = TRAIN, merged: bool = True, cwd: Path = ROOT, session: bool = False,
-                 environment: Mapping[str, str] | None = None, prepare: Callable[[], object] = int) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        script: Path = TRAIN,
+        merged: bool = True,
+        cwd: Path = ROOT,
+        session: bool = False,
+        environment: Mapping[str, str] | None = None,
+        prepare: Callable[[], object] = int,
+    ) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.arguments = [str(script), *arguments]
         streams = [str(Path(self.folder.name, name)) for name in ("out", "out" if merged else "err")]
-        variables = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"} | dict(environment or {})
-        self.process = CONTEXT.Process(target=work, args=(self.arguments, streams, str(cwd), session, variables, prepare))
+        variables = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"} | dict(
+            environment or {}
+        )
+        self.process = CONTEXT.Process(
+            target=work, args=(self.arguments, streams, str(cwd), session, variables, prepare)
+        )
         self.process.start()
         assert self.process.pid is not None
         self.pid: int = self.process.pid
@@ -84,8 +106,14 @@ class Command:
         return subprocess.CompletedProcess(self.arguments, self.returncode, out, err)
 
 
-def work(arguments: list[str], streams: list[str], cwd: str, session: bool, environment: Mapping[str, str],
-         prepare: Callable[[], object]) -> None:
+def work(
+    arguments: list[str],
+    streams: list[str],
+    cwd: str,
+    session: bool,
+    environment: Mapping[str, str],
+    prepare: Callable[[], object],
+) -> None:
     """Be the script; runs in the new process."""
     prepare()
     if session:
@@ -109,7 +137,17 @@ def two(*arguments: str, script: Path) -> list[subprocess.CompletedProcess[str]]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0",
-              "TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_USE_AGENT_STORE": "False", **GLOO}
-    ranks = [Command(*arguments, script=script, environment={**shared, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "GROUP_RANK": "0",
+        "TORCHELASTIC_RUN_ID": "test",
+        "TORCHELASTIC_USE_AGENT_STORE": "False",
+        **GLOO,
+    }
+    ranks = [
+        Command(*arguments, script=script, environment={**shared, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"
+    ]
     return [one.completed() for one in ranks]

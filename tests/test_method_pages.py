@@ -26,8 +26,12 @@ def leaves(node: Any, path: str) -> dict[str, Any]:
     """Values by the key they have on the command line."""
     if not isinstance(node, dict):
         return {path: node}
-    return {key: value for name, inner in node.items() if name not in ("_target_", "defaults")
-            for key, value in leaves(inner, f"{path}.{name}".lstrip(".")).items()}
+    return {
+        key: value
+        for name, inner in node.items()
+        if name not in ("_target_", "defaults")
+        for key, value in leaves(inner, f"{path}.{name}".lstrip(".")).items()
+    }
 
 
 def own_options(name: str) -> dict[str, Any]:
@@ -40,10 +44,14 @@ def own_options(name: str) -> dict[str, Any]:
 def all_options(name: str) -> dict[str, Any]:
     """The same and, below it, what the files in its ``defaults`` set: ``other`` or, under a key, ``other@key``."""
     found: dict[str, Any] = {}
-    for other, _, key in (str(entry).partition("@") for entry in OmegaConf.load(CONF / f"{name}.yaml").get("defaults", [])):
+    for other, _, key in (
+        str(entry).partition("@") for entry in OmegaConf.load(CONF / f"{name}.yaml").get("defaults", [])
+    ):
         if other != "_self_":
-            found |= {path.replace("weighting", f"weighting.{key}" if key else "weighting", 1): value
-                      for path, value in all_options(other).items()}
+            found |= {
+                path.replace("weighting", f"weighting.{key}" if key else "weighting", 1): value
+                for path, value in all_options(other).items()
+            }
     return found | own_options(name)
 
 

@@ -25,12 +25,28 @@ ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 SETTING = re.compile(r"(?<![\w.])([a-z_]+(?:[./][a-z_]+)*)=(\[[^\]]*\]|[\w.-]*\w)")
 # where a key of a method or a group needs that one to be chosen
-CHOSEN = {"weighting.inner": "weighting=permuted", "loss_terms": "terms=[ce,hidden]",
-          "meta_features._target_": "meta_features=own", "weighting.beta": "weighting=kd", "weighting.alpha": "weighting=kd",
-          "hydra/sweeper": "-m", **dict.fromkeys(("distillation", "pair.student.bag_of_words", "pair.teacher.layers",
-                                                  "task.load."), "task=topics")}
-NOT_TYPED = ("use_reentrant", "strategy", "width", "reads_influence", "trainer.max_epochs", "attention_type", "num_labels",
-             "scale", "task.system._target_", "hydra.launcher.gpus_per_node", "trainer.check_val_every_n_epoch")
+CHOSEN = {
+    "weighting.inner": "weighting=permuted",
+    "loss_terms": "terms=[ce,hidden]",
+    "meta_features._target_": "meta_features=own",
+    "weighting.beta": "weighting=kd",
+    "weighting.alpha": "weighting=kd",
+    "hydra/sweeper": "-m",
+    **dict.fromkeys(("distillation", "pair.student.bag_of_words", "pair.teacher.layers", "task.load."), "task=topics"),
+}
+NOT_TYPED = (
+    "use_reentrant",
+    "strategy",
+    "width",
+    "reads_influence",
+    "trainer.max_epochs",
+    "attention_type",
+    "num_labels",
+    "scale",
+    "task.system._target_",
+    "hydra.launcher.gpus_per_node",
+    "trainer.check_val_every_n_epoch",
+)
 """Arguments of Python, keys of a model's config, a value that is the mistake and not the way out, and what other tests type: a
 key that is added with a plus, and one that needs a cluster."""
 
@@ -47,7 +63,9 @@ def texts(file: Path) -> Iterator[str]:
 def settings() -> list[str]:
     """All that a message of these modules says in the form KEY=VALUE."""
     files = sorted((ROOT / "rwkd_lightning").rglob("*.py"))
-    found = {(key, value) for file in files for text in texts(file) for key, value in SETTING.findall(in_config_words(text))}
+    found = {
+        (key, value) for file in files for text in texts(file) for key, value in SETTING.findall(in_config_words(text))
+    }
     return sorted(f"{key}={value}" for key, value in found if key not in NOT_TYPED and value != "[...]")
 
 
@@ -111,24 +129,32 @@ def build(arguments: list[str], student: nn.Module | None = None) -> None:
 
 
 CASES: list[tuple[list[str], type[nn.Module] | None, list[str]]] = [
-    ([], Pooled, ["meta=all"]), ([], Pooled, ["meta=last_block"]), (["meta=head"], Pooled, ["meta=all"]),
-    ([], Frozen, ["meta=all"]), (["meta=last_block"], NoBlocks, ["meta=all"]),
+    ([], Pooled, ["meta=all"]),
+    ([], Pooled, ["meta=last_block"]),
+    (["meta=head"], Pooled, ["meta=all"]),
+    ([], Frozen, ["meta=all"]),
+    (["meta=last_block"], NoBlocks, ["meta=all"]),
     (["terms=[ce,hidden]"], NoBlocks, ["meta=all"]),
-    (["weighting=gradnorm"], Pooled, ["weighting=dwa"]), (["weighting=gradnorm"], Pooled, ["weighting=uncertainty"]),
+    (["weighting=gradnorm"], Pooled, ["weighting=dwa"]),
+    (["weighting=gradnorm"], Pooled, ["weighting=uncertainty"]),
     (["weighting=gradnorm", "terms=[ce,hidden]"], NoBlocks, ["weighting=dwa"]),
-    (["weighting=gradnorm", "terms=[ce]"], None, ["weighting=ce"]), (["weighting=dwa", "terms=[ce]"], None, ["weighting=ce"]),
+    (["weighting=gradnorm", "terms=[ce]"], None, ["weighting=ce"]),
+    (["weighting=dwa", "terms=[ce]"], None, ["weighting=ce"]),
     (["meta=all", "trainer.accumulate=2"], None, ["meta=bank"]),
     (["meta=last_block", "trainer.accumulate=2"], None, ["meta=head"]),
     (["weighting=gradnorm", "trainer.accumulate=2"], None, ["weighting=dwa"]),
     (["weighting=l2rw", "meta.every=2"], None, ["meta.every=1"]),
     (["weighting=l2rw", "meta=all", "meta.lookahead_lr=0.1"], None, ["meta.lookahead_lr=null"]),
-    (["weighting=wls", "terms=[kd]"], None, ["terms=[ce,kd]"]), (["weighting=ce", "terms=[kd]"], None, ["terms=[ce,kd]"]),
+    (["weighting=wls", "terms=[kd]"], None, ["terms=[ce,kd]"]),
+    (["weighting=ce", "terms=[kd]"], None, ["terms=[ce,kd]"]),
     (["weighting=annealed", "terms=[ce]"], None, ["terms=[ce,kd]"]),
     (["weighting=annealing_kd", "terms=[ce]"], None, ["terms=[ce,annealed_mse]"]),
     (["weighting=wls", "task=stsb", "terms=[squared_error,logit_mse]"], None, ["weighting=kd"]),
     (["weighting=teacher_confidence", "task=stsb"], None, ["weighting=annealed"]),
-    (["weighting=tgeo", "task=stsb"], None, ["weighting=rwkd"]), (["weighting=tgeo", "task=stsb"], None, ["weighting=mwn"]),
-    (["weighting=oracle"], None, ["data.label_noise=0.3"]), (["weighting=oracle"], None, ["data.teacher_noise=0.3"]),
+    (["weighting=tgeo", "task=stsb"], None, ["weighting=rwkd"]),
+    (["weighting=tgeo", "task=stsb"], None, ["weighting=mwn"]),
+    (["weighting=oracle"], None, ["data.label_noise=0.3"]),
+    (["weighting=oracle"], None, ["data.teacher_noise=0.3"]),
     (["weighting=permuted", "weighting.inner.smoothing=0.5"], None, ["weighting.inner.smoothing=0"]),
     (["weighting=permuted", "meta_features=history"], None, ["meta_features=influence"]),
     (["weighting=annealed", "terms=[ce,kd,hidden]"], None, ["weighting=kd", "weighting.beta=1"]),
@@ -137,7 +163,9 @@ CASES: list[tuple[list[str], type[nn.Module] | None, list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("trigger", "student", "remedy"), CASES, ids=lambda x: " ".join(x) if isinstance(x, list) else "")
+@pytest.mark.parametrize(
+    ("trigger", "student", "remedy"), CASES, ids=lambda x: " ".join(x) if isinstance(x, list) else ""
+)
 def test_remedy_works(trigger: list[str], student: type[nn.Module] | None, remedy: list[str]) -> None:
     """Prevents: advice that is not in the message, or leads into the next one."""
     with pytest.raises(UserError) as told, config_words():
@@ -160,8 +188,11 @@ def test_gpt2_runs_as_told(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(backbone)
     tokenizer.save_pretrained(tmp_path / "gpt2")
     torch.manual_seed(0)
-    GPT2Model(GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=64, bos_token_id=2,
-                         eos_token_id=3)).save_pretrained(tmp_path / "gpt2")
+    GPT2Model(
+        GPT2Config(
+            vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=64, bos_token_id=2, eos_token_id=3
+        )
+    ).save_pretrained(tmp_path / "gpt2")
     arguments = [*tiny(tweets, backbone, tmp_path), f"pair.student.path={tmp_path / 'gpt2'}", "pair.teacher.epochs=1",
                  "trainer.max_epochs=1", "weighting=rwkd"]  # fmt: skip
     with pytest.raises(UserError, match="use meta=all or meta=last_block") as told:

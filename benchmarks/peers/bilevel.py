@@ -30,7 +30,9 @@ from typing import Any
 
 for library in ("higher", "torchopt", "betty"):
     if importlib.util.find_spec(library) is None:
-        sys.exit(f"{library} is not installed; pip install -r benchmarks/peers/requirements_bilevel.txt (with pip<24.1)")
+        sys.exit(
+            f"{library} is not installed; pip install -r benchmarks/peers/requirements_bilevel.txt (with pip<24.1)"
+        )
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch  # noqa: E402
@@ -67,12 +69,23 @@ def ours(engine: Engine, lookahead: float | None, current: bool, scene: Scene) -
     def cycle() -> Any:
         meta.taken.zero_()
         gradient: list[Tensor] = []
-        passes = OnePass(scene.batch, run, lambda loss, _: gradient.extend(torch.autograd.grad(loss, scene.parameters)),
-                         torch.device("cpu"))
+        passes = OnePass(
+            scene.batch,
+            run,
+            lambda loss, _: gradient.extend(torch.autograd.grad(loss, scene.parameters)),
+            torch.device("cpu"),
+        )
         if current:
             passes.descend(scene.weights)
-        influence = meta.influence(scene.student, scene.batch, lambda: passes.forward()[0], scene.losses, scene.weights,
-                                   passes.randomness, dict(zip(names, gradient, strict=True)) if current else None)
+        influence = meta.influence(
+            scene.student,
+            scene.batch,
+            lambda: passes.forward()[0],
+            scene.losses,
+            scene.weights,
+            passes.randomness,
+            dict(zip(names, gradient, strict=True)) if current else None,
+        )
         if not current:
             passes.descend(scene.weights)
         return influence, gradient
@@ -89,7 +102,9 @@ def kinds(estimator: str) -> dict[str, Callable[[Scene], Cycle]]:
     """Name -> what makes its cycle."""
     ahead, current = estimator != "no lookahead", estimator == CURRENT
     step = STEP if ahead else None
-    betty = {"Betty, darts": False} | ({} if current else {"Betty, darts, roll back": True})  # rolled back, it takes new weights
+    betty = {"Betty, darts": False} | (
+        {} if current else {"Betty, darts, roll back": True}
+    )  # rolled back, it takes new weights
     return {
         REFERENCE: functools.partial(ours, Unrolled(), step, current),
         OURS: functools.partial(ours, FiniteDifference(), step, current),
@@ -141,8 +156,10 @@ def compare(estimator: str, options: argparse.Namespace, memory: bool) -> dict[s
     sizes = ["--layers", str(options.layers), "--batch", str(options.batch), "--length", str(options.length)]
     mib = in_own_process([__file__, *sizes, "--memory-of", estimator]) if memory else {}
 
-    print(f"\n{estimator:<26}{'seconds':>9}{'x ours':>8}{'(range)':>13}{'target':>8}{'cosine':>10}{'error':>9}"
-          f"{'peak MiB':>10}{'activations':>13}{'x ours':>8}{'target':>8}")
+    print(
+        f"\n{estimator:<26}{'seconds':>9}{'x ours':>8}{'(range)':>13}{'target':>8}{'cosine':>10}{'error':>9}"
+        f"{'peak MiB':>10}{'activations':>13}{'x ours':>8}{'target':>8}"
+    )
     for name in cycles:
         peer = not name.startswith("ours") and name != PLAIN and estimator in TIMES
         row = f"{name:<26}{statistics.median(seconds[name]):>9.3f}{times[name]['median']:>8.2f}"
@@ -177,7 +194,9 @@ def main() -> None:
 
     results = {estimator: compare(estimator, options, not options.no_memory) for estimator in options.only}
     settings = {k: v for k, v in vars(options).items() if k not in ("out", "memory_of")} | {"step": STEP}
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "higher", "torchopt", "betty-ml")}
+    versions = {
+        name: importlib.metadata.version(name) for name in ("torch", "transformers", "higher", "torchopt", "betty-ml")
+    }
     targets = {"times": TIMES, "activations": MEMORY}
     result = {"settings": settings, "machine": machine(), "versions": versions, "targets": targets, "results": results}
     options.out.write_text(json.dumps(result, indent=2) + "\n")

@@ -51,6 +51,7 @@ def with_higher(scene: Scene, lookahead: bool, current: bool) -> Cycle:
 
 def with_torchopt(scene: Scene, lookahead: bool) -> Cycle:
     """``MetaSGD`` on the student itself, whose parameters are put back afterwards."""
+
     def cycle() -> tuple[Tensor, tuple[Tensor, ...]]:
         weights = inner_weights(scene, lookahead)
         theta = torchopt.extract_state_dict(scene.student, by="reference")
@@ -78,7 +79,9 @@ def with_torchopt_by_hand(scene: Scene, lookahead: bool) -> Cycle:
         gradient = torch.autograd.grad(weighted(weights, losses), theta, create_graph=True)
         updates, _ = optimizer.update(gradient, optimizer.init(theta), params=theta, inplace=False)
         ahead = torchopt.apply_updates(theta, updates, inplace=False)
-        (by_weight,) = torch.autograd.grad(scene.held_out_loss(scene.student, dict(zip(names, ahead, strict=True))), weights)
+        (by_weight,) = torch.autograd.grad(
+            scene.held_out_loss(scene.student, dict(zip(names, ahead, strict=True))), weights
+        )
         return influence(by_weight), [g.detach() for g in gradient]
 
     return cycle

@@ -43,7 +43,9 @@ def resident(field: str) -> int:
     return int(found[1])
 
 
-def measure(makers: Mapping[str, Callable[[Scene], Cycle]], layers: int, batch: int, length: int) -> dict[str, dict[str, float]]:
+def measure(
+    makers: Mapping[str, Callable[[Scene], Cycle]], layers: int, batch: int, length: int
+) -> dict[str, dict[str, float]]:
     """MiB of a cycle with ``batch`` rows, and of its activations, by kind."""
     peaks: dict[str, list[float]] = {name: [] for name in makers}
     for size in (batch, 2 * batch, 4 * batch):
@@ -56,6 +58,8 @@ def measure(makers: Mapping[str, Callable[[Scene], Cycle]], layers: int, batch: 
 def in_own_process(arguments: Sequence[str]) -> dict[str, dict[str, float]]:
     """What this program prints as its last line when run with these arguments."""
     fixed = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-    done = subprocess.run([sys.executable, *arguments], env=os.environ | fixed, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, *arguments], env=os.environ | fixed, stdout=subprocess.PIPE, text=True, check=True
+    )
     result: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
     return result

@@ -44,7 +44,9 @@ class Scene:
     def held_out_loss(self, network: nn.Module, parameters: dict[str, Tensor] | None = None) -> Tensor:
         """Mean cross-entropy on the held-out batch, without dropout, where attention may be fused."""
         with without_dropout(network):
-            outputs = network(self.held_out) if parameters is None else functional_call(network, parameters, (self.held_out,))
+            outputs = (
+                network(self.held_out) if parameters is None else functional_call(network, parameters, (self.held_out,))
+            )
         return stack([CrossEntropy()], outputs, self.held_out).sum(1).mean()
 
     def gradient(self, losses: Tensor) -> Sequence[Tensor]:

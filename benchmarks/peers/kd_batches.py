@@ -22,8 +22,9 @@ Tokens = dict[str, Any]
 class Side:
     """The training rows in one model's tokens, and how they become a batch."""
 
-    def __init__(self, rows: Sequence[Tokens] | Dataset[Tokens], collate: Callable[[list[Tokens]], Batch],
-                 inputs: list[str]) -> None:
+    def __init__(
+        self, rows: Sequence[Tokens] | Dataset[Tokens], collate: Callable[[list[Tokens]], Batch], inputs: list[str]
+    ) -> None:
         self.rows, self._collate, self.inputs = rows, collate, inputs
 
     def collate(self, rows: list[Tokens]) -> Batch:
@@ -54,8 +55,10 @@ class Rows(Dataset[tuple[dict[str, Tokens], int]]):
 
     def collate(self, samples: list[dict[str, Tokens]]) -> dict[str, Batch]:
         """``student`` and ``teacher``, the inputs of each."""
-        return {"student": self.student.collate([sample["student"] for sample in samples]),
-                "teacher": self.teacher.collate([sample["teacher"] for sample in samples])}
+        return {
+            "student": self.student.collate([sample["student"] for sample in samples]),
+            "teacher": self.teacher.collate([sample["teacher"] for sample in samples]),
+        }
 
 
 class Reshuffled(Sampler[list[int]]):
@@ -80,8 +83,12 @@ def shuffled(job: Job, teacher: Classifier, pad_to_max: bool) -> Rows:
 
 def of_similar_length(job: Job, teacher: Classifier) -> tuple[Rows, Reshuffled]:
     """Rows and batches of our data module, by the lengths of the student's tokens."""
-    modules = [DistillationDataModule(job.data, tokenizer, max_length=LENGTH, batch_size=BATCH, seed=job.seed)
-               for tokenizer in (job.tokenizer, load_tokenizer(job.teacher_path))]
-    sides = [Side(module.encoded("train"), module.collator, model.inputs)
-             for module, model in zip(modules, (job.student, teacher), strict=True)]
+    modules = [
+        DistillationDataModule(job.data, tokenizer, max_length=LENGTH, batch_size=BATCH, seed=job.seed)
+        for tokenizer in (job.tokenizer, load_tokenizer(job.teacher_path))
+    ]
+    sides = [
+        Side(module.encoded("train"), module.collator, model.inputs)
+        for module, model in zip(modules, (job.student, teacher), strict=True)
+    ]
     return Rows(*sides, job.labels()), Reshuffled(modules[0].train_dataloader().batch_sampler)

@@ -102,7 +102,9 @@ def check(job: Job, teacher: Classifier, rows: list[int], loss: Callable[[], Ten
     part = job.data.splits["train"].select(rows)
     batches = []
     for tokenizer in (job.tokenizer, load_tokenizer(job.teacher_path)):
-        ids = EncodedSplit(encode(part, tokenizer, job.data.task.text_columns, LENGTH), torch.from_numpy(column(part, "label")))
+        ids = EncodedSplit(
+            encode(part, tokenizer, job.data.task.text_columns, LENGTH), torch.from_numpy(column(part, "label"))
+        )
         batches.append(Collator(tokenizer)([ids[row] for row in range(len(rows))]))
     with torch.no_grad():
         batches[0]["teacher_logits"] = teacher(batches[1])["logits"]
@@ -116,5 +118,7 @@ def check(job: Job, teacher: Classifier, rows: list[int], loss: Callable[[], Ten
     network.train()
     difference = float((gradients[1] - gradients[0]).abs().max() / gradients[0].abs().max())
     if difference > 1e-3:
-        raise SystemExit(f"the gradient of its loss differs from ours by {difference:.2g} of the largest: not the same job")
+        raise SystemExit(
+            f"the gradient of its loss differs from ours by {difference:.2g} of the largest: not the same job"
+        )
     return difference

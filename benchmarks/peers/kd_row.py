@@ -34,14 +34,27 @@ def main() -> None:
 
     loaders = DistillationDataModule(job.data, job.tokenizer)
     labels = loaders.encoded("validation").labels
-    logits = predict(job.student, loaders.evaluation_dataloader("validation"), len(labels), torch.device("cpu"), "scoring")
+    logits = predict(
+        job.student, loaders.evaluation_dataloader("validation"), len(labels), torch.device("cpu"), "scoring"
+    )
     clock = job.clock
     packages = ["rwkd_lightning", "torch", "transformers", *([] if ours else [library])]
-    print(json.dumps({
-        "seconds": clock.seconds, "cpu_seconds": clock.cpu_seconds, "seconds_before_training": clock.before,
-        "seconds_per_epoch": (clock.seconds - clock.before) / job.epochs, **score(job.data.task, logits, labels),
-        "training_rows": len(job.data.splits["train"]), "steps": job.steps, "gradient_difference": difference,
-        "machine": machine(), "versions": {name: version(name) for name in packages}}))
+    print(
+        json.dumps(
+            {
+                "seconds": clock.seconds,
+                "cpu_seconds": clock.cpu_seconds,
+                "seconds_before_training": clock.before,
+                "seconds_per_epoch": (clock.seconds - clock.before) / job.epochs,
+                **score(job.data.task, logits, labels),
+                "training_rows": len(job.data.splits["train"]),
+                "steps": job.steps,
+                "gradient_difference": difference,
+                "machine": machine(),
+                "versions": {name: version(name) for name in packages},
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

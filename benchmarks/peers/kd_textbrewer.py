@@ -60,14 +60,26 @@ def train(job: Job, setting: str) -> float:
                 batch["student"]["labels"] = torch.tensor([label for _, label in samples])
                 return batch
 
-            loader = (DataLoader(rows, batch_sampler=batches, collate_fn=collate) if batches is not None else
-                      DataLoader(rows, BATCH, shuffle=True, collate_fn=collate))
+            loader = (
+                DataLoader(rows, batch_sampler=batches, collate_fn=collate)
+                if batches is not None
+                else DataLoader(rows, BATCH, shuffle=True, collate_fn=collate)
+            )
             # its KD loss is the cross-entropy with the teacher, whose gradient is that of KL, without the factor T²
-            settings = DistillationConfig(temperature=TEMPERATURE, kd_loss_weight=ALPHA * TEMPERATURE**2,
-                                          hard_label_weight=1 - ALPHA, is_caching_logits=cached)
+            settings = DistillationConfig(
+                temperature=TEMPERATURE,
+                kd_loss_weight=ALPHA * TEMPERATURE**2,
+                hard_label_weight=1 - ALPHA,
+                is_caching_logits=cached,
+            )
             distiller = (BasicDistiller if cached else GeneralDistiller)(
-                TrainingConfig(device="cpu", output_dir=folder), settings, PicksItsBatch(teacher.network), job.student.network,
-                of_teacher, of_student)
+                TrainingConfig(device="cpu", output_dir=folder),
+                settings,
+                PicksItsBatch(teacher.network),
+                job.student.network,
+                of_teacher,
+                of_student,
+            )
             optimizer = adamw(job.student.network, RATE, DECAY)
         batch = collate([rows[row] for row in range(BATCH)])
 
@@ -80,6 +92,12 @@ def train(job: Job, setting: str) -> float:
         teacher.network.eval()
         difference = check(job, teacher, list(range(BATCH)), loss)
         with job.clock.running(), distiller:
-            distiller.train(optimizer, loader, job.epochs, scheduler_class=linear_schedule,
-                            scheduler_args={"total_steps": job.steps, "warmup": WARMUP}, max_grad_norm=CLIP)
+            distiller.train(
+                optimizer,
+                loader,
+                job.epochs,
+                scheduler_class=linear_schedule,
+                scheduler_args={"total_steps": job.steps, "warmup": WARMUP},
+                max_grad_norm=CLIP,
+            )
     return difference

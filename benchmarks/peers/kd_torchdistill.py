@@ -47,7 +47,9 @@ def train(job: Job, setting: str) -> float:
     lightning.seed_everything(job.seed, verbose=False)
     with tempfile.TemporaryDirectory() as folder:
         with job.clock.running():
-            rows, batches = of_similar_length(job, teacher) if ours else (shuffled(job, teacher, pad_to_max=False), None)
+            rows, batches = (
+                of_similar_length(job, teacher) if ours else (shuffled(job, teacher, pad_to_max=False), None)
+            )
 
             @register_collate_func
             def collate(samples: list[Any]) -> tuple[dict[str, Batch], Tensor, dict[str, Any]]:
@@ -55,11 +57,24 @@ def train(job: Job, setting: str) -> float:
                 return rows.collate(list(tokens)), torch.tensor(labels), default_collate(list(extras))
 
             register_batch_sampler(lambda sampler: batches, key="similar_length")
-            loader = {"dataset_id": "train", "sampler": {"class_or_func": RandomSampler}, "collate_fn": "collate",
-                      "kwargs": {} if ours else {"batch_size": BATCH}, **({"cache_output": folder} if cached else {}),
-                      **({"batch_sampler": {"key": "similar_length", "kwargs": {}}} if ours else {})}
-            box = get_distillation_box(teacher.network, job.student.network, {"train": rows}, config(job, loader),
-                                       torch.device("cpu"), None, False, 1)
+            loader = {
+                "dataset_id": "train",
+                "sampler": {"class_or_func": RandomSampler},
+                "collate_fn": "collate",
+                "kwargs": {} if ours else {"batch_size": BATCH},
+                **({"cache_output": folder} if cached else {}),
+                **({"batch_sampler": {"key": "similar_length", "kwargs": {}}} if ours else {}),
+            }
+            box = get_distillation_box(
+                teacher.network,
+                job.student.network,
+                {"train": rows},
+                config(job, loader),
+                torch.device("cpu"),
+                None,
+                False,
+                1,
+            )
         batch, labels, _ = collate([(*rows[row], {}) for row in range(BATCH)])
         difference = check(job, teacher, list(range(BATCH)), lambda: box.forward_process(batch, labels, {}))
         with job.clock.running():
@@ -73,17 +88,34 @@ def train(job: Job, setting: str) -> float:
 def config(job: Job, loader: dict[str, Any]) -> dict[str, Any]:
     """What its examples keep in a YAML file."""
     hook = {"forward_hook": {"input": [], "output": ["classifier"]}}
-    kd = {"student_module_path": "classifier", "student_module_io": "output", "teacher_module_path": "classifier",
-          "teacher_module_io": "output", "temperature": TEMPERATURE, "alpha": 1 - ALPHA}  # its alpha is the labels' share
+    kd = {
+        "student_module_path": "classifier",
+        "student_module_io": "output",
+        "teacher_module_path": "classifier",
+        "teacher_module_io": "output",
+        "temperature": TEMPERATURE,
+        "alpha": 1 - ALPHA,
+    }  # its alpha is the labels' share
     return {
-        "num_epochs": job.epochs, "train_data_loader": loader,
+        "num_epochs": job.epochs,
+        "train_data_loader": loader,
         "teacher": {"forward_proc": "teacher_logits", "requires_grad": False, **hook},
         "student": {"forward_proc": "student_logits", "requires_grad": True, **hook},
-        "optimizer": {"key": "adamw", "filters_params": False, "max_grad_norm": CLIP,
-                      "kwargs": {"lr": RATE, "weight_decay": DECAY}},
-        "scheduler": {"key": "linear_schedule", "scheduling_step": 1, "kwargs": {"total_steps": job.steps, "warmup": WARMUP}},
-        "criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": {
-            "kd": {"criterion": {"key": "KDLoss", "kwargs": kd}, "weight": 1.0}}}},
+        "optimizer": {
+            "key": "adamw",
+            "filters_params": False,
+            "max_grad_norm": CLIP,
+            "kwargs": {"lr": RATE, "weight_decay": DECAY},
+        },
+        "scheduler": {
+            "key": "linear_schedule",
+            "scheduling_step": 1,
+            "kwargs": {"total_steps": job.steps, "warmup": WARMUP},
+        },
+        "criterion": {
+            "key": "WeightedSumLoss",
+            "kwargs": {"sub_terms": {"kd": {"criterion": {"key": "KDLoss", "kwargs": kd}, "weight": 1.0}}},
+        },
     }
 
 

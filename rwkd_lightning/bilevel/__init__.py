@@ -8,5 +8,15 @@ from rwkd_lightning.bilevel.randomness import RandomState
 from rwkd_lightning.bilevel.surrogate import in_units_of, normalised, surrogate_loss
 from rwkd_lightning.bilevel.unrolled import Unrolled
 
-__all__ = ["Engine", "FeatureBank", "FiniteDifference", "Jvp", "Problem", "RandomState", "Unrolled", "in_units_of",
-           "normalised", "surrogate_loss"]
+__all__ = [
+    "Engine",
+    "FeatureBank",
+    "FiniteDifference",
+    "Jvp",
+    "Problem",
+    "RandomState",
+    "Unrolled",
+    "in_units_of",
+    "normalised",
+    "surrogate_loss",
+]

@@ -80,7 +80,9 @@ class DirectionalEngine(Engine):
         return along(problem.terms, outputs, tangents)
 
     @abstractmethod
-    def push_forward(self, problem: Problem, direction: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def push_forward(
+        self, problem: Problem, direction: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the outputs at θ and their derivative along ``direction``, both detached; may take what is in ``direction``."""
 
 
@@ -95,8 +97,13 @@ def along(terms: Callable[[Outputs], Tensor], outputs: Outputs, tangents: Output
     losses = terms(given)
     reached = [n for n, o in given.items() if o.requires_grad]
     z = torch.zeros_like(losses).requires_grad_()
-    back = torch.autograd.grad(losses, [given[n] for n in reached], z, create_graph=True, allow_unused=True,
-                               materialize_grads=True) if losses.requires_grad else []
+    back = (
+        torch.autograd.grad(
+            losses, [given[n] for n in reached], z, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        if losses.requires_grad
+        else []
+    )
     inner = [(g * tangents[n].detach()).sum() for n, g in zip(reached, back, strict=False)]
     (influence,) = torch.autograd.grad(sum(inner, 0 * z.sum()), z)
     return influence.detach()
@@ -116,7 +123,10 @@ def lookahead_parameters(problem: Problem) -> dict[str, Tensor]:
         return leaves(problem.parameters)
     step = problem.lookahead
     mean = problem.gradient if problem.gradient is not None else training_gradient(problem)
-    moved = {n: torch.sub(p.detach(), mean[n], alpha=step) if n in mean else p.detach() for n, p in problem.parameters.items()}
+    moved = {
+        n: torch.sub(p.detach(), mean[n], alpha=step) if n in mean else p.detach()
+        for n, p in problem.parameters.items()
+    }
     return {n: p.requires_grad_() for n, p in moved.items()}
 
 
@@ -136,5 +146,7 @@ def meta_gradient(problem: Problem) -> dict[str, Tensor]:
     """v = ∇_θ̂ L_meta(θ̂), by name: the mean over all ranks, each with its share of the held-out samples."""
     theta = lookahead_parameters(problem)
     gradients = torch.autograd.grad(problem.meta_loss(theta), list(theta.values()), allow_unused=True)
-    direction = {n: g if g is not None else torch.zeros_like(p) for (n, p), g in zip(theta.items(), gradients, strict=True)}
+    direction = {
+        n: g if g is not None else torch.zeros_like(p) for (n, p), g in zip(theta.items(), gradients, strict=True)
+    }
     return all_reduce_means(direction)

@@ -26,11 +26,15 @@ class FiniteDifference(DirectionalEngine):
 
     def __init__(self, radius: float = 1e-4, central: bool = False) -> None:
         if not radius > 0:
-            raise UserError(f"meta.engine.radius is {radius}; a finite difference needs a radius above 0 (1e-4 is good)")
+            raise UserError(
+                f"meta.engine.radius is {radius}; a finite difference needs a radius above 0 (1e-4 is good)"
+            )
         self.radius = radius
         self.central = central
 
-    def push_forward(self, problem: Problem, direction: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def push_forward(
+        self, problem: Problem, direction: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(v) for v in direction.values()]))
         device = norm.device.type
         autocast = torch.is_autocast_enabled(device)
@@ -38,7 +42,9 @@ class FiniteDifference(DirectionalEngine):
         if norm == 0:  # a stationary point of the meta loss: no direction, no influence
             steps = []
         with torch.no_grad(), torch.autocast(device, enabled=False):
-            there = [problem.outputs(moved(problem.parameters, direction, step, last=step is steps[-1])) for step in steps]
+            there = [
+                problem.outputs(moved(problem.parameters, direction, step, last=step is steps[-1])) for step in steps
+            ]
         # only now, so that the graph of a training pass that is taken here does not lie beside the displaced parameters
         known = None if autocast else problem.known()
         with torch.no_grad(), torch.autocast(device, enabled=False):

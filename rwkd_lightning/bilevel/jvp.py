@@ -14,7 +14,9 @@ class Jvp(DirectionalEngine):
 
     math_attention = True
 
-    def push_forward(self, problem: Problem, direction: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def push_forward(
+        self, problem: Problem, direction: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         theta = {n: p.detach() for n, p in problem.parameters.items()}
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             both = torch.func.jvp(lambda p: dict(problem.outputs(p)), (theta,), (direction,))

@@ -24,8 +24,10 @@ class Unrolled(Engine):
 
     def influence(self, problem: Problem) -> Tensor:
         if world_size() > 1:
-            raise UserError("meta/engine=unrolled differentiates through the student's step, which several processes take "
-                            "together; use meta/engine=jvp or meta/engine=finite_difference")
+            raise UserError(
+                "meta/engine=unrolled differentiates through the student's step, which several processes take "
+                "together; use meta/engine=jvp or meta/engine=finite_difference"
+            )
         theta = leaves(problem.parameters)
         weights = problem.weights.detach().requires_grad_()
         with sdpa_kernel(SDPBackend.MATH):
@@ -34,8 +36,7 @@ class Unrolled(Engine):
             objective = (used * losses).sum(1).mean()
             gradients = torch.autograd.grad(objective, list(theta.values()), create_graph=True, allow_unused=True)
         step = 1.0 if problem.lookahead is None else problem.lookahead
-        moved = {n: p - step * g if g is not None else p
-                 for (n, p), g in zip(theta.items(), gradients, strict=True)}
+        moved = {n: p - step * g if g is not None else p for (n, p), g in zip(theta.items(), gradients, strict=True)}
         (by_weight,) = torch.autograd.grad(problem.meta_loss(moved), weights)
         return (-len(weights) / step * by_weight).detach()
 

@@ -96,8 +96,12 @@ def table(shown: Sequence[Entry]) -> str:
     lines = [("KIND", "HASH", "SIZE", "LAST USED", "FOR")]
     lines += [(e.kind, e.hash[:8], _size(e.size), _ago(e.used), words(e)) for e in shown]
     widths = [max(len(line[column]) for line in lines) for column in range(4)]
-    text = ["  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[4]]) for line in lines]
-    return "\n".join([*text, f"{len(shown)} {'entry' if len(shown) == 1 else 'entries'}, {_size(sum(e.size for e in shown))}"])
+    text = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[4]]) for line in lines
+    ]
+    return "\n".join(
+        [*text, f"{len(shown)} {'entry' if len(shown) == 1 else 'entries'}, {_size(sum(e.size for e in shown))}"]
+    )
 
 
 def _size(size: int) -> str:
@@ -202,10 +206,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listing = commands.add_parser("list", help="what the cache holds, how large it is, when it was last used")
     clearing = commands.add_parser("clear", help="remove results and what interrupted builds left")
     for command in (listing, clearing):
-        command.add_argument("--dir", default=os.environ.get("RWKD_CACHE") or "cache",
-                             help="the cache (default: the environment variable RWKD_CACHE, or cache)")
-    clearing.add_argument("names", nargs="*", metavar="KIND|HASH", help="only these, as `list` shows them (default: all)")
-    clearing.add_argument("--older-than", type=_days, default=0.0, metavar="DAYS", help="only what was not used for so long")
+        command.add_argument(
+            "--dir",
+            default=os.environ.get("RWKD_CACHE") or "cache",
+            help="the cache (default: the environment variable RWKD_CACHE, or cache)",
+        )
+    clearing.add_argument(
+        "names", nargs="*", metavar="KIND|HASH", help="only these, as `list` shows them (default: all)"
+    )
+    clearing.add_argument(
+        "--older-than", type=_days, default=0.0, metavar="DAYS", help="only what was not used for so long"
+    )
     clearing.add_argument("--yes", action="store_true", help="do not ask")
     options = parser.parse_args(arguments)
     try:

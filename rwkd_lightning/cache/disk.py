@@ -30,8 +30,10 @@ def check_room(root: Path, needed_bytes: int, setting: str, make_room: str = "")
             file.write(bytes(4096))
     free = shutil.disk_usage(root).free
     if free < needed_bytes:
-        raise UserError(f"{setting}={str(root)!r} has {_gib(free)} free, this run needs {_gib(needed_bytes)}; "
-                        f"give {setting}=DIR on another disk{make_room}")
+        raise UserError(
+            f"{setting}={str(root)!r} has {_gib(free)} free, this run needs {_gib(needed_bytes)}; "
+            f"give {setting}=DIR on another disk{make_room}"
+        )
 
 
 @contextmanager

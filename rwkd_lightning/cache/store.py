@@ -134,13 +134,21 @@ def tensors(file: Path, shapes: Mapping[str, Sequence[int | None]]) -> dict[str,
     try:
         found: dict[str, Tensor] = load_file(file)
     except Exception as error:  # SafetensorError is no subclass of anything that says so
-        raise UserError(f"cache {file.parent}: {file.name} is no safetensors file ({str(error)[:160]}); delete {file.parent} and "
-                        "run again to rebuild it") from error
+        raise UserError(
+            f"cache {file.parent}: {file.name} is no safetensors file ({str(error)[:160]}); delete {file.parent} and "
+            "run again to rebuild it"
+        ) from error
     for name, shape in shapes.items():
         has = list(found[name].shape) if name in found else None
-        if has is None or len(has) != len(shape) or any(size not in (None, x) for x, size in zip(has, shape, strict=True)):
-            raise UserError(f"cache {file.parent}: {name} in {file.name} has the shape {has}, and not {list(shape)}; delete "
-                            f"{file.parent} and run again to rebuild it")
+        if (
+            has is None
+            or len(has) != len(shape)
+            or any(size not in (None, x) for x, size in zip(has, shape, strict=True))
+        ):
+            raise UserError(
+                f"cache {file.parent}: {name} in {file.name} has the shape {has}, and not {list(shape)}; delete "
+                f"{file.parent} and run again to rebuild it"
+            )
     return found
 
 
@@ -161,8 +169,10 @@ def verify(folder: Path, key: Mapping[str, Any]) -> None:
     expected = json.loads(json.dumps(key))
     if kept_key != expected:
         names = sorted(n for n in {*kept_key, *expected} if kept_key.get(n) != expected.get(n))
-        raise UserError(f"cache {folder} was built from another {names[0]} ({kept_key.get(names[0])!r}, wanted "
-                        f"{expected.get(names[0])!r}); {way_out}")
+        raise UserError(
+            f"cache {folder} was built from another {names[0]} ({kept_key.get(names[0])!r}, wanted "
+            f"{expected.get(names[0])!r}); {way_out}"
+        )
     state = _state(folder, files)
     if None not in state and _verified.get(folder.absolute()) == state:
         return
@@ -174,5 +184,9 @@ def verify(folder: Path, key: Mapping[str, Any]) -> None:
 
 def _state(folder: Path, files: Mapping[str, str]) -> list[tuple[str, str, int, int] | None]:
     """Sizes and times that tell an unchanged folder without reading it; None for a file that is missing."""
-    return [(name, files[name], (folder / name).stat().st_mtime_ns, (folder / name).stat().st_size)
-            if (folder / name).is_file() else None for name in files]
+    return [
+        (name, files[name], (folder / name).stat().st_mtime_ns, (folder / name).stat().st_size)
+        if (folder / name).is_file()
+        else None
+        for name in files
+    ]

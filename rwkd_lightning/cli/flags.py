@@ -24,15 +24,36 @@ class Parser(argparse.ArgumentParser):
         super().__init__(add_help=False)
         self.add_argument("overrides", nargs="*")
         self.flags = [
-            *(self.add_argument(*names, action="store_true") for names in (
-                ("--help", "-h"), ("--hydra-help",), ("--version",), ("--resolve",), ("--run", "-r"), ("--multirun", "-m"),
-                ("--shell-completion", "-sc"))),
-            *(self.add_argument(*names) for names in (
-                ("--package", "-p"), ("--config-path", "-cp"), ("--config-name", "-cn"), ("--config-dir", "-cd"),
-                ("--experimental-rerun",))),
+            *(
+                self.add_argument(*names, action="store_true")
+                for names in (
+                    ("--help", "-h"),
+                    ("--hydra-help",),
+                    ("--version",),
+                    ("--resolve",),
+                    ("--run", "-r"),
+                    ("--multirun", "-m"),
+                    ("--shell-completion", "-sc"),
+                )
+            ),
+            *(
+                self.add_argument(*names)
+                for names in (
+                    ("--package", "-p"),
+                    ("--config-path", "-cp"),
+                    ("--config-name", "-cn"),
+                    ("--config-dir", "-cd"),
+                    ("--experimental-rerun",),
+                )
+            ),
             self.add_argument("--cfg", "-c", choices=("job", "hydra", "all")),
-            self.add_argument("--info", "-i", nargs="?", const="all",
-                              choices=("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")),
+            self.add_argument(
+                "--info",
+                "-i",
+                nargs="?",
+                const="all",
+                choices=("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+            ),
         ]
 
     def error(self, message: str) -> NoReturn:

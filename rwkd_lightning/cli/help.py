@@ -36,8 +36,11 @@ def asked_for(arguments: Sequence[str]) -> bool:
 def text(conf: Path) -> str:
     """The help."""
     chosen = defaults(conf)
-    lines = ["Fine-tune a teacher, distil it into a small student with a weight for every sample, and print a table of both.",
-             "", "python train.py [OPTION] [KEY=VALUE ...]"]
+    lines = [
+        "Fine-tune a teacher, distil it into a small student with a weight for every sample, and print a table of both.",
+        "",
+        "python train.py [OPTION] [KEY=VALUE ...]",
+    ]
     for group in ("task", "pair", "weighting"):
         lines += ["", f"{group}=   (* default)", *table(marked(options(conf, group), chosen.get(group)))]
     for group in ("meta", "meta_features", "optimizer", "scheduler", "logger", "callbacks"):
@@ -87,6 +90,14 @@ def brief(rows: dict[str, str]) -> dict[str, str]:
 def table(rows: dict[str, str]) -> list[str]:
     """Two columns; what is too long goes on under its own column."""
     width = max((len(name) for name in rows), default=0)
-    return [line for name, description in rows.items()
-            for line in textwrap.wrap(description or "-", WIDTH, initial_indent=f"  {name:{width}}  ",
-                                      subsequent_indent=" " * (width + 4), break_on_hyphens=False)]
+    return [
+        line
+        for name, description in rows.items()
+        for line in textwrap.wrap(
+            description or "-",
+            WIDTH,
+            initial_indent=f"  {name:{width}}  ",
+            subsequent_indent=" " * (width + 4),
+            break_on_hyphens=False,
+        )
+    ]

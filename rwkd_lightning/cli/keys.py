@@ -85,7 +85,9 @@ def objection(default: Any, value: Any) -> str:
     if isinstance(default, bool):
         return "" if isinstance(value, bool) else "true or false"
     if isinstance(default, int):  # 1e3 is one too
-        whole = not isinstance(value, bool) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
+        whole = not isinstance(value, bool) and (
+            isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        )
         return "" if whole else "a whole number"
     if isinstance(default, float):
         return "" if isinstance(value, int | float) and not isinstance(value, bool) else "a number"

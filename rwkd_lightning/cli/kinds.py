@@ -32,13 +32,17 @@ def number(words: str = "a finite number", fits: Callable[[float], bool] = lambd
 
 def one_of(*names: Any) -> Kind:
     """One of these, and of the same type."""
-    return Kind(f"one of {', '.join(map(shown, names))}", lambda x: any(type(x) is type(name) and x == name for name in names))
+    return Kind(
+        f"one of {', '.join(map(shown, names))}", lambda x: any(type(x) is type(name) and x == name for name in names)
+    )
 
 
 def several(kind: Kind, least: int = 1) -> Kind:
     """A list."""
-    return Kind(f"a list of {least} or more, each {kind.words}",
-                lambda x: isinstance(x, list) and len(x) >= least and all(map(kind.fits, x)))
+    return Kind(
+        f"a list of {least} or more, each {kind.words}",
+        lambda x: isinstance(x, list) and len(x) >= least and all(map(kind.fits, x)),
+    )
 
 
 def or_null(kind: Kind) -> Kind:
@@ -60,8 +64,9 @@ COUNT = whole(1)
 RATE = number("a number above 0", lambda x: x > 0)
 SHARE = number("a number from 0 up to, but not including, 1", lambda x: 0 <= x < 1)
 ALPHA = number("a number from 0 to 1", lambda x: 0 <= x <= 1)
-BETAS = Kind("two numbers from 0 up to, but not including, 1: [0.9, 0.999]",
-             lambda x: several(SHARE, 2).fits(x) and len(x) == 2)
+BETAS = Kind(
+    "two numbers from 0 up to, but not including, 1: [0.9, 0.999]", lambda x: several(SHARE, 2).fits(x) and len(x) == 2
+)
 AMOUNT = number("a number, 0 or above", lambda x: x >= 0)
 PRECISION = Kind("32-true or bf16-mixed", lambda x: (type(x) is int and x == 32) or TEXT.fits(x))
 BLOCKS = or_null(several(whole(0)))
@@ -86,14 +91,20 @@ class Schema:
 
 
 TEACHER = {
-    "task.teacher_epochs": whole(0), "temperature": RATE,
-    "pair.teacher.epochs": whole(0), "pair.teacher.lr": RATE, "pair.teacher.batch_size": COUNT, "pair.teacher.seed": SEED,
+    "task.teacher_epochs": whole(0),
+    "temperature": RATE,
+    "pair.teacher.epochs": whole(0),
+    "pair.teacher.lr": RATE,
+    "pair.teacher.batch_size": COUNT,
+    "pair.teacher.seed": SEED,
     "pair.teacher.precision": PRECISION,
 }
 """Keys of a system that trains a teacher of its own."""
 SPLITS = {
-    "data.path": or_null(PATH), "data.meta_fraction": number("a number above 0 and up to 0.5", lambda x: 0 < x <= 0.5),
-    "data.split_seed": SEED, "data.teacher_noise": SHARE,
+    "data.path": or_null(PATH),
+    "data.meta_fraction": number("a number above 0 and up to 0.5", lambda x: 0 < x <= 0.5),
+    "data.split_seed": SEED,
+    "data.teacher_noise": SHARE,
 }
 """Keys of a system that reads one source of data and holds a part of it out."""
 
@@ -106,7 +117,9 @@ def check_value(key: str, value: Any, kind: Kind) -> None:
         if any(ord(c) < 32 or ord(c) == 127 for c in text):
             raise UserError(f"{key}={text!r} holds a control character; leave it out")
     if any(not math.isfinite(x) for x in inside(value, float)):
-        raise UserError(f"{key}={shown(value)} is not finite; give {kind.words if kind is not ANY else 'a finite number'}")
+        raise UserError(
+            f"{key}={shown(value)} is not finite; give {kind.words if kind is not ANY else 'a finite number'}"
+        )
     if not kind.fits(value):
         if isinstance(value, float) and value.is_integer() and kind.fits(int(value)):
             raise UserError(f"{key}={value} is written as a fraction; write {key}={int(value)}")

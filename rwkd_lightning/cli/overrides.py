@@ -70,8 +70,10 @@ def remedy(arguments: Sequence[str], conf: Path) -> str:
             return f"{', '.join(done)}; and then, {error}"
         except Unreadable:
             pass
-    return ("write KEY=VALUE, and put quotes around a text with blanks, commas or brackets: KEY=\"'a text'\"; "
-            "python train.py --hydra-help shows Hydra's options")
+    return (
+        "write KEY=VALUE, and put quotes around a text with blanks, commas or brackets: KEY=\"'a text'\"; "
+        "python train.py --hydra-help shows Hydra's options"
+    )
 
 
 def examine(parsed: argparse.Namespace, overrides: Sequence[Override], conf: Path) -> None:
@@ -82,7 +84,9 @@ def examine(parsed: argparse.Namespace, overrides: Sequence[Override], conf: Pat
     """
     at_once = [name for name in ("run", "multirun", "cfg", "info", "shell_completion") if getattr(parsed, name)]
     if len(at_once) > 1:
-        raise UserError(f"--{at_once[0]} and --{at_once[1]} do not go together; leave out one of them".replace("_", "-"))
+        raise UserError(
+            f"--{at_once[0]} and --{at_once[1]} do not go together; leave out one of them".replace("_", "-")
+        )
     if parsed.info or parsed.hydra_help or parsed.version or parsed.shell_completion or parsed.experimental_rerun:
         return
     sweep = parsed.multirun or any(override.key_or_group == "hydra.mode" for override in overrides)
@@ -100,8 +104,10 @@ def examine(parsed: argparse.Namespace, overrides: Sequence[Override], conf: Pat
         check_option(override, conf, with_deletions)
         check_misspelt_group(override, conf)
     if not sweep and (swept := next((o for o in overrides if o.is_sweep_override()), None)):
-        raise UserError(f"{swept.input_line} asks for several runs: put -m first, as in python train.py -m {swept.input_line}; a "
-                        "list has brackets: [1,2]")
+        raise UserError(
+            f"{swept.input_line} asks for several runs: put -m first, as in python train.py -m {swept.input_line}; a "
+            "list has brackets: [1,2]"
+        )
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
         check_jobs(overrides, Configs(conf, more), ahead=sweep and not parsed.cfg)
 
@@ -131,7 +137,9 @@ def check_jobs(overrides: Sequence[Override], configs: Configs, ahead: bool) -> 
                 given = schema.check(composed.put(settings))
                 check_folder(composed.put(settings, hydra=True), own)
         # paths and seeds change nothing that is built without data
-        key = json.dumps({k: v for k, v in given.items() if not isinstance(v, dict) and not k.endswith(("seed", "_dir", "path"))})
+        key = json.dumps(
+            {k: v for k, v in given.items() if not isinstance(v, dict) and not k.endswith(("seed", "_dir", "path"))}
+        )
         distinct.setdefault(key, (job, composed, settings))
     tuning.check_sweeper(composed.config.hydra.sweeper, overrides, configs.conf)
     swept = [override.key_or_group for override in overrides if override.is_sweep_override()]
@@ -200,8 +208,10 @@ def check_misspelt_group(override: Override, conf: Path) -> None:
         return
     near = difflib.get_close_matches(override.key_or_group, groups, 1)
     if near and value in usage.options(conf, near[0]):
-        raise UserError(f"{override.input_line} is not a choice; did you mean +{near[0]}={value}? "
-                        f"(+{override.input_line} adds a new key)")
+        raise UserError(
+            f"{override.input_line} is not a choice; did you mean +{near[0]}={value}? "
+            f"(+{override.input_line} adds a new key)"
+        )
 
 
 def check_value(override: Override, composed: Composed, chosen: Sequence[str], configs: Configs) -> None:
@@ -224,8 +234,10 @@ def check_value(override: Override, composed: Composed, chosen: Sequence[str], c
         elif isinstance(default, dict) and value is not None and not interpolated(value):
             group = key.replace(".", "/")
             if (configs.conf / group).is_dir():
-                raise UserError(f"{key}={shown(value)} would replace all keys below it; to choose an option write "
-                                f"{group}={shown(value)}")
+                raise UserError(
+                    f"{key}={shown(value)} would replace all keys below it; to choose an option write "
+                    f"{group}={shown(value)}"
+                )
             names = ", ".join(f"{key}.{name}" for name in default)
             raise UserError(f"{key}={shown(value)} would replace all keys below it; set one of {names}")
         elif key not in ANYTHING and (expected := objection(default, value)):

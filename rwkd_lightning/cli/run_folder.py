@@ -23,7 +23,9 @@ def check_folder(config: DictConfig, own: bool) -> None:
     """Check the run's folder; ``own``: the user has given it."""
     root = place(config.runs_dir, "runs_dir")
     if str(config.runs_dir).startswith("~"):
-        raise UserError(f"runs_dir={config.runs_dir} starts with ~, which Hydra takes for a folder's name; write {root}")
+        raise UserError(
+            f"runs_dir={config.runs_dir} starts with ~, which Hydra takes for a folder's name; write {root}"
+        )
     for group, name, inside in (("run", "dir", ""), ("sweep", "dir", ""), ("sweep", "subdir", root)):
         key, node = f"{group}.{name}", config.hydra.get(group)
         plain: Any = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else {}
@@ -39,5 +41,7 @@ def check_folder(config: DictConfig, own: bool) -> None:
         check_value(f"hydra.{key}", folder, PATH)
         whole = os.path.normpath(place(os.path.join(inside, folder), f"hydra.{key}"))
         if not own and Path(os.path.normpath(root)) not in (Path(whole), *Path(whole).parents):
-            raise UserError(f"the run's folder {whole!r} would lie outside runs_dir={str(root)!r}, led there by a name in "
-                            f"hydra.{key}={text}; give another name, or another runs_dir")
+            raise UserError(
+                f"the run's folder {whole!r} would lie outside runs_dir={str(root)!r}, led there by a name in "
+                f"hydra.{key}={text}; give another name, or another runs_dir"
+            )

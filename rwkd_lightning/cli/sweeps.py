@@ -43,8 +43,10 @@ def expanded(override: Override, conf: Path) -> list[Override]:
         parse = OverridesParser.create().parse_override
         found = [parse(f"{override.get_key_element()}={text}") for text in itertools.islice(texts, MOST)]
     except Exception as error:  # of Hydra, of OmegaConf, of ANTLR
-        raise UserError(f"{override.input_line}: the values of this sweep cannot be told ({first_line(error)}); write KEY=A,B or "
-                        "KEY=range(FROM,TO)") from error
+        raise UserError(
+            f"{override.input_line}: the values of this sweep cannot be told ({first_line(error)}); write KEY=A,B or "
+            "KEY=range(FROM,TO)"
+        ) from error
     if not found:
         raise UserError(f"{override.input_line} has no values, so that nothing would run; write KEY=A,B")
     return found
@@ -55,8 +57,10 @@ def jobs(values: Sequence[Sequence[Override]]) -> list[Job]:
     total = math.prod(map(len, values))
     if total <= MOST:
         return list(itertools.product(*values))
-    print(f"a sweep of {total:,} jobs: each of its values, and {SAMPLE} of the jobs, are checked before the first one starts",
-          file=sys.stderr)
+    print(
+        f"a sweep of {total:,} jobs: each of its values, and {SAMPLE} of the jobs, are checked before the first one starts",
+        file=sys.stderr,
+    )
     first = tuple(several[0] for several in values)
     singly = [(*first[:i], value, *first[i + 1 :]) for i, several in enumerate(values) for value in several[1:]]
     draw = random.Random(0)
@@ -77,9 +81,15 @@ def of_interval(overrides: Sequence[Override]) -> Iterator[None]:
         for override in overrides:
             value = override.value()
             ends = [value.start, value.end] if isinstance(value, IntervalSweep) else []
-            if ends and told.startswith(override.key_or_group) and ("whole number" in told or "as a fraction" in told) and all(
-                    isinstance(end, float) and end.is_integer() for end in ends):
+            if (
+                ends
+                and told.startswith(override.key_or_group)
+                and ("whole number" in told or "as a fraction" in told)
+                and all(isinstance(end, float) and end.is_integer() for end in ends)
+            ):
                 text = (override.input_line or "").partition("=")[2]
-                raise UserError(f"{override.input_line} draws numbers such as {ends[0]}, which {override.key_or_group} does not "
-                                f"take; for whole ones write {override.get_key_element()}=int({text})") from None
+                raise UserError(
+                    f"{override.input_line} draws numbers such as {ends[0]}, which {override.key_or_group} does not "
+                    f"take; for whole ones write {override.get_key_element()}=int({text})"
+                ) from None
         raise

@@ -75,25 +75,35 @@ def check_sweeper(sweeper: DictConfig, overrides: Sequence[Override], conf: Path
     names = [override.key_or_group for override in overrides]
     for override in overrides:
         if search and override.is_sweep_override() and names.count(override.key_or_group) > 1:
-            raise UserError(f"{override.input_line}: {override.key_or_group} is given twice, and a search may take the fixed "
-                            "value; give it once")
+            raise UserError(
+                f"{override.input_line}: {override.key_or_group} is given twice, and a search may take the fixed "
+                "value; give it once"
+            )
         if not search and override.is_interval_sweep():
-            raise UserError(f"{override.input_line}: Hydra's own sweeper cannot try an interval; add hydra/sweeper=optuna, "
-                            f"or write {override.key_or_group}=A,B,C")
+            raise UserError(
+                f"{override.input_line}: Hydra's own sweeper cannot try an interval; add hydra/sweeper=optuna, "
+                f"or write {override.key_or_group}=A,B,C"
+            )
         if ".hydra_optuna_sweeper." in target and override.is_choice_sweep():
             values = [single.value() for single in expanded(override, conf)]
             if any(isinstance(value, list | dict) for value in values):
-                raise UserError(f"{override.input_line}: Optuna chooses among texts and numbers, not among lists; run one sweep "
-                                "for each list")
+                raise UserError(
+                    f"{override.input_line}: Optuna chooses among texts and numbers, not among lists; run one sweep "
+                    "for each list"
+                )
             if isinstance(override.value(), Glob):
-                raise UserError(f"{override.input_line}: Optuna takes no glob; write {override.get_key_element()}="
-                                f"{','.join(map(str, values))}")
+                raise UserError(
+                    f"{override.input_line}: Optuna takes no glob; write {override.get_key_element()}="
+                    f"{','.join(map(str, values))}"
+                )
     for key, wanted in MAXIMISE.items():
         given = OmegaConf.select(sweeper, key)
         given = getattr(given, "name", given)
         if given is not None and given != wanted:
-            raise UserError(f"hydra.sweeper.{key}={given} would look for the worst student, or for several scores: a run returns "
-                            f"one, which is larger for a better student; write hydra.sweeper.{key}={str(wanted).lower()}")
+            raise UserError(
+                f"hydra.sweeper.{key}={given} would look for the worst student, or for several scores: a run returns "
+                f"one, which is larger for a better student; write hydra.sweeper.{key}={str(wanted).lower()}"
+            )
 
 
 def objective(result: Mapping[str, Any], folder: Path, sweeper: str) -> float | None:
@@ -112,6 +122,8 @@ def objective(result: Mapping[str, Any], folder: Path, sweeper: str) -> float | 
     scores = list(result.get("meta", {}).values())
     if not scores:
         if result and searches(sweeper):
-            raise UserError(f"the run in {folder} was finished before scores on the meta split were kept; add force=true")
+            raise UserError(
+                f"the run in {folder} was finished before scores on the meta split were kept; add force=true"
+            )
         return None
     return -math.inf if scores[0] is None or math.isnan(scores[0]) else float(scores[0])

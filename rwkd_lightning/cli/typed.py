@@ -44,7 +44,9 @@ def put_right(arguments: Sequence[str], options: Sequence[argparse.Action]) -> t
         elif word.startswith("-") and re.match(KEY, word.lstrip("-")):
             word = word.lstrip("-")
             if "=" not in word:  # --key VALUE, or a switch
-                word += f"={words.pop(0)}" if words and not words[0].startswith("-") and "=" not in words[0] else "=true"
+                word += (
+                    f"={words.pop(0)}" if words and not words[0].startswith("-") and "=" not in words[0] else "=true"
+                )
             settings.append(word)
             if NO_DASHES not in done:
                 done.append(NO_DASHES)

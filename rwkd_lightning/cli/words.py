@@ -9,19 +9,34 @@ from contextlib import contextmanager
 from rwkd_lightning.utils.errors import UserError
 
 KEYS = {
-    "accumulate": "trainer.accumulate", "clip": "trainer.clip", "max_epochs": "trainer.max_epochs",
-    "max_steps": "trainer.max_steps", "updated_weights": "meta.weights", "lookahead_lr": "meta.lookahead_lr",
-    "every": "meta.every", "start": "meta.start", "theta": "meta", "engine": "meta/engine",
+    "accumulate": "trainer.accumulate",
+    "clip": "trainer.clip",
+    "max_epochs": "trainer.max_epochs",
+    "max_steps": "trainer.max_steps",
+    "updated_weights": "meta.weights",
+    "lookahead_lr": "meta.lookahead_lr",
+    "every": "meta.every",
+    "start": "meta.start",
+    "theta": "meta",
+    "engine": "meta/engine",
 }
 VALUES = {
-    "None": "null", "'new'": "new", "All()": "all", "LastBlock()": "last_block", "Head()": "head", "HeadWithBank()": "bank",
-    "FiniteDifference()": "finite_difference", "Jvp()": "jvp", "Unrolled()": "unrolled",
+    "None": "null",
+    "'new'": "new",
+    "All()": "all",
+    "LastBlock()": "last_block",
+    "Head()": "head",
+    "HeadWithBank()": "bank",
+    "FiniteDifference()": "finite_difference",
+    "Jvp()": "jvp",
+    "Unrolled()": "unrolled",
 }
 QUOTED = re.compile(r"`(\w+)(?:=([^`]*))?`")
 
 
 def in_config_words(message: str) -> str:
     """The message with ```every=2``` as ``meta.every=2``; what the table lacks stays as it is."""
+
     def spelled(match: re.Match[str]) -> str:
         name, value = match.groups()
         if name not in KEYS:

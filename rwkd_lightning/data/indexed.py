@@ -41,12 +41,16 @@ class IndexedDataset(Dataset[dict[str, Any]]):
         row = self.dataset[index]
         if self.names:
             if len(row) != len(self.names):
-                raise UserError(f"a row of the {type(self.dataset).__name__} has {len(row)} parts, and the names {self.names} "
-                                "are for another number")
+                raise UserError(
+                    f"a row of the {type(self.dataset).__name__} has {len(row)} parts, and the names {self.names} "
+                    "are for another number"
+                )
             row = dict(zip(self.names, row, strict=True))
         elif not isinstance(row, Mapping):
-            raise UserError(f"a row of the {type(self.dataset).__name__} is a {type(row).__name__} and not a dict; name its "
-                            "parts, as IndexedDataset(dataset, 'x', 'labels')")
+            raise UserError(
+                f"a row of the {type(self.dataset).__name__} is a {type(row).__name__} and not a dict; name its "
+                "parts, as IndexedDataset(dataset, 'x', 'labels')"
+            )
         return {**row, "index": index}
 
 

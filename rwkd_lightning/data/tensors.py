@@ -32,7 +32,9 @@ class TensorRows(Dataset[Any]):
         self.columns = dict(columns)
         self.labels = columns["labels"]
         self.extras = {name: column for name, column in columns.items() if name != "labels"}
-        self.lengths: np.ndarray = np.zeros(len(self.labels), dtype=np.int64)  # nothing is padded, so no order saves anything
+        self.lengths: np.ndarray = np.zeros(
+            len(self.labels), dtype=np.int64
+        )  # nothing is padded, so no order saves anything
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,8 +60,15 @@ class TensorDataModule(ResumableDataModule):
         num_workers: of the loaders.
     """
 
-    def __init__(self, splits: Mapping[str, Mapping[str, Tensor]], batch_size: int = 32, eval_batch_size: int = 256,
-                 meta_batch_size: int = 32, seed: int = 0, num_workers: int = 0) -> None:
+    def __init__(
+        self,
+        splits: Mapping[str, Mapping[str, Tensor]],
+        batch_size: int = 32,
+        eval_batch_size: int = 256,
+        meta_batch_size: int = 32,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
         super().__init__()
         self.splits = {name: TensorRows(columns) for name, columns in splits.items()}
         self.collator, self.seed, self.num_workers = gather, seed, num_workers

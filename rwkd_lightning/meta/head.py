@@ -38,11 +38,20 @@ class Head(Restriction):
     def reaches(self, student: nn.Module, output: str) -> bool:
         return output == self.output
 
-    def view(self, student: nn.Module, batch: Batch, outputs: Callable[[], Outputs], randomness: RandomState,
-             stream: MetaStream, step: int) -> View:
+    def view(
+        self,
+        student: nn.Module,
+        batch: Batch,
+        outputs: Callable[[], Outputs],
+        randomness: RandomState,
+        stream: MetaStream,
+        step: int,
+    ) -> View:
         head = linear_head(student)
         meta_features, meta_batch = self.held_out(student, stream, step, head.weight.device)
-        features = outputs()["features"].detach()  # after the held-out rows, whose pass then is not beside the training's graph
+        features = outputs()[
+            "features"
+        ].detach()  # after the held-out rows, whose pass then is not beside the training's graph
 
         weight = head.weight.detach()
         bias = None if head.bias is None else head.bias.detach()
@@ -114,14 +123,20 @@ def linear_head(student: nn.Module) -> nn.Linear:
     head = getattr(student, "head", None)
     instead = "use `theta=All()` or `theta=LastBlock()`"
     if not isinstance(head, nn.Linear):
-        raise UserError("`theta=Head()` and `theta=HeadWithBank()` need a student whose last layer, its attribute head, is "
-                        f"linear; that of this {type(student).__name__} is not, or hidden in a wrapper; {instead}")
+        raise UserError(
+            "`theta=Head()` and `theta=HeadWithBank()` need a student whose last layer, its attribute head, is "
+            f"linear; that of this {type(student).__name__} is not, or hidden in a wrapper; {instead}"
+        )
     if not isinstance(head.weight, nn.Parameter):
-        raise UserError("`theta=Head()` and `theta=HeadWithBank()` differentiate by the weight of the student's last layer, "
-                        f"which is computed from other parameters here (a parametrization); {instead}")
+        raise UserError(
+            "`theta=Head()` and `theta=HeadWithBank()` differentiate by the weight of the student's last layer, "
+            f"which is computed from other parameters here (a parametrization); {instead}"
+        )
     if not head.weight.requires_grad:
-        raise UserError("`theta=Head()` and `theta=HeadWithBank()` differentiate by the student's last layer, which is frozen "
-                        f"here; {instead}")
+        raise UserError(
+            "`theta=Head()` and `theta=HeadWithBank()` differentiate by the student's last layer, which is frozen "
+            f"here; {instead}"
+        )
     return head
 
 

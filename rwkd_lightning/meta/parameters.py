@@ -9,7 +9,15 @@ from torch.func import functional_call
 
 from rwkd_lightning.bilevel import RandomState
 from rwkd_lightning.bilevel.engine import Outputs, Parameters
-from rwkd_lightning.meta.restriction import Batch, MetaStream, Restriction, View, for_held_out, to_device, without_statistics
+from rwkd_lightning.meta.restriction import (
+    Batch,
+    MetaStream,
+    Restriction,
+    View,
+    for_held_out,
+    to_device,
+    without_statistics,
+)
 from rwkd_lightning.utils.distributed import share
 from rwkd_lightning.utils.errors import UserError
 
@@ -23,8 +31,15 @@ class All(Restriction):
     def reaches(self, student: nn.Module, output: str) -> bool:
         return True
 
-    def view(self, student: nn.Module, batch: Batch, outputs: Callable[[], Outputs], randomness: RandomState,
-             stream: MetaStream, step: int) -> View:
+    def view(
+        self,
+        student: nn.Module,
+        batch: Batch,
+        outputs: Callable[[], Outputs],
+        randomness: RandomState,
+        stream: MetaStream,
+        step: int,
+    ) -> View:
         fixed = {n: p.detach() for n, p in student.named_parameters()}
         own = dict(student.named_parameters())
         theta = {n: own[n] for n in self.names(student) if fixed.pop(n) is not None}  # not detached: see the lookahead
@@ -56,9 +71,13 @@ class LastBlock(All):
 
     def check(self, student: nn.Module) -> None:
         if not hasattr(student, "block_names"):
-            raise UserError(f"`theta=LastBlock()`: this student ({type(student).__name__}) has no blocks; use `theta=All()`")
+            raise UserError(
+                f"`theta=LastBlock()`: this student ({type(student).__name__}) has no blocks; use `theta=All()`"
+            )
         if not self.names(student):
-            raise UserError("`theta=LastBlock()`: every parameter from the student's last block on is frozen; use `theta=All()`")
+            raise UserError(
+                "`theta=LastBlock()`: every parameter from the student's last block on is frozen; use `theta=All()`"
+            )
 
     def names(self, student: nn.Module) -> list[str]:
         names: list[str] = student.block_names()  # type: ignore[operator]

@@ -35,15 +35,19 @@ def rehearse(meta: MetaStep, student: nn.Module, device: torch.device, shared: b
     if not meta.theta.needs_pass:
         return
     if isinstance(meta.engine, Jvp) and compiled(student):  # whether it can be traced there is chance
-        raise UserError(f"`engine={meta.engine!r}` cannot go through a compiled student; use "
-                        "`engine=FiniteDifference()`, or leave out torch.compile")
+        raise UserError(
+            f"`engine={meta.engine!r}` cannot go through a compiled student; use "
+            "`engine=FiniteDifference()`, or leave out torch.compile"
+        )
     batch = to_device(meta.stream[0], device)
     loss, state = meta.held_out_loss, RandomState.capture(device)
     with state.replay(), without_statistics(student):
         refuse_moving_buffers(student, batch)
         refuse_unlike_passes(meta, student, batch, state)
         refuse_reentrant(meta, student, batch, shared)
-        gradient = {n: torch.zeros_like(p) for n, p in student.named_parameters() if p.requires_grad} if shared else None
+        gradient = (
+            {n: torch.zeros_like(p) for n, p in student.named_parameters() if p.requires_grad} if shared else None
+        )
         state.restore()
         try:
             weights = torch.ones(len(batch["index"]), 1, device=device)
@@ -54,7 +58,10 @@ def rehearse(meta: MetaStep, student: nn.Module, device: torch.device, shared: b
             reason = " ".join(str(error).split())[:200]
             instead = "use `engine=FiniteDifference()`" if meta.engine.math_attention else HEAD_ONLY
             if checkpointed(student):
-                reason, instead = "it has gradient checkpointing", f"turn that off (gradient_checkpointing_disable), or {instead}"
+                reason, instead = (
+                    "it has gradient checkpointing",
+                    f"turn that off (gradient_checkpointing_disable), or {instead}",
+                )
             raise UserError(f"`engine={meta.engine!r}` cannot go through this student ({reason}); {instead}") from error
         finally:
             meta.held_out_loss = loss
@@ -62,8 +69,10 @@ def rehearse(meta: MetaStep, student: nn.Module, device: torch.device, shared: b
 
 def compiled(student: nn.Module) -> bool:
     """Whether the student or a part of it is compiled."""
-    return any(getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
-               for module in student.modules())
+    return any(
+        getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
+        for module in student.modules()
+    )
 
 
 def size(outputs: Outputs) -> Tensor:
@@ -81,8 +90,10 @@ def refuse_moving_buffers(student: nn.Module, batch: Batch) -> None:
     for name, buffer in student.named_buffers():
         buffer.copy_(before[name])
     if moved:
-        raise UserError(f"the student's buffer {moved[0]} changes with every pass in training, so the meta step's passes are not "
-                        f"those of the training pass; {HEAD_ONLY}")
+        raise UserError(
+            f"the student's buffer {moved[0]} changes with every pass in training, so the meta step's passes are not "
+            f"those of the training pass; {HEAD_ONLY}"
+        )
 
 
 def refuse_unlike_passes(meta: MetaStep, student: nn.Module, batch: Batch, state: RandomState) -> None:
@@ -97,9 +108,11 @@ def refuse_unlike_passes(meta: MetaStep, student: nn.Module, batch: Batch, state
     for name, one in training.items():
         apart = torch.linalg.vector_norm(one - again[name]) / torch.linalg.vector_norm(one).clamp_min(1e-12)
         if one.is_floating_point() and apart > APART:
-            raise UserError(f"the student's {name} differ by {float(apart):.0%} between two passes from the same state of the "
-                            f"generator, with a graph and without one, so `engine={meta.engine!r}` would measure that noise; "
-                            f"draw from torch's own generator, or {HEAD_ONLY}")
+            raise UserError(
+                f"the student's {name} differ by {float(apart):.0%} between two passes from the same state of the "
+                f"generator, with a graph and without one, so `engine={meta.engine!r}` would measure that noise; "
+                f"draw from torch's own generator, or {HEAD_ONLY}"
+            )
 
 
 def refuse_reentrant(meta: MetaStep, student: nn.Module, batch: Batch, shared: bool) -> None:
@@ -117,8 +130,10 @@ def refuse_reentrant(meta: MetaStep, student: nn.Module, batch: Batch, shared: b
             engine, lookahead = meta.engine.double_backward, meta.lookahead_lr is not None
             which = f"`engine={meta.engine!r}`" if engine else f"`lookahead_lr={meta.lookahead_lr}`"
             instead = " ".join(["`engine=FiniteDifference()`"] * engine + ["`lookahead_lr=None`"] * lookahead)
-            raise UserError(f"the student's gradient checkpointing is reentrant, and {which} needs gradients that it does not "
-                            f"give; turn it on with use_reentrant=False, or use {instead}")
+            raise UserError(
+                f"the student's gradient checkpointing is reentrant, and {which} needs gradients that it does not "
+                f"give; turn it on with use_reentrant=False, or use {instead}"
+            )
         nodes.extend(following for following, _ in node.next_functions)
 
 

@@ -55,15 +55,22 @@ class Restriction(nn.Module, ABC):
         """Whether the student's output of this name depends on θ; a term that reads none that does has no influence."""
 
     @abstractmethod
-    def view(self, student: nn.Module, batch: Batch, outputs: Callable[[], Outputs], randomness: RandomState,
-             stream: MetaStream, step: int) -> View:
+    def view(
+        self,
+        student: nn.Module,
+        batch: Batch,
+        outputs: Callable[[], Outputs],
+        randomness: RandomState,
+        stream: MetaStream,
+        step: int,
+    ) -> View:
         """Args:
-            student: called with a batch, returns outputs by name.
-            batch: the training batch.
-            outputs: gives the student's outputs on it; the first call may be the training pass.
-            randomness: the state of the generators before that pass.
-            stream: held-out batches, ``stream[step]``.
-            step: number of meta steps taken so far.
+        student: called with a batch, returns outputs by name.
+        batch: the training batch.
+        outputs: gives the student's outputs on it; the first call may be the training pass.
+        randomness: the state of the generators before that pass.
+        stream: held-out batches, ``stream[step]``.
+        step: number of meta steps taken so far.
         """
 
 
@@ -98,7 +105,9 @@ def without_statistics(student: nn.Module) -> Iterator[None]:
     """Passes in which batch normalisation does as in the training pass and leaves its running statistics as they are."""
     kept = [m for m in student.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     for module in kept:
-        module.track_running_stats = False  # in training the batch's own are used then, in evaluation the running ones, as ever
+        module.track_running_stats = (
+            False  # in training the batch's own are used then, in evaluation the running ones, as ever
+        )
     try:
         yield
     finally:

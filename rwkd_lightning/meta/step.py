@@ -36,13 +36,22 @@ class MetaStep(nn.Module):
 
     taken: Tensor
 
-    def __init__(self, engine: Engine, theta: Restriction, loss_terms: Sequence[Term],
-                 stream: MetaStream | DataLoader[Any] | Dataset[Any], lookahead_lr: float | None = None, every: int = 1,
-                 start: float = 0.0) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        theta: Restriction,
+        loss_terms: Sequence[Term],
+        stream: MetaStream | DataLoader[Any] | Dataset[Any],
+        lookahead_lr: float | None = None,
+        every: int = 1,
+        start: float = 0.0,
+    ) -> None:
         super().__init__()
         if lookahead_lr is not None and not lookahead_lr > 0:
-            raise UserError(f"`lookahead_lr` is {lookahead_lr}; a lookahead needs a step above 0 (0.01 to 0.5); use "
-                            "`lookahead_lr=None` for none")
+            raise UserError(
+                f"`lookahead_lr` is {lookahead_lr}; a lookahead needs a step above 0 (0.01 to 0.5); use "
+                "`lookahead_lr=None` for none"
+            )
         if every < 1:
             raise UserError(f"`every` is {every}; it counts student steps per meta step and must be at least 1")
         if not 0 <= start < 1:
@@ -67,9 +76,16 @@ class MetaStep(nn.Module):
         """Whether student step ``step``, counted from 0, takes a meta step; ``progress`` in [0, 1] of the training."""
         return progress >= self.start and step % self.every == 0
 
-    def influence(self, student: nn.Module, batch: Batch, outputs: Outputs | Callable[[], Outputs],
-                  terms: Callable[[Outputs], Tensor], weights: Tensor, randomness: RandomState,
-                  gradient: Parameters | None = None) -> Tensor:
+    def influence(
+        self,
+        student: nn.Module,
+        batch: Batch,
+        outputs: Outputs | Callable[[], Outputs],
+        terms: Callable[[Outputs], Tensor],
+        weights: Tensor,
+        randomness: RandomState,
+        gradient: Parameters | None = None,
+    ) -> Tensor:
         """u ``(B, K)`` for a training batch whose training pass gives ``outputs`` from the state ``randomness``.
 
         ``outputs`` may be a function that takes this pass: a meta step without a lookahead calls it when its own passes are over,
@@ -82,17 +98,26 @@ class MetaStep(nn.Module):
         self.taken += 1
         return influence
 
-    def problem(self, student: nn.Module, batch: Batch, outputs: Outputs | Callable[[], Outputs],
-                terms: Callable[[Outputs], Tensor], weights: Tensor, randomness: RandomState,
-                gradient: Parameters | None = None) -> Problem:
+    def problem(
+        self,
+        student: nn.Module,
+        batch: Batch,
+        outputs: Outputs | Callable[[], Outputs],
+        terms: Callable[[Outputs], Tensor],
+        weights: Tensor,
+        randomness: RandomState,
+        gradient: Parameters | None = None,
+    ) -> Problem:
         """This step's problem for the engine; as ``influence``."""
         training_pass = outputs if callable(outputs) else lambda: outputs
         view = self.theta.view(student, batch, training_pass, randomness, self.stream, int(self.taken))
 
         strange = set() if gradient is None else set(view.parameters) - {name for name, _ in student.named_parameters()}
         if strange:
-            raise UserError(f"`theta={self.theta!r}` has parameters {sorted(strange)[:3]}, which the student does not have by "
-                            "these names, so its lookahead cannot take the student's gradient; use `updated_weights='new'`")
+            raise UserError(
+                f"`theta={self.theta!r}` has parameters {sorted(strange)[:3]}, which the student does not have by "
+                "these names, so its lookahead cannot take the student's gradient; use `updated_weights='new'`"
+            )
 
         terms_of_loss = [term for term in self.loss_terms if isinstance(term, Term)]
 

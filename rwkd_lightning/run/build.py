@@ -75,16 +75,29 @@ def terms_of(config: DictConfig) -> list[Term]:
     return terms
 
 
-def check_terms(terms: Sequence[Term], config: DictConfig, provides: AbstractSet[str], weighting: Weighting, task: str,
-                together: int = 1) -> None:
+def check_terms(
+    terms: Sequence[Term],
+    config: DictConfig,
+    provides: AbstractSet[str],
+    weighting: Weighting,
+    task: str,
+    together: int = 1,
+) -> None:
     """Check that terms, weighting and task go together: ``compatibility.check_terms`` with what the config knows besides.
 
     Args:
         together: how many processes the run has.
     """
     compatibility.check_terms(
-        terms, provides, weighting, task=f"task={task}", own=config.task.terms, known=lambda: known_terms(config),
-        accumulate=config.trainer.accumulate, processes=together)
+        terms,
+        provides,
+        weighting,
+        task=f"task={task}",
+        own=config.task.terms,
+        known=lambda: known_terms(config),
+        accumulate=config.trainer.accumulate,
+        processes=together,
+    )
 
 
 def known_terms(config: DictConfig) -> list[Term]:
@@ -105,7 +118,9 @@ def term_of(config: DictConfig, name: str) -> Term:
     if name not in config.loss_terms:
         raise UserError(f"terms: {name!r} is not known; known are {', '.join(sorted(config.loss_terms))}")
     node = config.loss_terms[name]
-    term: Term = create(node, Term, **({"name": name} if "name" not in node and takes_name(node.get("_target_")) else {}))
+    term: Term = create(
+        node, Term, **({"name": name} if "name" not in node and takes_name(node.get("_target_")) else {})
+    )
     if "name" not in node:
         term.name = name  # also of a class that does not ask for it
     return term
@@ -128,8 +143,15 @@ def meta_of(config: DictConfig, weighting: Weighting, stream: MetaStream) -> Met
     if config.meta.loss not in by_loss:
         raise UserError(f"meta.loss={config.meta.loss!r} is not known; known are {', '.join(by_loss)}")
     terms = [term_of(config, name) for name in by_loss[config.meta.loss]]
-    return MetaStep(create(config.meta.engine, Engine), create(config.meta.theta, Restriction), terms, stream,
-                    config.meta.lookahead_lr, config.meta.every, config.meta.start)
+    return MetaStep(
+        create(config.meta.engine, Engine),
+        create(config.meta.theta, Restriction),
+        terms,
+        stream,
+        config.meta.lookahead_lr,
+        config.meta.every,
+        config.meta.start,
+    )
 
 
 def check_settings(config: DictConfig, weighting: Weighting) -> None:
@@ -142,7 +164,11 @@ def check_settings(config: DictConfig, weighting: Weighting) -> None:
 
 def loop_of(config: DictConfig) -> dict[str, Any]:
     """The settings of the training loop, for `DistillationModule`."""
-    return {"updated_weights": config.meta.weights, "clip": config.trainer.clip, "accumulate": config.trainer.accumulate}
+    return {
+        "updated_weights": config.meta.weights,
+        "clip": config.trainer.clip,
+        "accumulate": config.trainer.accumulate,
+    }
 
 
 def optimizer_of(config: DictConfig) -> Callable[[nn.Module], Optimizer]:
@@ -193,11 +219,15 @@ def try_stepping(config: DictConfig) -> None:
             stepped.step()
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
-            raise UserError(f"{key}: {config[key]._target_} cannot be stepped by itself, once per student step ({reason}); take "
-                            "another one") from error
+            raise UserError(
+                f"{key}: {config[key]._target_} cannot be stepped by itself, once per student step ({reason}); take "
+                "another one"
+            ) from error
         if not kept_by_checkpoints(stepped.state_dict()):
-            raise UserError(f"{key}: the state of {config[key]._target_} holds more than numbers, texts and tensors, so that no "
-                            "interrupted run could go on with it")
+            raise UserError(
+                f"{key}: the state of {config[key]._target_} holds more than numbers, texts and tensors, so that no "
+                "interrupted run could go on with it"
+            )
 
 
 def trainer_of(config: DictConfig) -> dict[str, Any]:
@@ -211,8 +241,10 @@ def trainer_of(config: DictConfig) -> dict[str, Any]:
     for ours in ("clip", "accumulate", "select"):
         options.pop(ours)
     if config.trainer.select not in ("last", "best"):
-        raise UserError(f"trainer.select={config.trainer.select!r}; known are 'last' (the last epoch's student) and 'best' "
-                        "(on the meta split)")
+        raise UserError(
+            f"trainer.select={config.trainer.select!r}; known are 'last' (the last epoch's student) and 'best' "
+            "(on the meta split)"
+        )
     if options["max_epochs"] is None and options["max_steps"] == -1:
         raise UserError("trainer.max_epochs=null and trainer.max_steps=-1 would train without end; give one of them")
     callbacks = callbacks_of(config)
@@ -226,11 +258,21 @@ def trainer_of(config: DictConfig) -> dict[str, Any]:
     for where, precision in (("trainer", options["precision"]), ("pair.teacher", config.pair.teacher.precision)):
         check_precision(str(precision), f"{where}.precision")
         try:
-            lightning.Trainer(**{**options, "precision": precision, "logger": False, "enable_checkpointing": False,
-                                 "enable_model_summary": False, "callbacks": callbacks})
+            lightning.Trainer(
+                **{
+                    **options,
+                    "precision": precision,
+                    "logger": False,
+                    "enable_checkpointing": False,
+                    "enable_model_summary": False,
+                    "callbacks": callbacks,
+                }
+            )
         except Exception as error:  # each option is refused by a part of Lightning with an exception of its own
             told = " ".join(str(error).split())[:300]
-            raise UserError(f"{where}: lightning.Trainer refuses its options ({told}); mend them, or leave them out") from error
+            raise UserError(
+                f"{where}: lightning.Trainer refuses its options ({told}); mend them, or leave them out"
+            ) from error
     return options
 
 
@@ -241,12 +283,17 @@ def check_interval(config: DictConfig, rows: int) -> None:
         UserError: if there are fewer batches.
     """
     trainer = config.trainer
-    every, limit = trainer.get("val_check_interval"), trainer.get("overfit_batches") or trainer.get("limit_train_batches")
+    every, limit = (
+        trainer.get("val_check_interval"),
+        trainer.get("overfit_batches") or trainer.get("limit_train_batches"),
+    )
     if type(every) is not int or trainer.get("check_val_every_n_epoch", 1) is None or trainer.get("fast_dev_run"):
         return
     batches = -(-rows // (config.data.batch_size * processes(trainer_of(config))))
     batches = min(batches, limit) if type(limit) is int else int(batches * limit) if limit is not None else batches
     if every > batches:
-        raise UserError(f"trainer.val_check_interval={every} is more than the {batches} batches of an epoch; give "
-                        f"trainer.val_check_interval={batches} or less, or add +trainer.check_val_every_n_epoch=null to count on "
-                        "over epochs")
+        raise UserError(
+            f"trainer.val_check_interval={every} is more than the {batches} batches of an epoch; give "
+            f"trainer.val_check_interval={batches} or less, or add +trainer.check_val_every_n_epoch=null to count on "
+            "over epochs"
+        )

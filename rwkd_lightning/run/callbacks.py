@@ -78,11 +78,15 @@ def checked(callback: Callback, name: str, logs: bool) -> Callback:
         if isinstance(callback, getattr(theirs, unfit, ())):
             raise UserError(f"callbacks.{name}: a {kind} does not go with this loop; {instead}")
     if isinstance(callback, TO_A_LOGGER) and not logs:
-        raise UserError(f"callbacks.{name}: a {kind} writes to a logger, and logger=csv has none of Lightning's; add "
-                        "logger=tensorboard, or leave it out")
+        raise UserError(
+            f"callbacks.{name}: a {kind} writes to a logger, and logger=csv has none of Lightning's; add "
+            "logger=tensorboard, or leave it out"
+        )
     if not kept_by_checkpoints(callback.state_dict()):
-        raise UserError(f"callbacks.{name}: the state_dict of {kind} holds more than numbers, texts and tensors, so that no "
-                        "interrupted run could go on with it")
+        raise UserError(
+            f"callbacks.{name}: the state_dict of {kind} holds more than numbers, texts and tensors, so that no "
+            "interrupted run could go on with it"
+        )
     return callback
 
 
@@ -100,7 +104,9 @@ def kept_by_checkpoints(state: dict[str, Any]) -> bool:
 
 def validates(callback: Callback) -> bool:
     """Whether it does anything in a validation, so that there has to be one."""
-    return any(getattr(type(callback), name) is not getattr(Callback, name) for name in dir(Callback) if "validation" in name)
+    return any(
+        getattr(type(callback), name) is not getattr(Callback, name) for name in dir(Callback) if "validation" in name
+    )
 
 
 def check_monitors(config: DictConfig, metrics: Sequence[str]) -> None:
@@ -112,11 +118,15 @@ def check_monitors(config: DictConfig, metrics: Sequence[str]) -> None:
     Raises:
         UserError: otherwise, unless its ``strict`` is false.
     """
-    known = [*(f"meta/{name}" for name in metrics), "loss",
-             *(f"{kind}/{term}" for term in config.terms for kind in ("loss", "weight", "weight_spread"))]
+    known = [
+        *(f"meta/{name}" for name in metrics),
+        "loss",
+        *(f"{kind}/{term}" for term in config.terms for kind in ("loss", "weight", "weight_spread")),
+    ]
     for callback in callbacks_of(config, metrics[0]):
         if isinstance(callback, theirs.EarlyStopping) and callback.strict and callback.monitor not in known:
             near = difflib.get_close_matches(callback.monitor, known, 1, 0.3)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise UserError(f"early stopping monitors {callback.monitor!r}, which is not logged; {hint}known are "
-                            f"{', '.join(known)}")
+            raise UserError(
+                f"early stopping monitors {callback.monitor!r}, which is not logged; {hint}known are {', '.join(known)}"
+            )

@@ -29,7 +29,9 @@ KEPT = 2
 class AtomicCheckpointIO(CheckpointIO):
     """Writes ``NAME.ckpt`` as ``NAME-DIGEST.ckpt``, whole or not at all; reads tensors and plain values only."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
         final = Path(path)
         final.parent.mkdir(parents=True, exist_ok=True)
         part = final.with_suffix(".part")
@@ -42,8 +44,9 @@ class AtomicCheckpointIO(CheckpointIO):
         finally:
             part.unlink(missing_ok=True)
 
-    def load_checkpoint(self, path: str | os.PathLike[str], map_location: Any = "cpu",
-                        weights_only: bool | None = True) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
         loaded: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
         return loaded
 
@@ -53,8 +56,11 @@ class AtomicCheckpointIO(CheckpointIO):
 
 def written(folder: Path, kind: str) -> list[Path]:
     """The checkpoints of a kind, ``step`` or ``best``, oldest first."""
-    found = [(int(match["step"]), path.stat().st_mtime_ns, path) for path in folder.glob(f"{kind}-*.ckpt")
-             if (match := _NAME.fullmatch(path.name))]
+    found = [
+        (int(match["step"]), path.stat().st_mtime_ns, path)
+        for path in folder.glob(f"{kind}-*.ckpt")
+        if (match := _NAME.fullmatch(path.name))
+    ]
     return [path for *_, path in sorted(found)]
 
 
@@ -92,8 +98,14 @@ class Checkpoints(Checkpoint):
         ended: whether a callback had ended the training by the last checkpoint, which a resumed one must not go on with.
     """
 
-    def __init__(self, folder: Path, stop: Stop, minutes: float | None = 10.0, steps: int | None = None,
-                 monitor: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        stop: Stop,
+        minutes: float | None = 10.0,
+        steps: int | None = None,
+        monitor: str | None = None,
+    ) -> None:
         for name, value in (("minutes", minutes), ("steps", steps)):
             if value is not None and not value > 0:
                 raise UserError(f"checkpoint.{name} is {value}; give a number above 0, or null")
@@ -163,5 +175,7 @@ class Checkpoints(Checkpoint):
         return {"best": self.best, "validated": self.validated, "seconds": self.seconds, "ended": self.ended}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best, self.validated, self.earlier_seconds = (state_dict[name] for name in ("best", "validated", "seconds"))
+        self.best, self.validated, self.earlier_seconds = (
+            state_dict[name] for name in ("best", "validated", "seconds")
+        )
         self.ended = state_dict.get("ended", False)

@@ -105,13 +105,20 @@ def told(key: str, target: str) -> Iterator[None]:
         if isinstance(cause, UserError):
             raise cause from None
         if isinstance(cause, ModuleNotFoundError) and package(target):
-            raise UserError(f"{key}: {target} needs a package that is not installed; pip install {package(target)}") from error
+            raise UserError(
+                f"{key}: {target} needs a package that is not installed; pip install {package(target)}"
+            ) from error
         reason = " ".join(str(cause).split())[:300]
         raise UserError(f"{key}: {target} cannot be made of these keys ({reason})") from error
 
 
 def package(target: str) -> str:
     """The name at PyPI of what one of Lightning's loggers needs; empty for any other class."""
-    names = {"TensorBoardLogger": "tensorboard", "WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet-ml",
-             "NeptuneLogger": "neptune"}
+    names = {
+        "TensorBoardLogger": "tensorboard",
+        "WandbLogger": "wandb",
+        "MLFlowLogger": "mlflow",
+        "CometLogger": "comet-ml",
+        "NeptuneLogger": "neptune",
+    }
     return names.get(target.rpartition(".")[2], "") if target.startswith(("lightning.", "rwkd_lightning.")) else ""

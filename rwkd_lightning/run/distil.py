@@ -19,18 +19,40 @@ from rwkd_lightning.training.module import DistillationModule
 log = logging.getLogger(__name__)
 
 
-def distil(config: DictConfig, folder: Path, module: DistillationModule, loaders: ResumableDataModule,
-           trainer_options: dict[str, Any], stop: Stop, anew: bool, monitor: str) -> Fitted:
+def distil(
+    config: DictConfig,
+    folder: Path,
+    module: DistillationModule,
+    loaders: ResumableDataModule,
+    trainer_options: dict[str, Any],
+    stop: Stop,
+    anew: bool,
+    monitor: str,
+) -> Fitted:
     """Train; with ``trainer.select=best`` the module ends as the epoch with the largest ``monitor`` on the meta split."""
-    log.info("distilling with weighting=%s, %d rows, meta split of %d", module.weighting, loaders.train_size,
-             len(loaders.rows("meta")))
+    log.info(
+        "distilling with weighting=%s, %d rows, meta split of %d",
+        module.weighting,
+        loaders.train_size,
+        len(loaders.rows("meta")),
+    )
     logger = logger_of(config, folder)
     if logger is not None:
         begin(logger, config, folder)
     try:
-        return fit(module, loaders, folder, trainer_options, monitor=monitor if config.trainer.select == "best" else None,
-                   description=f"student ({config.weighting_name})", stop=stop, intervals=config.checkpoint, anew=anew,
-                   callbacks=callbacks_of(config, monitor), logger=logger)
+        return fit(
+            module,
+            loaders,
+            folder,
+            trainer_options,
+            monitor=monitor if config.trainer.select == "best" else None,
+            description=f"student ({config.weighting_name})",
+            stop=stop,
+            intervals=config.checkpoint,
+            anew=anew,
+            callbacks=callbacks_of(config, monitor),
+            logger=logger,
+        )
     finally:
         if logger is not None:
             end(logger)
@@ -38,8 +60,16 @@ def distil(config: DictConfig, folder: Path, module: DistillationModule, loaders
 
 def clear(folder: Path, *more: str) -> None:
     """Remove what an earlier run has left in its folder, ``more`` being what this system alone leaves."""
-    for name in ("metrics.json", "weights.parquet", "student", "checkpoints", "log", "failed_step.safetensors",
-                 "failed_step.json", *more):
+    for name in (
+        "metrics.json",
+        "weights.parquet",
+        "student",
+        "checkpoints",
+        "log",
+        "failed_step.safetensors",
+        "failed_step.json",
+        *more,
+    ):
         remove(folder / name)
 
 

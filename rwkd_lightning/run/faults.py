@@ -34,8 +34,13 @@ def kept_for_replay(folder: Path, data: Any) -> Iterator[None]:
         tensors = {**error.batch, "losses": error.losses, "weights": error.weights}
         save_file({name: value.contiguous() for name, value in tensors.items()}, path)
         index = error.batch["index"]
-        rows = {"step": error.step, "epoch": error.epoch, "what": error.what, "idx": data.train_idx[index].tolist(),
-                "losses": [[repr(x) for x in row] for row in error.losses.tolist()]}
+        rows = {
+            "step": error.step,
+            "epoch": error.epoch,
+            "what": error.what,
+            "idx": data.train_idx[index].tolist(),
+            "losses": [[repr(x) for x in row] for row in error.losses.tolist()],
+        }
         path.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
         raise UserError(f"{error}; this batch is kept in {path}") from error
 
@@ -56,12 +61,16 @@ def memory_told(less: str) -> Iterator[None]:
         text, workers = str(error), "repeat the command to go on from the last checkpoint, with data.num_workers=0"
         if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
             name = re.search(r"signal: ([\w ]+)", text)
-            raise UserError(f"a data worker was killed (signal: {name[1] if name else 'unknown'}), most often because the memory "
-                            f"was exhausted; {workers}") from error
+            raise UserError(
+                f"a data worker was killed (signal: {name[1] if name else 'unknown'}), most often because the memory "
+                f"was exhausted; {workers}"
+            ) from error
         if isinstance(error, MemoryError) and "DataLoader worker" in text:
             raise UserError(f"the memory of a data worker was exhausted; {workers}") from error
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
-            raise UserError("the memory was exhausted; let each batch be worked through in parts, trainer.accumulate=4 with a "
-                            f"smaller data.batch_size (of the teacher: pair.teacher.batch_size), or {less}: "
-                            "each begins a run of its own, the teacher's cached results stay") from error
+            raise UserError(
+                "the memory was exhausted; let each batch be worked through in parts, trainer.accumulate=4 with a "
+                f"smaller data.batch_size (of the teacher: pair.teacher.batch_size), or {less}: "
+                "each begins a run of its own, the teacher's cached results stay"
+            ) from error
         raise

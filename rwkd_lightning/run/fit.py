@@ -42,10 +42,19 @@ class Fitted:
     checkpoint: str
 
 
-def fit(module: DistillationModule, data: lightning.LightningDataModule, folder: Path, trainer_options: dict[str, Any],
-        monitor: str | None = None, description: str = "train", stop: Stop | None = None,
-        intervals: Mapping[str, Any] | None = None, anew: bool = False, callbacks: Sequence[Callback] = (),
-        logger: Logger | None = None) -> Fitted:
+def fit(
+    module: DistillationModule,
+    data: lightning.LightningDataModule,
+    folder: Path,
+    trainer_options: dict[str, Any],
+    monitor: str | None = None,
+    description: str = "train",
+    stop: Stop | None = None,
+    intervals: Mapping[str, Any] | None = None,
+    anew: bool = False,
+    callbacks: Sequence[Callback] = (),
+    logger: Logger | None = None,
+) -> Fitted:
     """Train, resuming from the last checkpoint under ``folder`` if an interrupted run left one.
 
     Args:
@@ -72,12 +81,20 @@ def fit(module: DistillationModule, data: lightning.LightningDataModule, folder:
     used: list[Callback] = [LogFile(folder / "log" / "metrics.csv", every), *callbacks, checkpoints]
     if bars.shown():
         used.insert(0, Bar(description))
-    own = {"plugins": [*trainer_options.get("plugins", []), AtomicCheckpointIO()],
-           "profiler": profiler_of(trainer_options.get("profiler"), folder / "log")}
+    own = {
+        "plugins": [*trainer_options.get("plugins", []), AtomicCheckpointIO()],
+        "profiler": profiler_of(trainer_options.get("profiler"), folder / "log"),
+    }
     trainer = lightning.Trainer(
-        **{**trainer_options, **own}, callbacks=used, logger=logger or False, enable_progress_bar=bars.shown(),
-        enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
-        limit_val_batches=1.0 if monitor is not None or any(map(validates, callbacks)) else 0)
+        **{**trainer_options, **own},
+        callbacks=used,
+        logger=logger or False,
+        enable_progress_bar=bars.shown(),
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        limit_val_batches=1.0 if monitor is not None or any(map(validates, callbacks)) else 0,
+    )
     last = None if anew else newest(kept)
     cuda = trainer.strategy.root_device.type == "cuda"
     if cuda:
@@ -86,7 +103,9 @@ def fit(module: DistillationModule, data: lightning.LightningDataModule, folder:
         trainer.fit(module, datamodule=data, ckpt_path=last)
         if trainer.should_stop:
             log.info("%s: ended early, at step %d", description, trainer.global_step)
-        if monitor is not None and checkpoints.validated != trainer.global_step:  # the last student is one to choose from
+        if (
+            monitor is not None and checkpoints.validated != trainer.global_step
+        ):  # the last student is one to choose from
             trainer.validate(module, datamodule=data, verbose=False)
     chosen = "last"
     if monitor is not None:
@@ -105,14 +124,18 @@ def refuse(options: dict[str, Any]) -> None:
     check_precision(str(options.get("precision", "32-true")))
     strategy = str(options.get("strategy", "auto"))
     if strategy not in STRATEGIES:
-        raise UserError(f"trainer.strategy={strategy}: the loop with its two optimizers, stepped by hand, runs only under "
-                        f"{', '.join(STRATEGIES)}; use trainer=ddp trainer.devices=2 (a teacher too large for the device is used "
-                        "through its cached logits)")
+        raise UserError(
+            f"trainer.strategy={strategy}: the loop with its two optimizers, stepped by hand, runs only under "
+            f"{', '.join(STRATEGIES)}; use trainer=ddp trainer.devices=2 (a teacher too large for the device is used "
+            "through its cached logits)"
+        )
 
 
 def profiler_of(name: str | None, folder: Path) -> Profiler | None:
     """Lightning's profiler of this name, ``simple`` or ``advanced``, which writes to the folder; None for None."""
-    return {"simple": SimpleProfiler, "advanced": AdvancedProfiler}[name](folder, "profile") if name is not None else None
+    return (
+        {"simple": SimpleProfiler, "advanced": AdvancedProfiler}[name](folder, "profile") if name is not None else None
+    )
 
 
 class Bar(TQDMProgressBar):
@@ -127,7 +150,9 @@ class Bar(TQDMProgressBar):
 
     def on_train_start(self, trainer: lightning.Trainer, *args: Any) -> None:
         super().on_train_start(trainer, *args)
-        if (trainer.fit_loop.total_batch_idx + 1) % int(trainer.num_training_batches):  # resumed: this epoch has no start
+        if (trainer.fit_loop.total_batch_idx + 1) % int(
+            trainer.num_training_batches
+        ):  # resumed: this epoch has no start
             self.on_train_epoch_start(trainer)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, *args: Any) -> None:
@@ -139,10 +164,16 @@ def quiet() -> None:
     """Keep Lightning from advertising and from warning about choices made on purpose."""
     for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*Checkpoint directory .* exists.*",
-                    ".*The number of training batches.*", ".*GPU available but not used.*", ".*no `val_dataloader`.*",
-                    ".*your dataloader is not resumable.*",  # the data module is
-                    ".*LeafSpec.*", ".*LightningModule.*has .* modules? in eval mode.*"):
+    for message in (
+        ".*does not have many workers.*",
+        ".*Checkpoint directory .* exists.*",
+        ".*The number of training batches.*",
+        ".*GPU available but not used.*",
+        ".*no `val_dataloader`.*",
+        ".*your dataloader is not resumable.*",  # the data module is
+        ".*LeafSpec.*",
+        ".*LightningModule.*has .* modules? in eval mode.*",
+    ):
         warnings.filterwarnings("ignore", message)
 
 

@@ -16,9 +16,20 @@ from omegaconf import DictConfig, OmegaConf
 VERSION = 2
 """Of the trained teachers and what is computed from them: a higher one leaves everything cached before unused."""
 
-NO_RESULT = ("hydra", "force", "cache_dir", "runs_dir", "weighting_name", "checkpoint", "data.num_workers", "logger",
-             *(f"trainer.{name}" for name in ("enable_progress_bar", "profiler", "logger", "enable_checkpointing",
-                                              "enable_model_summary")))
+NO_RESULT = (
+    "hydra",
+    "force",
+    "cache_dir",
+    "runs_dir",
+    "weighting_name",
+    "checkpoint",
+    "data.num_workers",
+    "logger",
+    *(
+        f"trainer.{name}"
+        for name in ("enable_progress_bar", "profiler", "logger", "enable_checkpointing", "enable_model_summary")
+    ),
+)
 """Keys, and groups of keys, that change no byte of a result, and so belong to no key and to no run's folder."""
 DISPLAY_ONLY = ("rwkd_lightning.run.callbacks.ModelSummary", "lightning.pytorch.callbacks.LearningRateMonitor")
 """Callbacks of which the same holds."""
@@ -42,7 +53,9 @@ def keyed(config: DictConfig, keys: Sequence[str]) -> dict[str, Any]:
     """The values that `only` leaves, by dotted name, with the kind of device that computes: part of a cache's key."""
     part = only(config, keys)
     found = {key: OmegaConf.select(part, key) for key in keys}
-    plain = {key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key, value in found.items()}
+    plain = {
+        key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key, value in found.items()
+    }
     return {"version": VERSION, "device": device_kind(str(config.trainer.accelerator)), **plain}
 
 
@@ -67,6 +80,9 @@ def run_digest(config: DictConfig) -> str:
             plain.get(group, {}).pop(name, None)
     used = {*plain["terms"], *(name for terms in plain["task"]["meta_terms"].values() for name in terms)}
     plain["loss_terms"] = {name: term for name, term in plain["loss_terms"].items() if name in used}
-    plain["callbacks"] = {name: callback for name, callback in plain["callbacks"].items()
-                          if not isinstance(callback, dict) or callback.get("_target_") not in DISPLAY_ONLY}
+    plain["callbacks"] = {
+        name: callback
+        for name, callback in plain["callbacks"].items()
+        if not isinstance(callback, dict) or callback.get("_target_") not in DISPLAY_ONLY
+    }
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]

@@ -27,9 +27,11 @@ def inputs(data: Mapping[str, tuple[int, str]], models: Mapping[str, Any]) -> In
         data: number of rows and digest of each split.
         models: anything that JSON can write and that changes with the files of each model.
     """
-    return {"code": {"rwkd_lightning": {"version": __version__}},
-            "data": {name: {"rows": rows, "sha256": sha256} for name, (rows, sha256) in data.items()},
-            "models": {name: {"sha256": digest(files)} for name, files in models.items()}}
+    return {
+        "code": {"rwkd_lightning": {"version": __version__}},
+        "data": {name: {"rows": rows, "sha256": sha256} for name, (rows, sha256) in data.items()},
+        "models": {name: {"sha256": digest(files)} for name, files in models.items()},
+    }
 
 
 def write(folder: Path, made_of: Inputs) -> None:
@@ -71,8 +73,12 @@ def check(folder: Path, now: Inputs) -> None:
         return
     before = read(folder)
     if before is None:
-        raise UserError(f"{folder} holds a training that was begun by another version (it has no {FILE}); add force=true to "
-                        "begin again")
+        raise UserError(
+            f"{folder} holds a training that was begun by another version (it has no {FILE}); add force=true to "
+            "begin again"
+        )
     if changed := changes(before, now):
-        raise UserError(f"{folder} holds a training that was begun with other inputs: {'; '.join(changed)}; put them back to go "
-                        "on with it, or add force=true to begin again with those of now")
+        raise UserError(
+            f"{folder} holds a training that was begun with other inputs: {'; '.join(changed)}; put them back to go "
+            "on with it, or add force=true to begin again with those of now"
+        )

@@ -49,8 +49,11 @@ class LogFile(Callback):
         if not trainer.is_global_zero:
             return
         row = {"step": str(trainer.global_step), "epoch": str(trainer.current_epoch)}
-        row |= {name: repr(float(value)) for name, value in sorted(trainer.callback_metrics.items())
-                if name.startswith(self.held_out) is held_out}
+        row |= {
+            name: repr(float(value))
+            for name, value in sorted(trainer.callback_metrics.items())
+            if name.startswith(self.held_out) is held_out
+        }
         if new := [name for name in row if name not in self.columns]:
             self.columns += new
             with self.path.open(newline="") as file:

@@ -72,8 +72,9 @@ def begin(logger: Logger, config: DictConfig, folder: Path) -> None:
         getattr(logger, "experiment", None)  # some have a version from here on
         logger.log_hyperparams(settings)
     except Exception as error:  # of a server, of a disk, of a package
-        raise UserError(f"logger: {target} cannot begin ({' '.join(str(error).split())[:300]}); fix it, or leave logger= "
-                        "out") from error
+        raise UserError(
+            f"logger: {target} cannot begin ({' '.join(str(error).split())[:300]}); fix it, or leave logger= out"
+        ) from error
     if logger.version is not None:
         (folder / KEPT).parent.mkdir(parents=True, exist_ok=True)
         (folder / KEPT).write_text(json.dumps({target: logger.version}))

@@ -19,8 +19,11 @@ class Ours(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to show it."""
-        return self.all or record.levelno >= logging.WARNING or any(
-            f"{record.name}.".startswith(f"{name}.") for name in self.names)
+        return (
+            self.all
+            or record.levelno >= logging.WARNING
+            or any(f"{record.name}.".startswith(f"{name}.") for name in self.names)
+        )
 
 
 def ours_only(verbose: Any = False) -> None:

@@ -34,8 +34,9 @@ def whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def write_weights(path: Path, ledger: Ledger, data: ResumableDataModule,
-                  more: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+def write_weights(
+    path: Path, ledger: Ledger, data: ResumableDataModule, more: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """``weights.parquet``: idx, split, label, what is known of a row, the ledger's columns and ``more``; returns the tensors.
 
     NaN, which stands for what there is not, is written as null.
@@ -43,7 +44,13 @@ def write_weights(path: Path, ledger: Ledger, data: ResumableDataModule,
     import pyarrow
     import pyarrow.parquet
 
-    columns = {"idx": data.train_idx, "label": data.train_labels, **data.train_flags, **ledger.columns(), **(more or {})}
+    columns = {
+        "idx": data.train_idx,
+        "label": data.train_labels,
+        **data.train_flags,
+        **ledger.columns(),
+        **(more or {}),
+    }
     groups = [slice(start, start + ROW_GROUP) for start in range(0, data.train_size, ROW_GROUP)]
 
     def table(rows: slice) -> Any:
@@ -85,5 +92,7 @@ def area_under_roc(scores: Tensor, positives: Tensor) -> float:
     """Area under the ROC curve of scores ``(N,)`` for flags ``(N,)``."""
     from torchmetrics.functional.classification import binary_auroc
 
-    ranks = torch.unique(scores.double(), return_inverse=True)[1].double()  # torchmetrics would squash values outside [0, 1]
+    ranks = torch.unique(scores.double(), return_inverse=True)[
+        1
+    ].double()  # torchmetrics would squash values outside [0, 1]
     return float(binary_auroc(ranks / ranks.max().clamp_min(1), positives.long()))

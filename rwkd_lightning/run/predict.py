@@ -14,9 +14,16 @@ from rwkd_lightning.utils import bars
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, loader: Iterable[dict[str, Tensor]], size: int, device: torch.device,
-            description: str, precision: str = "32-true", output: str = "logits",
-            dtype: torch.dtype = torch.float32) -> Tensor:
+def predict(
+    model: nn.Module,
+    loader: Iterable[dict[str, Tensor]],
+    size: int,
+    device: torch.device,
+    description: str,
+    precision: str = "32-true",
+    output: str = "logits",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
     """One of the model's outputs, ``(N, C)`` for logits: row i for the sample with ``index`` i, whatever order the loader has.
 
     Args:
@@ -38,8 +45,9 @@ def predict(model: nn.Module, loader: Iterable[dict[str, Tensor]], size: int, de
 
 
 @torch.inference_mode()
-def speed_ratio(slow: nn.Module, fast: nn.Module, batches: list[tuple[dict[str, Tensor], dict[str, Tensor]]],
-                device: torch.device) -> float:
+def speed_ratio(
+    slow: nn.Module, fast: nn.Module, batches: list[tuple[dict[str, Tensor], dict[str, Tensor]]], device: torch.device
+) -> float:
     """How many times faster ``fast`` answers the same texts, each model given its own tokens of them: the median over
     batches, measured side by side.
     """

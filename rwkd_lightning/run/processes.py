@@ -24,7 +24,9 @@ def is_first() -> bool:
 
 def processes(options: dict[str, Any]) -> int:
     """How many train together under these options for a Trainer."""
-    counted = lightning.Trainer(**{**options, "logger": False, "enable_checkpointing": False, "enable_model_summary": False})
+    counted = lightning.Trainer(
+        **{**options, "logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    )
     return int(counted.num_devices * counted.num_nodes)
 
 

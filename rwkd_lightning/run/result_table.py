@@ -10,20 +10,29 @@ from typing import Any
 def table(metrics: Mapping[str, Any], folder: str, more: Sequence[str] = ()) -> str:
     """Scores of teacher and student, sizes, speed, time; what the probes show, if any was set; and ``more`` lines."""
     cost = metrics["cost"]
-    rows = [(f"{split} {name}", number(metrics["teacher"][split][name]), number(value))
-            for split, scores in metrics["student"].items() for name, value in scores.items()]
+    rows = [
+        (f"{split} {name}", number(metrics["teacher"][split][name]), number(value))
+        for split, scores in metrics["student"].items()
+        for name, value in scores.items()
+    ]
     rows += [
         ("parameters", millions(cost["teacher_parameters"]), millions(cost["student_parameters"])),
         ("size on disk", mebibytes(cost["teacher_bytes"]), mebibytes(cost["student_bytes"])),
         ("speed at inference", "1.0 x", f"{cost['speed_up']:.1f} x"),
-        ("training", "from cache" if cost["teacher_seconds"] is None else f"{cost['teacher_seconds']:.0f} s",
-         f"{cost['train_seconds']:.0f} s"),
+        (
+            "training",
+            "from cache" if cost["teacher_seconds"] is None else f"{cost['teacher_seconds']:.0f} s",
+            f"{cost['train_seconds']:.0f} s",
+        ),
     ]
     title = f"task={metrics['task']} weighting={metrics['weighting']} seed={metrics['seed']}"
     lines = [title, "", *columns([("", "teacher", "student"), *rows])]
     for name, areas in metrics.get("probes", {}).items():
-        lines += ["", f"area under the ROC curve for {name}: "
-                  + ", ".join(f"{score} {value:.3f}" for score, value in areas.items())]
+        lines += [
+            "",
+            f"area under the ROC curve for {name}: "
+            + ", ".join(f"{score} {value:.3f}" for score, value in areas.items()),
+        ]
     return "\n".join([*lines, *more, "", f"results in {folder}"])
 
 
@@ -47,5 +56,9 @@ def number(value: float | None) -> str:
 def columns(rows: list[tuple[str, ...]]) -> list[str]:
     """Rows as aligned text; the first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-            for row in rows]
+    return [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]

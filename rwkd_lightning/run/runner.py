@@ -22,7 +22,16 @@ from rwkd_lightning.cache.store import Store, digest
 from rwkd_lightning.cli import schema as values
 from rwkd_lightning.cli.words import config_words
 from rwkd_lightning.run import inputs
-from rwkd_lightning.run.build import check_settings, check_terms, loop_of, meta_of, system_of, terms_of, trainer_of, weighting_of
+from rwkd_lightning.run.build import (
+    check_settings,
+    check_terms,
+    loop_of,
+    meta_of,
+    system_of,
+    terms_of,
+    trainer_of,
+    weighting_of,
+)
 from rwkd_lightning.run.callbacks import check_monitors
 from rwkd_lightning.run.distil import clear, distil, remove
 from rwkd_lightning.run.faults import memory_told
@@ -59,7 +68,9 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         result: dict[str, Any] = json.loads(finished.read_text())
         if is_first():
             system = system_of(config)
-            print(f"\n{table(result, str(folder), system.lines(result))}\nalready finished; add force=true to run it again")
+            print(
+                f"\n{table(result, str(folder), system.lines(result))}\nalready finished; add force=true to run it again"
+            )
             check_finished(system, folder)
         return result
     if not is_first():
@@ -81,7 +92,9 @@ def carry_out(system: System, config: DictConfig, folder: Path, stop: Stop, forc
     if is_first():
         OmegaConf.save(config, folder / "config.yaml", resolve=True)
     device = torch.device("cuda" if device_kind(config.trainer.accelerator) == "cuda" else "cpu")
-    run = Run(folder, Store(Path(config.cache_dir).expanduser(), builds=is_first()), options, stop, device, config.checkpoint)
+    run = Run(
+        folder, Store(Path(config.cache_dir).expanduser(), builds=is_first()), options, stop, device, config.checkpoint
+    )
     system.read()
     check_terms(terms, config, system.provides, weighting, system.name, processes(options))
     check_settings(config, weighting)
@@ -96,7 +109,12 @@ def carry_out(system: System, config: DictConfig, folder: Path, stop: Stop, forc
     check_room(folder, UNTRAINED * sum(p.numel() * p.element_size() for p in student.parameters()), "runs_dir")
     teacher, files = system.teacher(run)
     if is_first():
-        begin(system, folder, {**made_of, "models": {**made_of["models"], "trained teacher": {"sha256": digest(files)}}}, force)
+        begin(
+            system,
+            folder,
+            {**made_of, "models": {**made_of["models"], "trained teacher": {"sha256": digest(files)}}},
+            force,
+        )
 
     seed(config)  # whatever the stages before have drawn
     made = system.student(run, terms)
@@ -105,17 +123,30 @@ def carry_out(system: System, config: DictConfig, folder: Path, stop: Stop, forc
     student = student if made is None else made
     loaders = system.loaders(run, student, terms)
     weighting.prepare({"labels": loaders.train_labels, **loaders.rows(loaders.train_split).extras})
-    module = system.module(student, terms, weighting, train_size=loaders.train_size,
-                           meta=meta_of(config, weighting, loaders.meta_stream), **loop_of(config))
+    module = system.module(
+        student,
+        terms,
+        weighting,
+        train_size=loaders.train_size,
+        meta=meta_of(config, weighting, loaders.meta_stream),
+        **loop_of(config),
+    )
     fitted = distil(config, folder, module, loaders, options, stop, force, system.monitor)
     if not is_first():
         return {}
     device = module.device if module.device.type == "cuda" else device
     found = system.evaluate(run, student, device)
     result: dict[str, Any] = {
-        "task": found.task, "weighting": config.weighting_name, "seed": config.seed, "metric": found.metric,
-        "checkpoint": fitted.checkpoint, "meta": found.meta, **found.scores, **found.more,
-        "cost": cost_of(fitted, module, student, found, teacher, device)}
+        "task": found.task,
+        "weighting": config.weighting_name,
+        "seed": config.seed,
+        "metric": found.metric,
+        "checkpoint": fitted.checkpoint,
+        "meta": found.meta,
+        **found.scores,
+        **found.more,
+        "cost": cost_of(fitted, module, student, found, teacher, device),
+    }
     result["cost"]["student_bytes"] = system.export(folder, student, result)
     columns = write_weights(folder / "weights.parquet", module.ledger.cpu(), loaders, system.columns())
     if findings := system.findings(columns):
@@ -140,14 +171,27 @@ def begin(system: System, folder: Path, made_of: Inputs, force: bool) -> None:
     inputs.write(folder, made_of)
 
 
-def cost_of(fitted: Fitted, module: DistillationModule, student: nn.Module, found: Evaluation, teacher: Teacher,
-            device: torch.device) -> dict[str, Any]:
+def cost_of(
+    fitted: Fitted,
+    module: DistillationModule,
+    student: nn.Module,
+    found: Evaluation,
+    teacher: Teacher,
+    device: torch.device,
+) -> dict[str, Any]:
     """The time and memory of the training, and the sizes and the speed of teacher and student."""
-    return {"train_seconds": fitted.train_seconds, "seconds_per_step": fitted.train_seconds / max(1, fitted.steps),
-            "steps": fitted.steps, "meta_steps": int(module.meta.taken) if module.meta is not None else 0,
-            "peak_memory_mib": fitted.peak_memory_mib, "student_parameters": count(student),
-            "teacher_parameters": count(found.teacher), "teacher_seconds": teacher.train_seconds, "teacher_bytes": teacher.bytes,
-            "speed_up": speed_ratio(found.teacher, student, found.batches, device)}
+    return {
+        "train_seconds": fitted.train_seconds,
+        "seconds_per_step": fitted.train_seconds / max(1, fitted.steps),
+        "steps": fitted.steps,
+        "meta_steps": int(module.meta.taken) if module.meta is not None else 0,
+        "peak_memory_mib": fitted.peak_memory_mib,
+        "student_parameters": count(student),
+        "teacher_parameters": count(found.teacher),
+        "teacher_seconds": teacher.train_seconds,
+        "teacher_bytes": teacher.bytes,
+        "speed_up": speed_ratio(found.teacher, student, found.batches, device),
+    }
 
 
 def count(model: nn.Module) -> int:
@@ -168,8 +212,10 @@ def check_finished(system: System, folder: Path) -> None:
         return
     changed = inputs.changes(before, now)
     if others := [change for change in changed if "rwkd_lightning" not in change]:
-        raise UserError(f"the table above is of other inputs than those of now: {'; '.join(others)}; add force=true to run it "
-                        "again with those of now")
+        raise UserError(
+            f"the table above is of other inputs than those of now: {'; '.join(others)}; add force=true to run it "
+            "again with those of now"
+        )
     if changed:
         print(f"it was made by another version: {changed[0]}")
 
@@ -185,8 +231,9 @@ def only_one(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise UserError(f"another process is at work in {folder}; wait for it, or change a setting (seed=1) for a run of its "
-                        "own") from None
+        raise UserError(
+            f"another process is at work in {folder}; wait for it, or change a setting (seed=1) for a run of its own"
+        ) from None
     try:
         for left in (*folder.glob(".student-*"), *folder.glob(".*.part")):
             remove(left)  # a killed run's

@@ -46,7 +46,9 @@ class Stop:
 
     def now(self) -> NoReturn:
         """End the process; the same command goes on from the last checkpoint."""
-        number = signal.Signals(self.signal if self.signal is not None else signal.SIGTERM)  # or another process was told
+        number = signal.Signals(
+            self.signal if self.signal is not None else signal.SIGTERM
+        )  # or another process was told
         log.warning("stopped by %s; repeat the command to go on from the last checkpoint", number.name)
         if number == REQUEUE:
             self._requeue(number, None)  # in the first process it puts the job in the queue again, and ends

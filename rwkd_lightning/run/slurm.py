@@ -38,8 +38,9 @@ def check(arguments: Sequence[str], conf: Path) -> None:
     if importlib.util.find_spec("submitit") is None:
         raise UserError("hydra/launcher=slurm needs Hydra's launcher for SLURM: pip install hydra-submitit-launcher")
     if given.get("trainer.devices") and given["trainer.devices"].is_sweep_override():
-        raise UserError(f"{given['trainer.devices'].input_line}: the jobs of one command get the same resources; one command "
-                        "each")
+        raise UserError(
+            f"{given['trainer.devices'].input_line}: the jobs of one command get the same resources; one command each"
+        )
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
         try:
             single = [override.input_line or "" for override in overrides if not override.is_sweep_override()]
@@ -49,8 +50,10 @@ def check(arguments: Sequence[str], conf: Path) -> None:
             return
         check_resources(trainer, resources)
     if not parsed.cfg and not (shutil.which("srun") and shutil.which("sbatch")):
-        raise UserError("hydra/launcher=slurm: there is no sbatch and srun here; submit on a machine of the cluster, or try the "
-                        "jobs on this one with hydra/launcher=submitit_local trainer=default")
+        raise UserError(
+            "hydra/launcher=slurm: there is no sbatch and srun here; submit on a machine of the cluster, or try the "
+            "jobs on this one with hydra/launcher=submitit_local trainer=default"
+        )
 
 
 def check_resources(trainer: Any, resources: Any) -> None:
@@ -63,13 +66,17 @@ def check_resources(trainer: Any, resources: Any) -> None:
     if not isinstance(devices, int) or devices < 1:
         raise UserError(f"trainer.devices={devices}: SLURM is asked for a number of devices; write trainer.devices=2")
     if resources.tasks_per_node != devices:
-        raise UserError(f"hydra.launcher.tasks_per_node={resources.tasks_per_node}: SLURM starts one process a device, and "
-                        f"trainer.devices={devices}; set that one only")
+        raise UserError(
+            f"hydra.launcher.tasks_per_node={resources.tasks_per_node}: SLURM starts one process a device, and "
+            f"trainer.devices={devices}; set that one only"
+        )
     if resources.nodes != 1:
         raise UserError(f"hydra.launcher.nodes={resources.nodes}: a job runs on one node; set trainer.devices only")
     if trainer.accelerator == "cpu" and resources.gpus_per_node is not None:
-        raise UserError("trainer.accelerator=cpu would leave the GPUs that SLURM is asked for unused; add "
-                        "hydra.launcher.gpus_per_node=null")
+        raise UserError(
+            "trainer.accelerator=cpu would leave the GPUs that SLURM is asked for unused; add "
+            "hydra.launcher.gpus_per_node=null"
+        )
 
 
 @contextlib.contextmanager

@@ -133,7 +133,9 @@ class System(ABC):
         """The batches, with what the teacher says of their samples; a teacher that runs along is given to `module`."""
 
     @abstractmethod
-    def module(self, student: nn.Module, terms: Sequence[Term], weighting: Weighting, **options: Any) -> DistillationModule:
+    def module(
+        self, student: nn.Module, terms: Sequence[Term], weighting: Weighting, **options: Any
+    ) -> DistillationModule:
         """The LightningModule, with the teacher that runs along and the metrics of the meta split."""
 
     @abstractmethod

@@ -20,8 +20,9 @@ Fit = Callable[[DistillationModule, ResumableDataModule, Mapping[str, Any]], Non
 """Trains a module on loaders with options for ``lightning.Trainer``, resuming where an interrupted training left off."""
 
 
-def train_once(run: Run, kind: str, key: Mapping[str, Any], train: Callable[[Path, Fit], None], about: str,
-               needed_bytes: int) -> Teacher:
+def train_once(
+    run: Run, kind: str, key: Mapping[str, Any], train: Callable[[Path, Fit], None], about: str, needed_bytes: int
+) -> Teacher:
     """The teacher for this key: from the cache, or trained now.
 
     Args:
@@ -43,8 +44,15 @@ def train_once(run: Run, kind: str, key: Mapping[str, Any], train: Callable[[Pat
         unfinished = run.store.path(kind, key).with_suffix(".part")
 
         def fitted(module: DistillationModule, loaders: ResumableDataModule, options: Mapping[str, Any]) -> None:
-            took = fit(module, loaders, unfinished, {**alone(run.options), **options}, description="teacher", stop=run.stop,
-                       intervals=run.intervals)
+            took = fit(
+                module,
+                loaders,
+                unfinished,
+                {**alone(run.options), **options},
+                description="teacher",
+                stop=run.stop,
+                intervals=run.intervals,
+            )
             seconds.append(took.train_seconds)
 
         log.info("training the teacher (kept in %s)", run.store.path(kind, key))

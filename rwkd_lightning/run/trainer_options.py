@@ -45,18 +45,24 @@ def checked(options: dict[str, Any], validates: bool) -> dict[str, Any]:
         if name in options and not any(type(options[name]) is type(value) and options[name] == value for value in same):
             raise UserError(f"trainer.{name}={options[name]}: trainer.{name} is set by the run itself; {instead}")
     if type(options.get("limit_train_batches")) in (int, float) and options["limit_train_batches"] <= 0:
-        raise UserError(f"trainer.limit_train_batches={options['limit_train_batches']} would train nothing; give 1 or more "
-                        "batches, or a share of them such as 0.1")
+        raise UserError(
+            f"trainer.limit_train_batches={options['limit_train_batches']} would train nothing; give 1 or more "
+            "batches, or a share of them such as 0.1"
+        )
     every = options.get("check_val_every_n_epoch", 1)
     if every is not None and (type(every) is not int or every < 1):
         raise UserError(f"trainer.check_val_every_n_epoch={every}; give a whole number of 1 or more")
     if options.get("val_check_interval") is not None and not validates:
-        raise UserError(f"trainer.val_check_interval={options['val_check_interval']} would do nothing: the meta split is scored "
-                        "in a training only to choose an epoch or to stop; add trainer.select=best or "
-                        "callbacks=early_stopping, or leave it out")
+        raise UserError(
+            f"trainer.val_check_interval={options['val_check_interval']} would do nothing: the meta split is scored "
+            "in a training only to choose an epoch or to stop; add trainer.select=best or "
+            "callbacks=early_stopping, or leave it out"
+        )
     if options.get("profiler") not in (None, "simple", "advanced"):
-        raise UserError(f"trainer.profiler={options['profiler']} is not known here; known are simple and advanced, which write "
-                        "to log/ in the run's folder")
+        raise UserError(
+            f"trainer.profiler={options['profiler']} is not known here; known are simple and advanced, which write "
+            "to log/ in the run's folder"
+        )
     bar = options.get("enable_progress_bar")
     if bar is not None and not isinstance(bar, bool):
         raise UserError(f"trainer.enable_progress_bar={bar} is not true or false")

@@ -13,8 +13,18 @@ from rwkd_lightning.terms.soft_ce import SoftCrossEntropy
 from rwkd_lightning.terms.squared_error import SquaredError
 from rwkd_lightning.terms.value_relation import ValueRelation
 
-__all__ = ["AnnealedMSE", "CrossEntropy", "DistillationKL", "HiddenStates", "LogitMSE", "SoftCrossEntropy", "SquaredError",
-           "Term", "ValueRelation", "stack"]
+__all__ = [
+    "AnnealedMSE",
+    "CrossEntropy",
+    "DistillationKL",
+    "HiddenStates",
+    "LogitMSE",
+    "SoftCrossEntropy",
+    "SquaredError",
+    "Term",
+    "ValueRelation",
+    "stack",
+]
 
 
 def __getattr__(name: str) -> Any:

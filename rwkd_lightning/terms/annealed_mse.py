@@ -32,20 +32,33 @@ class AnnealedMSE(Term):
     name = "annealed_mse"
     role = "annealed"
 
-    def __init__(self, max_temperature: float = 10.0, stage_one: float = 0.75, name: str | None = None, output: str | None = None,
-                 teacher_output: str | None = None, mask: str | None = None) -> None:
+    def __init__(
+        self,
+        max_temperature: float = 10.0,
+        stage_one: float = 0.75,
+        name: str | None = None,
+        output: str | None = None,
+        teacher_output: str | None = None,
+        mask: str | None = None,
+    ) -> None:
         super().__init__(name, output, teacher_output, mask)
         if not 1 <= max_temperature < float("inf"):
-            raise UserError(f"loss_terms.{self.name}.max_temperature is {max_temperature}; it must be at least 1 (10 is usual)")
+            raise UserError(
+                f"loss_terms.{self.name}.max_temperature is {max_temperature}; it must be at least 1 (10 is usual)"
+            )
         if not 0 < stage_one <= 1:
-            raise UserError(f"loss_terms.{self.name}.stage_one is {stage_one}; the share of the training must lie in (0, 1]")
+            raise UserError(
+                f"loss_terms.{self.name}.stage_one is {stage_one}; the share of the training must lie in (0, 1]"
+            )
         self.max_temperature = max_temperature
         self.stage_one = stage_one
 
     def forward(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
         if "progress" not in batch:
-            raise UserError(f"the term {self.name} reads batch['progress'], the share of the training done; DistillationModule "
-                            "puts it there, your own loop must: batch['progress'] = torch.tensor(0.0 to 1.0)")
+            raise UserError(
+                f"the term {self.name} reads batch['progress'], the share of the training done; DistillationModule "
+                "puts it there, your own loop must: batch['progress'] = torch.tensor(0.0 to 1.0)"
+            )
         done = (batch["progress"] / self.stage_one).clamp_max(1)
         temperature = self.max_temperature - (self.max_temperature - 1) * done
         phi = 1 - (temperature - 1) / self.max_temperature

@@ -59,16 +59,27 @@ class Term(nn.Module, ABC):
             cls.regression = True if "numbers" in cls.needs else False if cls.needs else None
         elif "needs" not in cls.__dict__:
             wanted = "numbers" if stated else "probabilities"
-            warnings.warn(f"{cls.__name__}.regression={stated} is needs={{{wanted!r}}} now; the old spelling goes with version "
-                          "0.3", FutureWarning, stacklevel=2)
+            warnings.warn(
+                f"{cls.__name__}.regression={stated} is needs={{{wanted!r}}} now; the old spelling goes with version "
+                "0.3",
+                FutureWarning,
+                stacklevel=2,
+            )
             cls.needs = frozenset({wanted})
 
-    def __init__(self, name: str | None = None, output: str | None = None, teacher_output: str | None = None,
-                 mask: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str | None = None,
+        output: str | None = None,
+        teacher_output: str | None = None,
+        mask: str | None = None,
+    ) -> None:
         super().__init__()
         self.name = getattr(type(self), "name", type(self).__name__) if name is None else name
         if not isinstance(self.name, str) or not self.name:
-            raise UserError(f"a {type(self).__name__} is called {self.name!r}; a loss term's name is a text that is not empty")
+            raise UserError(
+                f"a {type(self).__name__} is called {self.name!r}; a loss term's name is a text that is not empty"
+            )
         self.output = type(self).output if output is None else output
         self.teacher_output = self.output if teacher_output is None else teacher_output
         self.mask = mask
@@ -103,8 +114,10 @@ class Term(nn.Module, ABC):
             UserError: if the student does not give it, or the mask does not fit it.
         """
         if self.output not in outputs:
-            raise UserError(f"the term {self.name!r} reads the student's output {self.output!r}, and it gives "
-                            f"{', '.join(outputs)}; set the term's output to one of these")
+            raise UserError(
+                f"the term {self.name!r} reads the student's output {self.output!r}, and it gives "
+                f"{', '.join(outputs)}; set the term's output to one of these"
+            )
         return self.masked(at_least_float32(outputs[self.output]), batch)
 
     def target(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -116,8 +129,10 @@ class Term(nn.Module, ABC):
         if self.mask is None:
             return None
         if self.mask not in batch:
-            raise UserError(f"the term {self.name!r} has mask={self.mask!r}, and the batch has no such entry; it has "
-                            f"{', '.join(batch)}")
+            raise UserError(
+                f"the term {self.name!r} has mask={self.mask!r}, and the batch has no such entry; it has "
+                f"{', '.join(batch)}"
+            )
         return batch[self.mask].to(torch.bool)
 
     def masked(self, values: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
@@ -126,8 +141,10 @@ class Term(nn.Module, ABC):
         if positions is None:
             return values
         if positions.shape != values.shape[:-1]:
-            raise UserError(f"the term {self.name!r}: its mask {self.mask!r} is {tuple(positions.shape)} and what it reads "
-                            f"{tuple(values.shape)}; the mask must be {tuple(values.shape[:-1])}")
+            raise UserError(
+                f"the term {self.name!r}: its mask {self.mask!r} is {tuple(positions.shape)} and what it reads "
+                f"{tuple(values.shape)}; the mask must be {tuple(values.shape[:-1])}"
+            )
         return torch.where(positions[..., None], values, 0)
 
     def per_sample(self, values: Tensor, positions: Tensor | None) -> Tensor:
@@ -148,8 +165,10 @@ def stack(terms: Sequence[Term], outputs: Mapping[str, Tensor], batch: Mapping[s
 def of_teacher(batch: Mapping[str, Tensor], name: str, term: str) -> Tensor:
     """``teacher_<name>`` of the batch; UserError where it is missing."""
     if f"teacher_{name}" not in batch:
-        raise UserError(f"the term {term} reads batch['teacher_{name}'], which is not there: give DistillationModule the "
-                        "teacher, or put it into the batch yourself")
+        raise UserError(
+            f"the term {term} reads batch['teacher_{name}'], which is not there: give DistillationModule the "
+            "teacher, or put it into the batch yourself"
+        )
     return batch[f"teacher_{name}"]
 
 

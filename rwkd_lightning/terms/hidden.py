@@ -39,18 +39,27 @@ class HiddenStates(Term):
 
     name = "hidden"
 
-    def __init__(self, layers: str | Sequence[Sequence[int]] = "uniform", pool: str = "cls", name: str | None = None,
-                 output: str | None = None) -> None:
+    def __init__(
+        self,
+        layers: str | Sequence[Sequence[int]] = "uniform",
+        pool: str = "cls",
+        name: str | None = None,
+        output: str | None = None,
+    ) -> None:
         super().__init__(name, output or name or type(self).name)
         if pool not in POOLS:
             raise UserError(f"loss_terms.{self.name}.pool={pool!r} is not known; known are {', '.join(POOLS)}")
         pairs = layers if isinstance(layers, str) else [list(pair) for pair in layers]
         if isinstance(pairs, str) and pairs not in ("uniform", "last"):
-            raise UserError(f"loss_terms.{self.name}.layers={layers!r} is not known; give uniform, last, or pairs of blocks as "
-                            "[[0,1],[1,3]]")
+            raise UserError(
+                f"loss_terms.{self.name}.layers={layers!r} is not known; give uniform, last, or pairs of blocks as "
+                "[[0,1],[1,3]]"
+            )
         if not pairs or (not isinstance(pairs, str) and any(len(pair) != 2 for pair in pairs)):
-            raise UserError(f"loss_terms.{self.name}.layers={pairs}: give pairs of a student's and a teacher's block, as "
-                            "[[0,1],[1,3]]")
+            raise UserError(
+                f"loss_terms.{self.name}.layers={pairs}: give pairs of a student's and a teacher's block, as "
+                "[[0,1],[1,3]]"
+            )
         self.layers = pairs
         self.pool = pool
         self.projections = nn.ModuleList()
@@ -64,7 +73,9 @@ class HiddenStates(Term):
                 raise UserError(f"loss_terms.{self.name}.layers={self.layers}, the {which}'s: {error}") from None
         self.projections = nn.ModuleList()
         if student.width != teacher.width:
-            with torch.random.fork_rng(devices=[]):  # the student of a seed sees the same dropout masks with and without the term
+            with torch.random.fork_rng(
+                devices=[]
+            ):  # the student of a seed sees the same dropout masks with and without the term
                 self.projections.extend(nn.Linear(student.width, teacher.width, bias=False) for _ in pairs)
 
     def pairs(self, mine: int, theirs: int) -> list[list[int]]:

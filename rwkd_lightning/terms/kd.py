@@ -28,8 +28,14 @@ class DistillationKL(Term):
     preference = 0
     needs = frozenset({"probabilities"})
 
-    def __init__(self, temperature: float = 2.0, name: str | None = None, output: str | None = None,
-                 teacher_output: str | None = None, mask: str | None = None) -> None:
+    def __init__(
+        self,
+        temperature: float = 2.0,
+        name: str | None = None,
+        output: str | None = None,
+        teacher_output: str | None = None,
+        mask: str | None = None,
+    ) -> None:
         super().__init__(name, output, teacher_output, mask)
         if not 0 < temperature < float("inf"):
             raise UserError(f"temperature is {temperature}; it must be above 0 (1 to 4 are usual)")

@@ -41,8 +41,14 @@ class ValueRelation(Term):
 
     output = "values"
 
-    def __init__(self, heads: int = 16, student_layer: int | None = None, teacher_layer: int | None = None,
-                 name: str | None = None, output: str | None = None) -> None:
+    def __init__(
+        self,
+        heads: int = 16,
+        student_layer: int | None = None,
+        teacher_layer: int | None = None,
+        name: str | None = None,
+        output: str | None = None,
+    ) -> None:
         super().__init__(name, output or (None if name in (None, type(self).name) else f"{name}_values"))
         if heads < 1:
             raise UserError(f"loss_terms.{self.name}.heads is {heads}; it counts relation heads and must be at least 1")
@@ -54,8 +60,10 @@ class ValueRelation(Term):
         if student.width % self.heads or teacher.width % self.heads:
             common = math.gcd(student.width, teacher.width)
             fitting = [a for a in range(1, common + 1) if common % a == 0]
-            raise UserError(f"loss_terms.{self.name}.heads is {self.heads} and must divide the widths of student and teacher, "
-                            f"{student.width} and {teacher.width}; {', '.join(map(str, fitting))} do")
+            raise UserError(
+                f"loss_terms.{self.name}.heads is {self.heads} and must divide the widths of student and teacher, "
+                f"{student.width} and {teacher.width}; {', '.join(map(str, fitting))} do"
+            )
         for model, layer, which in ((student, self.student_layer, "student"), (teacher, self.teacher_layer, "teacher")):
             try:
                 model.keep(self.output, [model.num_blocks - 1 if layer is None else layer], values=True)

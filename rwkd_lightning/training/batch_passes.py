@@ -73,7 +73,9 @@ class TwoPasses:
 
     descended: Tensor | None = None
 
-    def __init__(self, batch: Batch, parts: Sequence[Batch], run: Run, backward: Backward, device: torch.device) -> None:
+    def __init__(
+        self, batch: Batch, parts: Sequence[Batch], run: Run, backward: Backward, device: torch.device
+    ) -> None:
         self.parts, self.run, self.backward = parts, run, backward
         self.states: list[RandomState] = []
         passed = []
@@ -107,8 +109,9 @@ class PassByPart:
         weigh: see ``Weigh``.
     """
 
-    def __init__(self, batch: Batch, parts: Sequence[Batch], run: Run, backward: Backward, device: torch.device,
-                 weigh: Weigh) -> None:
+    def __init__(
+        self, batch: Batch, parts: Sequence[Batch], run: Run, backward: Backward, device: torch.device, weigh: Weigh
+    ) -> None:
         self.randomness = RandomState.capture(device)
         passed, weights = [], []
         for place, part in enumerate(parts):
@@ -144,12 +147,16 @@ def split(batch: Batch, parts: int) -> list[Batch]:
     sized = {name: value for name, value in batch.items() if isinstance(value, Tensor) and value.ndim}
     for name, value in sized.items():
         if len(value) != count:
-            raise UserError(f"`accumulate={parts}`: batch[{name!r}] has {len(value)} rows and the batch {count}, so it "
-                            "cannot be cut; give it one row per sample, or use `accumulate=1`")
+            raise UserError(
+                f"`accumulate={parts}`: batch[{name!r}] has {len(value)} rows and the batch {count}, so it "
+                "cannot be cut; give it one row per sample, or use `accumulate=1`"
+            )
     number = min(parts, count)
     sizes = [count // number + (place < count % number) for place in range(number)]
     cut = {name: torch.split(value, sizes) for name, value in sized.items()}
-    return [{name: cut[name][place] if name in cut else value for name, value in batch.items()} for place in range(number)]
+    return [
+        {name: cut[name][place] if name in cut else value for name, value in batch.items()} for place in range(number)
+    ]
 
 
 def joined(found: Sequence[Mapping[str, Tensor]], parts: Sequence[Batch]) -> dict[str, Tensor]:
@@ -163,8 +170,10 @@ def joined(found: Sequence[Mapping[str, Tensor]], parts: Sequence[Batch]) -> dic
         if not isinstance(value, Tensor) or not value.ndim:
             whole[name] = value
         elif len(value) != rows(parts[0]):
-            raise UserError(f"`accumulate={len(parts)}`: {name!r} has {len(value)} rows for a part of {rows(parts[0])}, so "
-                            "it cannot be put together; give it one row per sample, or use `accumulate=1`")
+            raise UserError(
+                f"`accumulate={len(parts)}`: {name!r} has {len(value)} rows for a part of {rows(parts[0])}, so "
+                "it cannot be put together; give it one row per sample, or use `accumulate=1`"
+            )
         else:
             whole[name] = torch.cat([one[name] for one in found])
     return whole

@@ -16,8 +16,9 @@ class CollapseAlarm:
         patience: consecutive steps.
     """
 
-    def __init__(self, terms: tuple[str, ...], remedy: str | None = "look at weighting", share: float = 0.99,
-                 patience: int = 50) -> None:
+    def __init__(
+        self, terms: tuple[str, ...], remedy: str | None = "look at weighting", share: float = 0.99, patience: int = 50
+    ) -> None:
         self.terms = terms
         self.remedy = remedy
         self.share = share
@@ -37,12 +38,16 @@ class CollapseAlarm:
         totals = weights.sum(1)
         mean = float(totals.mean())
         if mean < 1 - self.share:
-            return (f"the weights have vanished: for {self.patience} steps a sample has had less than {1 - self.share:.0%} of a "
-                    f"weight, {mean:.2g} at last, so the student hardly learns")
+            return (
+                f"the weights have vanished: for {self.patience} steps a sample has had less than {1 - self.share:.0%} of a "
+                f"weight, {mean:.2g} at last, so the student hardly learns"
+            )
         # against the largest total: samples of which some weigh less than others are told apart, be it on one term alone
         shares = weights.mean(0) / totals.max()
         largest, term = shares.max(0)
         if not bool(largest >= self.share):
             return None
-        return (f"the weights have collapsed: {float(largest):.1%} of all weight has gone to {self.terms[int(term)]!r} for "
-                f"{self.patience} steps, so samples are no longer told apart")
+        return (
+            f"the weights have collapsed: {float(largest):.1%} of all weight has gone to {self.terms[int(term)]!r} for "
+            f"{self.patience} steps, so samples are no longer told apart"
+        )

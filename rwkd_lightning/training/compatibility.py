@@ -25,8 +25,15 @@ KINDS = {"numbers": "a regression", "probabilities": "classes or words"}  # in a
 SPREAD = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 
 
-def check_module(student: nn.Module, terms: Sequence[Term], weighting: Weighting, meta: MetaStep | None, updated_weights: str,
-                 clip: float | None, accumulate: int) -> None:
+def check_module(
+    student: nn.Module,
+    terms: Sequence[Term],
+    weighting: Weighting,
+    meta: MetaStep | None,
+    updated_weights: str,
+    clip: float | None,
+    accumulate: int,
+) -> None:
     """Refuse pieces of a `DistillationModule` that do not fit each other, as the checks below and the method's own do."""
     check_loop(weighting, meta, updated_weights, clip, accumulate)
     check_parts(student, accumulate)
@@ -35,7 +42,9 @@ def check_module(student: nn.Module, terms: Sequence[Term], weighting: Weighting
     is_regression = any("numbers" in term.needs for term in terms)
     if is_regression and weighting.needs:
         wanted = " and ".join(KINDS.get(name, name) for name in sorted(weighting.needs))
-        raise UserError(f"weighting={weighting!r} is for {wanted}, and this task is a regression; use {weighting.instead}")
+        raise UserError(
+            f"weighting={weighting!r} is for {wanted}, and this task is a regression; use {weighting.instead}"
+        )
     check_method(weighting, Columns.of(terms), is_regression)
 
 
@@ -43,8 +52,10 @@ def check_start(module: lightning.LightningModule) -> None:
     """Refuse a Trainer's precision, or a compiled module, when a training begins."""
     check_precision(str(module.trainer.precision))
     if getattr(module, "_compiler_ctx", None) is not None or module._compiled_call_impl is not None:
-        raise UserError("torch.compile was given the DistillationModule, whose training step cannot be compiled; compile the "
-                        "student alone: DistillationModule(torch.compile(student), ...)")
+        raise UserError(
+            "torch.compile was given the DistillationModule, whose training step cannot be compiled; compile the "
+            "student alone: DistillationModule(torch.compile(student), ...)"
+        )
 
 
 def check_parts(student: nn.Module, accumulate: int) -> None:
@@ -57,20 +68,34 @@ def check_parts(student: nn.Module, accumulate: int) -> None:
     for name, module in student.named_modules():
         if type(module).__name__ in SPREAD:
             where = f" ({name})" if name else ""
-            raise UserError(f"the student{where} is wrapped in {type(module).__name__}; give it without, and use trainer=ddp "
-                            "(strategy='ddp' of the Trainer) for several devices")
+            raise UserError(
+                f"the student{where} is wrapped in {type(module).__name__}; give it without, and use trainer=ddp "
+                "(strategy='ddp' of the Trainer) for several devices"
+            )
     for name, tensor in [*student.named_parameters(), *student.named_buffers()]:
         if tensor.is_inference():
-            raise UserError(f"the student's {name} was made under torch.inference_mode, so it cannot be trained; make or load "
-                            "the student outside of it")
+            raise UserError(
+                f"the student's {name} was made under torch.inference_mode, so it cannot be trained; make or load "
+                "the student outside of it"
+            )
     if accumulate > 1 and any(isinstance(module, _BatchNorm) for module in student.modules()):
-        raise UserError(f"`accumulate={accumulate}`: the student normalises over the rows of a batch, and a part of it has "
-                        "other means and variances; use `accumulate=1`")
+        raise UserError(
+            f"`accumulate={accumulate}`: the student normalises over the rows of a batch, and a part of it has "
+            "other means and variances; use `accumulate=1`"
+        )
 
 
-def check_terms(terms: Sequence[Term], provides: AbstractSet[str], weighting: Weighting, *, task: str = "this task",
-                own: Sequence[str] = (), known: Callable[[], Sequence[Term]] = list, accumulate: int = 1,
-                processes: int = 1) -> Columns:
+def check_terms(
+    terms: Sequence[Term],
+    provides: AbstractSet[str],
+    weighting: Weighting,
+    *,
+    task: str = "this task",
+    own: Sequence[str] = (),
+    known: Callable[[], Sequence[Term]] = list,
+    accumulate: int = 1,
+    processes: int = 1,
+) -> Columns:
     """Refuse terms, or a weighting method, that this task, each other or the loop have no use for.
 
     Args:
@@ -135,8 +160,10 @@ def check_outputs(terms: Sequence[Term], gives: Collection[str]) -> None:
         for who, name in [*(("student", name) for name in term.reads), *theirs]:
             if name not in gives:
                 key = "output" if who == "student" else "teacher_output"
-                raise UserError(f"the term {term.name!r} reads the {who}'s output {name!r}, and it gives "
-                                f"{', '.join(sorted(gives))}; set loss_terms.{term.name}.{key} to one of these")
+                raise UserError(
+                    f"the term {term.name!r} reads the {who}'s output {name!r}, and it gives "
+                    f"{', '.join(sorted(gives))}; set loss_terms.{term.name}.{key} to one of these"
+                )
 
 
 def check_coupled(terms: Sequence[Term], accumulate: int = 1, processes: int = 1) -> None:
@@ -147,15 +174,24 @@ def check_coupled(terms: Sequence[Term], accumulate: int = 1, processes: int = 1
     """
     for term in terms:
         if term.in_batch and accumulate > 1:
-            raise UserError(f"trainer.accumulate={accumulate}: the term {term.name!r} compares the rows of a batch with each "
-                            "other, and a part of it has fewer; use trainer.accumulate=1")
+            raise UserError(
+                f"trainer.accumulate={accumulate}: the term {term.name!r} compares the rows of a batch with each "
+                "other, and a part of it has fewer; use trainer.accumulate=1"
+            )
         if term.in_batch and processes > 1:
-            raise UserError(f"{processes} processes: the term {term.name!r} compares the rows of a batch with each other, and "
-                            "each process has its own; use trainer.devices=1")
+            raise UserError(
+                f"{processes} processes: the term {term.name!r} compares the rows of a batch with each other, and "
+                "each process has its own; use trainer.devices=1"
+            )
 
 
-def check_reach(terms: Sequence[Term], weighting: Weighting, theta: Restriction | None, student: nn.Module,
-                head_output: str = "logits") -> None:
+def check_reach(
+    terms: Sequence[Term],
+    weighting: Weighting,
+    theta: Restriction | None,
+    student: nn.Module,
+    head_output: str = "logits",
+) -> None:
     """Refuse terms whose gradient the weighting method cannot see, so that it would weigh them by nothing.
 
     Args:
@@ -169,38 +205,56 @@ def check_reach(terms: Sequence[Term], weighting: Weighting, theta: Restriction 
         theta.check(student)
     for term in terms:
         if weighting.needs_influence and theta is not None and not any(theta.reaches(student, n) for n in term.reads):
-            raise UserError(f"the term {term.name!r} reads the student's {' and '.join(term.reads)}, which do not depend on the "
-                            f"part of it that the meta step differentiates by (meta={theta!r}), so {weighting!r} cannot weigh "
-                            "it; use meta=all")
+            raise UserError(
+                f"the term {term.name!r} reads the student's {' and '.join(term.reads)}, which do not depend on the "
+                f"part of it that the meta step differentiates by (meta={theta!r}), so {weighting!r} cannot weigh "
+                "it; use meta=all"
+            )
         if weighting.needs_head and head_output not in term.reads:
-            raise UserError(f"the term {term.name!r} does not depend on the student's last layer, where {weighting!r} balances "
-                            "gradients; use weighting=dwa or weighting=uncertainty")
+            raise UserError(
+                f"the term {term.name!r} does not depend on the student's last layer, where {weighting!r} balances "
+                "gradients; use weighting=dwa or weighting=uncertainty"
+            )
     if weighting.needs_head and not isinstance(getattr(student, "head", None), nn.Module):
-        raise UserError(f"{weighting!r} balances gradients on the student's last linear layer, and this student has none; use "
-                        "weighting=dwa or weighting=uncertainty")
+        raise UserError(
+            f"{weighting!r} balances gradients on the student's last linear layer, and this student has none; use "
+            "weighting=dwa or weighting=uncertainty"
+        )
 
 
-def check_loop(weighting: Weighting, meta: MetaStep | None, updated_weights: str, clip: float | None, accumulate: int) -> None:
+def check_loop(
+    weighting: Weighting, meta: MetaStep | None, updated_weights: str, clip: float | None, accumulate: int
+) -> None:
     """Refuse combinations that mean nothing."""
     if weighting.needs_influence and meta is None:
-        raise UserError(f"weighting={weighting!r} learns from held-out samples: it needs a meta step (and a meta split); "
-                        "give DistillationModule held-out rows as meta_data=, or a MetaStep as meta=")
+        raise UserError(
+            f"weighting={weighting!r} learns from held-out samples: it needs a meta step (and a meta split); "
+            "give DistillationModule held-out rows as meta_data=, or a MetaStep as meta="
+        )
     if meta is not None and meta.every > 1 and not weighting.has_memory:
-        raise UserError(f"`every={meta.every}` with weighting={weighting!r}: it keeps nothing between steps, so it needs "
-                        "a meta step every step (`every=1`)")
+        raise UserError(
+            f"`every={meta.every}` with weighting={weighting!r}: it keeps nothing between steps, so it needs "
+            "a meta step every step (`every=1`)"
+        )
     if meta is not None and meta.lookahead_lr is not None and not weighting.has_memory:
-        raise UserError(f"`lookahead_lr={meta.lookahead_lr}` with weighting={weighting!r}: its perturbation stands at 0, so "
-                        "there is nothing to look ahead to; use `lookahead_lr=None`")
+        raise UserError(
+            f"`lookahead_lr={meta.lookahead_lr}` with weighting={weighting!r}: its perturbation stands at 0, so "
+            "there is nothing to look ahead to; use `lookahead_lr=None`"
+        )
     if updated_weights not in ("new", "current"):
         raise UserError(f"`updated_weights={updated_weights!r}`; known are 'new' and 'current'")
     check_accumulate(accumulate)
     if accumulate > 1 and meta is not None and meta.theta.needs_pass:
-        raise UserError(f"`accumulate={accumulate}` with `theta={meta.theta!r}`: its meta step runs the student on all rows "
-                        "of a step at once, which takes the memory that accumulation is to save; use "
-                        "`theta=HeadWithBank()` or `theta=Head()`")
+        raise UserError(
+            f"`accumulate={accumulate}` with `theta={meta.theta!r}`: its meta step runs the student on all rows "
+            "of a step at once, which takes the memory that accumulation is to save; use "
+            "`theta=HeadWithBank()` or `theta=Head()`"
+        )
     if accumulate > 1 and weighting.needs_head:
-        raise UserError(f"`accumulate={accumulate}` with weighting={weighting!r}: it reads the gradients of all rows of a "
-                        "step before the first part's backward; use weighting=dwa or weighting=uncertainty")
+        raise UserError(
+            f"`accumulate={accumulate}` with weighting={weighting!r}: it reads the gradients of all rows of a "
+            "step before the first part's backward; use weighting=dwa or weighting=uncertainty"
+        )
     if clip is not None and not clip > 0:
         raise UserError(f"`clip={clip}`; it must be above 0; use `clip=None` for no clipping")
 
@@ -208,7 +262,9 @@ def check_loop(weighting: Weighting, meta: MetaStep | None, updated_weights: str
 def shares_gradient(weighting: Weighting, meta: MetaStep, updated_weights: str) -> bool:
     """Whether the gradient of the lookahead is that of the student's step, so that one backward serves both."""
     same_weights = updated_weights == "current" and not weighting.reads_influence
-    return same_weights and meta.theta.needs_pass and not weighting.needs_head  # else the method wants the graph after it
+    return (
+        same_weights and meta.theta.needs_pass and not weighting.needs_head
+    )  # else the method wants the graph after it
 
 
 def check_unmoved(weighting: Weighting, before: Tensor, after: Tensor) -> None:
@@ -219,8 +275,10 @@ def check_unmoved(weighting: Weighting, before: Tensor, after: Tensor) -> None:
     """
     (moved,) = on_any_rank(not torch.equal(before, after), device=after.device)
     if moved:
-        raise UserError(f"weighting={weighting!r} has reads_influence=False, but with the influence of the step, or asked again, "
-                        "it gives other weights; use `updated_weights='new'`")
+        raise UserError(
+            f"weighting={weighting!r} has reads_influence=False, but with the influence of the step, or asked again, "
+            "it gives other weights; use `updated_weights='new'`"
+        )
 
 
 def check_accumulate(accumulate: int) -> None:
@@ -244,8 +302,10 @@ def check_precision(precision: str, setting: str = "trainer.precision") -> None:
     if precision.startswith("16") or "float16" in precision:
         reason = "has gradients scaled for fp16, which would be clipped before they are unscaled"
     elif precision.startswith("bf16-true"):
-        reason = ("keeps the parameters themselves in bf16, where an update of 1e-4 is mostly rounded away, and with them the "
-                  "meta-learner and the record of the samples")
+        reason = (
+            "keeps the parameters themselves in bf16, where an update of 1e-4 is mostly rounded away, and with them the "
+            "meta-learner and the record of the samples"
+        )
     elif precision.startswith("transformer-engine"):
         reason = "replaces the linear layers by fp8 ones, which the meta step was never run with"
     raise UserError(f"{setting}={precision} {reason}; use bf16-mixed or 32-true")

@@ -17,32 +17,45 @@ from rwkd_lightning.utils.errors import UserError
 def check_batch(batch: Any, size: int) -> None:
     """Refuse a training batch that is no dict, or does not say which of ``size`` training samples its rows are."""
     if not isinstance(batch, Mapping):
-        raise UserError(f"a training batch is a {type(batch).__name__} and not a dict; name its parts: "
-                        "DataLoader(IndexedDataset(dataset, 'x', 'labels'), ...)")
+        raise UserError(
+            f"a training batch is a {type(batch).__name__} and not a dict; name its parts: "
+            "DataLoader(IndexedDataset(dataset, 'x', 'labels'), ...)"
+        )
     if "index" not in batch:
-        raise UserError(f"a training batch has {sorted(batch)} and no 'index', the place of each row in the training set; use "
-                        "DataLoader(IndexedDataset(dataset), ...)")
+        raise UserError(
+            f"a training batch has {sorted(batch)} and no 'index', the place of each row in the training set; use "
+            "DataLoader(IndexedDataset(dataset), ...)"
+        )
     index = batch["index"]
     if index.device.type == "cpu" and not 0 <= int(index.min()) <= int(index.max()) < size:
-        raise UserError(f"a training batch has an 'index' from {int(index.min())} to {int(index.max())}, and train_size is "
-                        f"{size}; leave train_size out and use DataLoader(IndexedDataset(dataset), ...)")
+        raise UserError(
+            f"a training batch has an 'index' from {int(index.min())} to {int(index.max())}, and train_size is "
+            f"{size}; leave train_size out and use DataLoader(IndexedDataset(dataset), ...)"
+        )
 
 
 def losses(terms: Sequence[Term], outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
     """All terms of all samples ``(B, K)``; UserError for outputs without names, and for what a term reads and nobody gives."""
     if not isinstance(outputs, Mapping):
-        raise UserError(f"the student returned a {type(outputs).__name__} and not outputs by name; return {{'logits': ...}}, or "
-                        "use FromBatch(student, 'x')")
+        raise UserError(
+            f"the student returned a {type(outputs).__name__} and not outputs by name; return {{'logits': ...}}, or "
+            "use FromBatch(student, 'x')"
+        )
     try:
         return stack(terms, outputs, batch)
     except KeyError as error:
         name = error.args[0] if error.args else ""
         if name in batch or name in outputs or not isinstance(name, str):
             raise  # a term's own
-        give = (f"give DistillationModule a teacher, or the batches {name!r}" if name.startswith("teacher_")
-                else "put it into the batches, or into what the student returns")
-        raise UserError(f"a loss term reads {name!r}, which neither the batch ({', '.join(sorted(batch))}) nor the student's "
-                        f"outputs ({', '.join(sorted(outputs))}) have; {give}") from error
+        give = (
+            f"give DistillationModule a teacher, or the batches {name!r}"
+            if name.startswith("teacher_")
+            else "put it into the batches, or into what the student returns"
+        )
+        raise UserError(
+            f"a loss term reads {name!r}, which neither the batch ({', '.join(sorted(batch))}) nor the student's "
+            f"outputs ({', '.join(sorted(outputs))}) have; {give}"
+        ) from error
 
 
 def rows_of(loader: Any) -> int:
@@ -55,8 +68,10 @@ def rows_of(loader: Any) -> int:
     try:
         return len(dataset)  # type: ignore[arg-type]
     except TypeError:
-        raise UserError(f"the training data ({type(loader).__name__}) has no length, so the record of its samples has none; give "
-                        "DistillationModule their number, train_size") from None
+        raise UserError(
+            f"the training data ({type(loader).__name__}) has no length, so the record of its samples has none; give "
+            "DistillationModule their number, train_size"
+        ) from None
 
 
 def columns_of(loader: Any, answer: Callable[[dict[str, Tensor]], None], device: torch.device) -> dict[str, Tensor]:
@@ -69,7 +84,9 @@ def columns_of(loader: Any, answer: Callable[[dict[str, Tensor]], None], device:
     """
     found: dict[str, list[Tensor]] = {}
     # a generator of its own: else the pass would advance the global one, which drives dropout
-    rows = DataLoader(loader.dataset, loader.batch_size or 64, collate_fn=loader.collate_fn, generator=torch.Generator())
+    rows = DataLoader(
+        loader.dataset, loader.batch_size or 64, collate_fn=loader.collate_fn, generator=torch.Generator()
+    )
     for batch in rows:
         batch = to_device(batch, device)
         answer(batch)

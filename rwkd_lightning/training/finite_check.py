@@ -34,7 +34,13 @@ class Watch:
     """
 
     def __init__(self, step: Step, meta: MetaStep | None, done: int, epoch: int) -> None:
-        self.done, self.epoch, self.terms, self.batch, self.losses = done, epoch, step.terms, step.batch, step.losses.detach()
+        self.done, self.epoch, self.terms, self.batch, self.losses = (
+            done,
+            epoch,
+            step.terms,
+            step.batch,
+            step.losses.detach(),
+        )
         self.weights = torch.full_like(self.losses, float("nan"))
         self.visit = Visit.of(step)
         self.rows("loss", self.visit.losses, "lower optimizer.lr or look at these rows")
@@ -42,7 +48,9 @@ class Watch:
         if influence is None:
             return
         if meta is not None and meta.held_out_loss is not None and not bool(influence.isfinite().any()):
-            self.number("meta loss", meta.held_out_loss, "lower optimizer.lr or meta.lookahead_lr, or look at the held-out rows")
+            self.number(
+                "meta loss", meta.held_out_loss, "lower optimizer.lr or meta.lookahead_lr, or look at the held-out rows"
+            )
         self.rows("influence", influence, "lower optimizer.lr or meta.lookahead_lr, or look at these rows")
 
     def weights_of_all(self, weights: Tensor) -> Tensor:
@@ -60,7 +68,9 @@ class Watch:
         samples = gather_rows(self.batch.get("idx", self.batch["index"]))[bad.any(1)].tolist()
         terms = [repr(name) for name, here in zip(self.terms, bad.any(0).tolist(), strict=True) if here]
         more = f" and {len(samples) - NAMED} more" if len(samples) > NAMED else ""
-        found = f"the {what} of {' and '.join(terms)} is {float(values[bad][0])} for the samples {samples[:NAMED]}{more}"
+        found = (
+            f"the {what} of {' and '.join(terms)} is {float(values[bad][0])} for the samples {samples[:NAMED]}{more}"
+        )
         self.stop(what, found, remedy)
 
     def number(self, what: str, value: Tensor, remedy: str) -> None:
@@ -72,5 +82,12 @@ class Watch:
     def stop(self, what: str, found: str, remedy: str) -> None:
         """Raise NotFinite."""
         batch = {name: value.detach().cpu() for name, value in self.batch.items() if isinstance(value, Tensor)}
-        raise NotFinite(f"step {self.done}: {found}; {remedy}", self.done, self.epoch, what, batch, self.losses.cpu(),
-                        self.weights.detach().cpu())
+        raise NotFinite(
+            f"step {self.done}: {found}; {remedy}",
+            self.done,
+            self.epoch,
+            what,
+            batch,
+            self.losses.cpu(),
+            self.weights.detach().cpu(),
+        )

@@ -38,8 +38,9 @@ class FromBatch(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Outputs by name, one row per sample."""
         if missing := [name for name in self.inputs if name not in batch]:
-            raise UserError(f"FromBatch reads {missing[0]!r}, which the batch ({', '.join(sorted(batch))}) lacks; name what "
-                            "it has")
+            raise UserError(
+                f"FromBatch reads {missing[0]!r}, which the batch ({', '.join(sorted(batch))}) lacks; name what it has"
+            )
         inputs = [batch[name] for name in self.inputs]
         features: list[Tensor] = []
         # for this pass only: a hook that stays would keep the tensors of a pass that has ended

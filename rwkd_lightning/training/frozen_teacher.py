@@ -30,4 +30,6 @@ class FrozenTeacher:
             return
         outputs = self.network(batch)
         for name in names & outputs.keys():  # what it does not give the term that reads it will name
-            batch.setdefault(f"teacher_{name}", outputs[name].clone() if outputs[name].is_inference() else outputs[name])
+            batch.setdefault(
+                f"teacher_{name}", outputs[name].clone() if outputs[name].is_inference() else outputs[name]
+            )

@@ -99,7 +99,9 @@ class Hooks(lightning.LightningModule):
             optimizers.append(own)
         # the loader is there before the optimizers only if asked for
         self.trainer.fit_loop.setup_data()
-        schedules = [self.make_schedule(optimizers[0], total_steps(self.trainer))] if self.make_schedule is not None else []
+        schedules = (
+            [self.make_schedule(optimizers[0], total_steps(self.trainer))] if self.make_schedule is not None else []
+        )
         return optimizers, schedules
 
     def on_fit_start(self) -> None:
@@ -109,7 +111,12 @@ class Hooks(lightning.LightningModule):
         self.frozen.freeze(self.device)
         if self.meta is not None:
             with self.trainer.precision_plugin.forward_context():
-                rehearse(self.meta, self.student, self.device, shares_gradient(self.weighting, self.meta, self.updated_weights))
+                rehearse(
+                    self.meta,
+                    self.student,
+                    self.device,
+                    shares_gradient(self.weighting, self.meta, self.updated_weights),
+                )
         self.random_states.begin(self.device)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:

@@ -92,6 +92,9 @@ class Ledger(nn.Module):
         seen = self.valid & (self.visits > 0)[:, None]
         known = {"w": seen, "loss": seen, "influence": seen & (self.meta_visits > 0)[:, None]}
         tables = {"w": self.weights, "loss": self.losses, "influence": self.influence}
-        found = {f"{kind}_{term}": torch.where(known[kind][:, k], table[:, k], torch.nan).cpu()
-                 for kind, table in tables.items() for k, term in enumerate(self.terms)}
+        found = {
+            f"{kind}_{term}": torch.where(known[kind][:, k], table[:, k], torch.nan).cpu()
+            for kind, table in tables.items()
+            for k, term in enumerate(self.terms)
+        }
         return {"visits": self.visits.cpu(), **found}

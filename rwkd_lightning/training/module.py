@@ -65,12 +65,23 @@ class DistillationModule(Hooks):
         UserError: if the pieces do not fit each other.
     """
 
-    def __init__(self, student: nn.Module, terms: Sequence[Term], weighting: Weighting,
-                 optimizer: Callable[[nn.Module], Optimizer] = DEFAULT_OPTIMIZER, train_size: int | None = None,
-                 schedule: Callable[[Optimizer, int], LRScheduler] | None = None, meta: MetaStep | None = None,
-                 teacher: nn.Module | None = None, updated_weights: str = "new", clip: float | None = 1.0,
-                 accumulate: int = 1, metrics: Mapping[str, Metric] | None = None,
-                 validation: Validation | None = None, meta_data: Any = None) -> None:
+    def __init__(
+        self,
+        student: nn.Module,
+        terms: Sequence[Term],
+        weighting: Weighting,
+        optimizer: Callable[[nn.Module], Optimizer] = DEFAULT_OPTIMIZER,
+        train_size: int | None = None,
+        schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
+        meta: MetaStep | None = None,
+        teacher: nn.Module | None = None,
+        updated_weights: str = "new",
+        clip: float | None = 1.0,
+        accumulate: int = 1,
+        metrics: Mapping[str, Metric] | None = None,
+        validation: Validation | None = None,
+        meta_data: Any = None,
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         if meta is None and meta_data is not None and weighting.needs_influence:
@@ -115,8 +126,9 @@ class DistillationModule(Hooks):
         method = self.weighting  # a subclass of one that needs no batch may learn from it all the same
         if method.needs_batch or method.needs_influence or any(p.requires_grad for p in method.parameters()):
             return TwoPasses(batch, parts, self.run, self.backward_of, self.device)
-        return PassByPart(batch, parts, self.run, self.backward_of, self.device,
-                          lambda *part: self.weights_of(self.step_of(*part)))
+        return PassByPart(
+            batch, parts, self.run, self.backward_of, self.device, lambda *part: self.weights_of(self.step_of(*part))
+        )
 
     def meta_step(self, batch: dict[str, Tensor], passes: Passes) -> Tensor | None:
         """The influence u ``(B, K)`` of each term of each sample on the held-out loss; None where no meta step is due.
@@ -134,8 +146,15 @@ class DistillationModule(Hooks):
             if shares_gradient(self.weighting, meta, self.updated_weights):
                 passes.descend(weights)
                 gradient = {n: p.grad for n, p in self.student.named_parameters() if p.grad is not None}
-        return meta.influence(self.student, batch, lambda: passes.forward()[0], lambda o: stack(self.loss_terms, o, batch),
-                              weights, passes.randomness, gradient)
+        return meta.influence(
+            self.student,
+            batch,
+            lambda: passes.forward()[0],
+            lambda o: stack(self.loss_terms, o, batch),
+            weights,
+            passes.randomness,
+            gradient,
+        )
 
     def weigh(self, step: Step, passes: Passes, watch: Watch) -> Tensor:
         """Train the method's own parameters φ, and return the weights ``(B, K)``."""
@@ -146,7 +165,9 @@ class DistillationModule(Hooks):
         if own is not None:
             norm = gradient_of_all_ranks(own, [p for p in self.weighting.parameters() if p.requires_grad])
             watch.number("gradient of the weighting", norm, "lower weighting.lr, or look at what meta_features gives")
-            for optimizer in self.trainer.optimizers[1:]:  # past Lightning's wrapper: ``max_steps`` counts student steps alone
+            for optimizer in self.trainer.optimizers[
+                1:
+            ]:  # past Lightning's wrapper: ``max_steps`` counts student steps alone
                 optimizer.step()
                 optimizer.zero_grad()
         return current if current is not None else self.weights_of(step)
@@ -177,7 +198,9 @@ class DistillationModule(Hooks):
             if message and self.trainer.is_global_zero:
                 log.warning("step %d: %s", self.global_step, message)
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (every and self.global_step % every == 0) or self.trainer.is_last_batch:  # no other is kept, and logging is slow
+        if (
+            every and self.global_step % every == 0
+        ) or self.trainer.is_last_batch:  # no other is kept, and logging is slow
             self.log_dict(summary(self.term_names, values, weights, visit.valid))
             self.log("loss", (weights * values).sum(1).mean().float(), prog_bar=True)
 
@@ -187,14 +210,24 @@ class DistillationModule(Hooks):
         outputs = self.student(batch)
         return outputs, losses(self.loss_terms, outputs, batch)
 
-    def step_of(self, batch: dict[str, Tensor], outputs: Mapping[str, Tensor], losses: Tensor,
-                influence: Tensor | None = None) -> Step:
+    def step_of(
+        self, batch: dict[str, Tensor], outputs: Mapping[str, Tensor], losses: Tensor, influence: Tensor | None = None
+    ) -> Step:
         """The rows as the weighting method may read them."""
         valid = torch.stack([term.valid(batch) for term in self.loss_terms], 1)
         head = getattr(self.student, "head", None)
         shared = tuple(head.parameters()) if isinstance(head, nn.Module) else ()
-        return Step(losses, valid, self.term_names, {n: o.detach() for n, o in outputs.items()}, batch, self.progress, influence,
-                    self.ledger.history(batch["index"]), shared)
+        return Step(
+            losses,
+            valid,
+            self.term_names,
+            {n: o.detach() for n, o in outputs.items()},
+            batch,
+            self.progress,
+            influence,
+            self.ledger.history(batch["index"]),
+            shared,
+        )
 
     def weights_of(self, step: Step) -> Tensor:
         """The weights ``(B, K)`` of the present φ, detached, without terms that have no value."""

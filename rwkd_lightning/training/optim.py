@@ -12,7 +12,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from rwkd_lightning.utils.errors import UserError
 
 
-def adamw(module: nn.Module, lr: float, weight_decay: float = 0.01, betas: Sequence[float] = (0.9, 0.999)) -> torch.optim.AdamW:
+def adamw(
+    module: nn.Module, lr: float, weight_decay: float = 0.01, betas: Sequence[float] = (0.9, 0.999)
+) -> torch.optim.AdamW:
     """AdamW without decay on biases and normalisation weights (one-dimensional parameters).
 
     Raises:
@@ -23,8 +25,10 @@ def adamw(module: nn.Module, lr: float, weight_decay: float = 0.01, betas: Seque
     if not weight_decay >= 0:
         raise UserError(f"optimizer.weight_decay is {weight_decay}; it must be 0 or above")
     trainable = [p for p in module.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-              {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0}]
+    groups = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
     first, second = betas
     return torch.optim.AdamW(groups, lr=lr, betas=(first, second), fused=True)
 
@@ -34,7 +38,9 @@ def adam(module: nn.Module, lr: float, betas: Sequence[float] = (0.9, 0.999)) ->
     if not lr > 0:
         raise UserError(f"optimizer.lr is {lr}; the student's learning rate must be above 0")
     first, second = betas
-    return torch.optim.Adam([p for p in module.parameters() if p.requires_grad], lr=lr, betas=(first, second), fused=True)
+    return torch.optim.Adam(
+        [p for p in module.parameters() if p.requires_grad], lr=lr, betas=(first, second), fused=True
+    )
 
 
 def linear_schedule(optimizer: torch.optim.Optimizer, total_steps: int, warmup: float = 0.1) -> LambdaLR:
@@ -56,7 +62,9 @@ def constant_schedule(optimizer: torch.optim.Optimizer, total_steps: int, warmup
     return warmed_up(optimizer, total_steps, warmup, lambda left: 1.0)
 
 
-def warmed_up(optimizer: torch.optim.Optimizer, total_steps: int, warmup: float, decay: Callable[[float], float]) -> LambdaLR:
+def warmed_up(
+    optimizer: torch.optim.Optimizer, total_steps: int, warmup: float, decay: Callable[[float], float]
+) -> LambdaLR:
     """A linear warm-up over a share of the steps, then ``decay`` of the share of the other steps that is left, from 1 to 0.
 
     Raises:

@@ -17,7 +17,7 @@ class UserError(ValueError):
 
     def __init__(self, message: str) -> None:
         line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
-        super().__init__(line if len(line) <= LONGEST else f"{line[:LONGEST // 2]} ... {line[-LONGEST // 2:]}")
+        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}")
 
 
 LONGEST = 2000
@@ -37,8 +37,9 @@ class NotFinite(UserError):
         weights: as the losses; NaN where the step stopped before it had any.
     """
 
-    def __init__(self, message: str, step: int, epoch: int, what: str, batch: dict[str, Tensor], losses: Tensor,
-                 weights: Tensor) -> None:
+    def __init__(
+        self, message: str, step: int, epoch: int, what: str, batch: dict[str, Tensor], losses: Tensor, weights: Tensor
+    ) -> None:
         super().__init__(message)
         self.step, self.epoch, self.what = step, epoch, what
         self.batch, self.losses, self.weights = batch, losses, weights

@@ -17,8 +17,15 @@ FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 """The files that are fetched from a hub: weights as safetensors alone, configs, the files of every kind of tokenizer."""
 
 
-FORMATS = {"*.gguf": "llama.cpp", "*.onnx": "ONNX", "onnx/*.onnx": "ONNX", "openvino*.xml": "OpenVINO",
-           "openvino/*.xml": "OpenVINO", "*.h5": "TensorFlow", "*.msgpack": "Flax"}
+FORMATS = {
+    "*.gguf": "llama.cpp",
+    "*.onnx": "ONNX",
+    "onnx/*.onnx": "ONNX",
+    "openvino*.xml": "OpenVINO",
+    "openvino/*.xml": "OpenVINO",
+    "*.h5": "TensorFlow",
+    "*.msgpack": "Flax",
+}
 """Weights in formats that are not read, by the pattern of their files."""
 
 
@@ -57,25 +64,40 @@ def _directory(folder: Path) -> Path | None:
 
 def _hub(path: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
 
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) or path.startswith("."):
-        raise UserError(f"model {path!r} is not a directory; give one that holds config.json, {WEIGHTS} and the tokenizer")
+        raise UserError(
+            f"model {path!r} is not a directory; give one that holds config.json, {WEIGHTS} and the tokenizer"
+        )
     try:
         # subfolders of a hub's repository hold other formats of the same weights, or (1_Pooling) modules of a sentence encoder
         return Path(snapshot_download(path, allow_patterns=list(FILES), ignore_patterns=["[!0-9]*/*"]))
     except GatedRepoError as error:
-        raise UserError(f"model {path!r}: the hub gives it only to those who accepted its terms; accept them on its page and log "
-                        "in (hf auth login), or give a directory") from error
+        raise UserError(
+            f"model {path!r}: the hub gives it only to those who accepted its terms; accept them on its page and log "
+            "in (hf auth login), or give a directory"
+        ) from error
     except RepositoryNotFoundError as error:
-        raise UserError(f"model {path!r} is no directory here, and the hub has no public model of that name; check its "
-                        "spelling, log in if it is private (hf auth login), or give a directory") from error
+        raise UserError(
+            f"model {path!r} is no directory here, and the hub has no public model of that name; check its "
+            "spelling, log in if it is private (hf auth login), or give a directory"
+        ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise UserError(f"model {path!r} is no directory here, and the hub cannot be reached (or HF_HUB_OFFLINE is set); give a "
-                        "directory, or fetch it once on a machine that reaches the hub") from error
+        raise UserError(
+            f"model {path!r} is no directory here, and the hub cannot be reached (or HF_HUB_OFFLINE is set); give a "
+            "directory, or fetch it once on a machine that reaches the hub"
+        ) from error
     except Exception as error:  # a network that breaks off, a full disk: the client raises many unrelated types
-        raise UserError(f"model {path!r} could not be fetched ({_line(error)}); run again to go on with the download, or give "
-                        "a directory") from error
+        raise UserError(
+            f"model {path!r} could not be fetched ({_line(error)}); run again to go on with the download, or give "
+            "a directory"
+        ) from error
 
 
 def check(folder: Path, path: str, fetched: bool = False) -> None:
@@ -92,37 +114,57 @@ def check(folder: Path, path: str, fetched: bool = False) -> None:
 
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING_NAMES:
-        asks = "asks for code of its own (auto_map), which is never run" if "auto_map" in config else "is of no known kind"
-        raise UserError(f"model {path!r}: its config.json {asks} (model_type {kind!r}); give a model whose class is part of "
-                        "transformers, or a newer transformers")
+        asks = (
+            "asks for code of its own (auto_map), which is never run" if "auto_map" in config else "is of no known kind"
+        )
+        raise UserError(
+            f"model {path!r}: its config.json {asks} (model_type {kind!r}); give a model whose class is part of "
+            "transformers, or a newer transformers"
+        )
     for name in ("attn_implementation", "_attn_implementation"):
         if isinstance(value := config.get(name), dict) or "/" in str(value):
-            raise UserError(f"model {path!r}: its config.json asks for an attention of its own ({name}={value!r}), code of a hub "
-                            f"which is never run; delete {name} there")
+            raise UserError(
+                f"model {path!r}: its config.json asks for an attention of its own ({name}={value!r}), code of a hub "
+                f"which is never run; delete {name} there"
+            )
     if config.get("quantization_config"):
-        raise UserError(f"model {path!r}: its weights are quantised (quantization_config in config.json), and training needs "
-                        "whole ones; give the model that it was made of")
+        raise UserError(
+            f"model {path!r}: its weights are quantised (quantization_config in config.json), and training needs "
+            "whole ones; give the model that it was made of"
+        )
     missing = [name for name in shards(folder, path) if not (folder / name).is_file()]
     if not missing:
         return
-    pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl") for file in folder.glob(pattern)
-                     if not file.name.startswith("openvino"))
+    pickled = sorted(
+        file.name
+        for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+        for file in folder.glob(pattern)
+        if not file.name.startswith("openvino")
+    )
     if pickled:
-        raise UserError(f"model {path!r} has its weights only as {pickled[0]}, a pickle, which can run code when read; convert "
-                        f"it where you trust it: AutoModelForSequenceClassification.from_pretrained(...).save_pretrained(DIR)")
+        raise UserError(
+            f"model {path!r} has its weights only as {pickled[0]}, a pickle, which can run code when read; convert "
+            f"it where you trust it: AutoModelForSequenceClassification.from_pretrained(...).save_pretrained(DIR)"
+        )
     refuse_other_formats(folder, path)
     if fetched:
-        raise UserError(f"model {path!r}: no {missing[0]} came from the hub, which may have its weights only in another format; "
-                        "give a directory with safetensors weights, as save_pretrained writes it")
-    raise UserError(f"model {path!r}: {missing[0]} is missing in {folder} (an interrupted download or copy); fetch it again")
+        raise UserError(
+            f"model {path!r}: no {missing[0]} came from the hub, which may have its weights only in another format; "
+            "give a directory with safetensors weights, as save_pretrained writes it"
+        )
+    raise UserError(
+        f"model {path!r}: {missing[0]} is missing in {folder} (an interrupted download or copy); fetch it again"
+    )
 
 
 def refuse_other_formats(folder: Path, path: str) -> None:
     """Raise UserError for weights that are there, but made for other programs."""
     for pattern, name in FORMATS.items():
         if found := sorted(str(file.relative_to(folder)) for file in folder.glob(pattern)):
-            raise UserError(f"model {path!r} has its weights only for {name} ({found[0]}), which cannot be trained here; give "
-                            f"the model that they were made of, with {WEIGHTS}")
+            raise UserError(
+                f"model {path!r} has its weights only for {name} ({found[0]}), which cannot be trained here; give "
+                f"the model that they were made of, with {WEIGHTS}"
+            )
 
 
 def refuse_adapter(folder: Path, path: str) -> None:
@@ -134,9 +176,11 @@ def refuse_adapter(folder: Path, path: str) -> None:
     except (ValueError, KeyError, TypeError, RecursionError, OSError):
         base = None
     of = f"to {base!r}" if isinstance(base, str) and base else "to other weights"
-    raise UserError(f"model {path!r} in {folder} is an adapter {of} (adapter_config.json) and not a whole model; merge it first, "
-                    f"where peft is installed: AutoPeftModelForSequenceClassification.from_pretrained({str(folder)!r}, "
-                    "num_labels=N).merge_and_unload().save_pretrained(DIR), and save the tokenizer in DIR too")
+    raise UserError(
+        f"model {path!r} in {folder} is an adapter {of} (adapter_config.json) and not a whole model; merge it first, "
+        f"where peft is installed: AutoPeftModelForSequenceClassification.from_pretrained({str(folder)!r}, "
+        "num_labels=N).merge_and_unload().save_pretrained(DIR), and save the tokenizer in DIR too"
+    )
 
 
 def read_config(folder: Path, path: str) -> dict[str, Any]:
@@ -146,15 +190,22 @@ def read_config(folder: Path, path: str) -> dict[str, Any]:
     except FileNotFoundError as error:
         inner = sorted(file.parent for file in folder.glob("*/config.json") if (file.parent / WEIGHTS).is_file())
         if inner:  # as older versions of sentence-transformers wrote it: 0_Transformer
-            raise UserError(f"model {path!r}: no config.json in {folder}, but one with weights in {inner[0]}; give {inner[0]}"
-                            ) from error
+            raise UserError(
+                f"model {path!r}: no config.json in {folder}, but one with weights in {inner[0]}; give {inner[0]}"
+            ) from error
         refuse_other_formats(folder, path)
-        raise UserError(f"model {path!r}: no config.json in {folder}; give the directory that save_pretrained wrote") from error
+        raise UserError(
+            f"model {path!r}: no config.json in {folder}; give the directory that save_pretrained wrote"
+        ) from error
     except (ValueError, RecursionError, OSError) as error:
-        raise UserError(f"model {path!r}: {folder / 'config.json'} is not JSON ({_line(error)}); fetch it again") from error
+        raise UserError(
+            f"model {path!r}: {folder / 'config.json'} is not JSON ({_line(error)}); fetch it again"
+        ) from error
     if not isinstance(config, dict):
-        raise UserError(f"model {path!r}: {folder / 'config.json'} is not JSON of a config (a {type(config).__name__}); fetch it "
-                        "again")
+        raise UserError(
+            f"model {path!r}: {folder / 'config.json'} is not JSON of a config (a {type(config).__name__}); fetch it "
+            "again"
+        )
     return config
 
 
@@ -166,18 +217,33 @@ def shards(folder: Path, path: str) -> list[str]:
         named = set(json.loads((folder / SHARDS).read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise UserError(f"model {path!r}: {folder / SHARDS} cannot be read ({_line(error)}); fetch it again") from error
-    wrong = [name for name in named if not isinstance(name, str) or not name.endswith(".safetensors") or name != Path(name).name]
+    wrong = [
+        name
+        for name in named
+        if not isinstance(name, str) or not name.endswith(".safetensors") or name != Path(name).name
+    ]
     if wrong or not named:
-        raise UserError(f"model {path!r}: {folder / SHARDS} names {wrong[0] if wrong else None!r} as a file with weights; it "
-                        "must name safetensors files beside it")
+        raise UserError(
+            f"model {path!r}: {folder / SHARDS} names {wrong[0] if wrong else None!r} as a file with weights; it "
+            "must name safetensors files beside it"
+        )
     return sorted(named)
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of a model that its outputs depend on, by name."""
     files = {file for pattern in FILES for file in folder.glob(pattern)}
-    other = {"key.json", "README.md", "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json",
-             "requirements.txt", "LICENSE.txt", "train_script.txt", "generation_config.json"}
+    other = {
+        "key.json",
+        "README.md",
+        "modules.json",
+        "config_sentence_transformers.json",
+        "sentence_bert_config.json",
+        "requirements.txt",
+        "LICENSE.txt",
+        "train_script.txt",
+        "generation_config.json",
+    }
     return {file.name: file_digest(file) for file in sorted(files) if file.name not in other}
 
 

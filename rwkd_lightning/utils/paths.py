@@ -23,10 +23,13 @@ def place(text: Any, setting: str) -> Path:
     if "\0" in str(path):
         raise UserError(f"{setting}={str(path)!r} holds a NUL, which no file's name does")
     if long := next((name for name in path.parts if len(os.fsencode(name)) > LONGEST_NAME), ""):
-        raise UserError(f"{setting} holds a name of {len(os.fsencode(long))} bytes ({long[:40]!r}...); a disk takes "
-                        f"{LONGEST_NAME}")
+        raise UserError(
+            f"{setting} holds a name of {len(os.fsencode(long))} bytes ({long[:40]!r}...); a disk takes {LONGEST_NAME}"
+        )
     if len(os.fsencode(path)) >= 4096:
-        raise UserError(f"{setting} is {len(os.fsencode(path))} bytes long ({str(path)[:40]!r}...); a system takes 4095")
+        raise UserError(
+            f"{setting} is {len(os.fsencode(path))} bytes long ({str(path)[:40]!r}...); a system takes 4095"
+        )
     try:
         return path.expanduser()
     except RuntimeError as error:

@@ -35,16 +35,22 @@ class Columns(tuple[str, ...]):
         names = [term if isinstance(term, str) else term.name for term in terms]
         for name in names:
             if name.startswith("teacher_"):
-                raise UserError(f"a loss term is called {name!r}; names that begin with teacher_ are kept for the teacher's own "
-                                f"columns (loss_teacher_...); call it otherwise, {name.removeprefix('teacher_')}_of_teacher say")
+                raise UserError(
+                    f"a loss term is called {name!r}; names that begin with teacher_ are kept for the teacher's own "
+                    f"columns (loss_teacher_...); call it otherwise, {name.removeprefix('teacher_')}_of_teacher say"
+                )
         for k, name in enumerate(names):
             if name in names[:k]:
                 first, second = terms[names.index(name)], terms[k]
-                raise UserError(f"two loss terms are called {name!r}, {first!r} and {second!r}, and their weights and losses "
-                                "would lie in one column; give one of them another name (name=...; in a config, another key of "
-                                "loss_terms)")
+                raise UserError(
+                    f"two loss terms are called {name!r}, {first!r} and {second!r}, and their weights and losses "
+                    "would lie in one column; give one of them another name (name=...; in a config, another key of "
+                    "loss_terms)"
+                )
         # a name alone means the package's own term, also where somebody has a class of the same name
-        classes = {found.name: found for found in sorted(named(Term), key=lambda kind: kind.__module__.startswith(PACKAGE))}
+        classes = {
+            found.name: found for found in sorted(named(Term), key=lambda kind: kind.__module__.startswith(PACKAGE))
+        }
         kinds = [classes.get(term, Term) if isinstance(term, str) else term for term in terms]
         columns = cls(names)
         columns.roles = tuple(kind.role for kind in kinds)
@@ -64,8 +70,9 @@ class MissingRole(UserError):
     def __init__(self, terms: Columns, role: str) -> None:
         self.role = role
         given = ", ".join(f"{name} has role {one}" for name, one in zip(terms, terms.roles, strict=True))
-        super().__init__(f"terms={list(terms)} has no {role} term, which this weighting needs ({given}); add a term with role "
-                         f"{role}")
+        super().__init__(
+            f"terms={list(terms)} has no {role} term, which this weighting needs ({given}); add a term with role {role}"
+        )
 
 
 def columns(terms: Sequence[str | Term], role: str) -> list[int]:
@@ -97,9 +104,11 @@ def only(terms: Sequence[str | Term], roles: Sequence[str], method: str) -> None
     left = [name for k, name in enumerate(names) if k not in weighed]
     if left:
         known = " and ".join(names[k] for k in sorted(weighed))
-        raise UserError(f"terms={list(names)}: weighting={method} has a rule for {known} only, and {left[0]!r} would weigh "
-                        "nothing; use weighting=kd with weighting.beta, or one that weighs any number of terms: rwkd, "
-                        "rwkd_online, global, uncertainty, dwa, gradnorm")
+        raise UserError(
+            f"terms={list(names)}: weighting={method} has a rule for {known} only, and {left[0]!r} would weigh "
+            "nothing; use weighting=kd with weighting.beta, or one that weighs any number of terms: rwkd, "
+            "rwkd_online, global, uncertainty, dwa, gradnorm"
+        )
 
 
 def named(kind: Any) -> Iterator[type[Term]]:

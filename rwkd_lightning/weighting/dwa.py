@@ -38,7 +38,9 @@ class DynamicWeightAverage(Weighting):
     def __init__(self, terms: Sequence[str] = ("ce", "kd"), window: int = 25, temperature: float = 2.0) -> None:
         super().__init__()
         if window < 1:
-            raise UserError(f"weighting.window is {window}; it counts training batches and must be at least 1 (25 is usual)")
+            raise UserError(
+                f"weighting.window is {window}; it counts training batches and must be at least 1 (25 is usual)"
+            )
         if not 0 < temperature < float("inf"):
             raise UserError(f"weighting.temperature is {temperature}; it must be above 0 (2 is usual)")
         self.window = window
@@ -46,7 +48,9 @@ class DynamicWeightAverage(Weighting):
         for name in ("sums", "counts"):
             self.register_buffer(name, torch.zeros(len(terms)))
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
-        self.register_buffer("means", torch.zeros(2, len(terms)))  # of the last window but one and of the last; 0: not there yet
+        self.register_buffer(
+            "means", torch.zeros(2, len(terms))
+        )  # of the last window but one and of the last; 0: not there yet
 
     def forward(self, step: Step) -> Tensor:
         earlier, last = self.means

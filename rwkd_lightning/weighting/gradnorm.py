@@ -70,7 +70,9 @@ class GradNorm(Weighting):
 
     def check(self, terms: Columns) -> None:
         if len(terms) < 2:
-            raise UserError(f"terms={list(terms)}: weighting=gradnorm balances several terms; give two, or use weighting=ce")
+            raise UserError(
+                f"terms={list(terms)}: weighting=gradnorm balances several terms; give two, or use weighting=ce"
+            )
 
     @property
     def weights(self) -> Tensor:
@@ -89,8 +91,10 @@ class GradNorm(Weighting):
         """
         layer = [p for p in step.shared_parameters if p.requires_grad]
         if not layer:
-            raise UserError(f"weighting=gradnorm balances gradients by the student's last linear layer, and this student has "
-                            f"none that is trained; {INSTEAD}")
+            raise UserError(
+                f"weighting=gradnorm balances gradients by the student's last linear layer, and this student has "
+                f"none that is trained; {INSTEAD}"
+            )
         losses = torch.where(step.valid, step.losses, 0.0).sum(0) / count.clamp_min(1e-12)
         norms = []
         for name, loss, mean, first in zip(step.terms, losses, means, self.first, strict=True):
@@ -99,8 +103,10 @@ class GradNorm(Weighting):
             norm = all_reduce_mean(flat).norm()
             # by its value: terms stacked into one tensor all reach what one of them reaches
             if bool((norm == 0) & (mean > 0) & (first == 0)):
-                raise UserError(f"weighting=gradnorm balances gradients by the student's last layer, and the term {name!r} does "
-                                f"not depend on it; {INSTEAD}")
+                raise UserError(
+                    f"weighting=gradnorm balances gradients by the student's last layer, and the term {name!r} does "
+                    f"not depend on it; {INSTEAD}"
+                )
             norms.append(norm)
         return torch.stack(norms)
 

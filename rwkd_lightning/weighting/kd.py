@@ -39,8 +39,10 @@ class FixedAlpha(Weighting):
     def check(self, terms: Columns) -> None:
         columns(terms, "teacher")
         if self.alpha == 0 and not has(terms, "label"):
-            raise UserError(f"weighting.alpha=0 with terms={list(terms)} gives the teacher no weight, and no label term has it; "
-                            "use weighting.alpha=0.5 (any above 0 means the same here)")
+            raise UserError(
+                f"weighting.alpha=0 with terms={list(terms)} gives the teacher no weight, and no label term has it; "
+                "use weighting.alpha=0.5 (any above 0 means the same here)"
+            )
 
     def forward(self, step: Step) -> Tensor:
         weights = torch.full_like(step.losses, self.beta)

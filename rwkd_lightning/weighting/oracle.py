@@ -37,7 +37,9 @@ class Oracle(Weighting):
     def forward(self, step: Step) -> Tensor:
         sound = step.losses.new_zeros(step.losses.shape)
         for role, name in zip(("label", "teacher"), FLAGS, strict=True):
-            corrupted = step.batch.get(name, torch.zeros(1, dtype=torch.bool, device=sound.device))  # a system may lack a probe
+            corrupted = step.batch.get(
+                name, torch.zeros(1, dtype=torch.bool, device=sound.device)
+            )  # a system may lack a probe
             sound[:, step.columns(role)] = torch.logical_not(corrupted).to(sound.dtype)[:, None]
         return sound / sound.sum(1, keepdim=True).clamp_min(1)
 

@@ -30,11 +30,15 @@ class Permuted(Weighting):
     def __init__(self, inner: Weighting) -> None:
         super().__init__()
         if getattr(inner, "smoothing", 0):
-            raise UserError(f"weighting.inner.smoothing={inner.smoothing} with weighting=permuted: the weights of a sample's "
-                            "last visit are another sample's here; use weighting.inner.smoothing=0")
+            raise UserError(
+                f"weighting.inner.smoothing={inner.smoothing} with weighting=permuted: the weights of a sample's "
+                "last visit are another sample's here; use weighting.inner.smoothing=0"
+            )
         if any(isinstance(module, EarlierWeights) for module in inner.modules()):
-            raise UserError("meta_features=history with weighting=permuted: the weights of a sample's last visit are another "
-                            "sample's here; use meta_features=standard or meta_features=influence")
+            raise UserError(
+                "meta_features=history with weighting=permuted: the weights of a sample's last visit are another "
+                "sample's here; use meta_features=standard or meta_features=influence"
+            )
         self.inner = inner
         self.needs_influence = inner.needs_influence
         self.has_memory = inner.has_memory

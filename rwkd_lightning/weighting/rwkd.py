@@ -48,15 +48,26 @@ class RWKD(MetaLearned):
             if the features give something else than they should.
     """
 
-    def __init__(self, features: Features, terms: Sequence[str] = ("ce", "kd"), hidden: int = 32, lr: float = 3e-3,
-                 entropy: float = 1.0, evidence: float = 0.5, gate: Gate | None = None, smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        features: Features,
+        terms: Sequence[str] = ("ce", "kd"),
+        hidden: int = 32,
+        lr: float = 3e-3,
+        entropy: float = 1.0,
+        evidence: float = 0.5,
+        gate: Gate | None = None,
+        smoothing: float = 0.0,
+    ) -> None:
         super().__init__(lr, entropy)
         if hidden < 1:
             raise UserError(f"weighting.hidden is {hidden}; the meta-network needs at least one hidden unit")
         if not evidence >= 0:
             raise UserError(f"weighting.evidence is {evidence}; it must be 0 (the plain form) or above")
         if not 0 <= smoothing < 1:
-            raise UserError(f"weighting.smoothing is {smoothing}; give a number from 0 (none) up to, but not including, 1")
+            raise UserError(
+                f"weighting.smoothing is {smoothing}; give a number from 0 (none) up to, but not including, 1"
+            )
         self.evidence = evidence
         self.reads_influence = evidence > 0
         self.smoothing = smoothing
@@ -80,8 +91,10 @@ class RWKD(MetaLearned):
         return self.gate.negative_entropy(weights)
 
     def __repr__(self) -> str:
-        return (f"rwkd(lr={self.lr:g}, entropy={self.entropy:g}, evidence={self.evidence:g}, gate={self.gate!r}, "
-                f"smoothing={self.smoothing:g})")
+        return (
+            f"rwkd(lr={self.lr:g}, entropy={self.entropy:g}, evidence={self.evidence:g}, gate={self.gate!r}, "
+            f"smoothing={self.smoothing:g})"
+        )
 
 
 def smoothed(weights: Tensor, history: History | None, share: float) -> Tensor:

@@ -56,8 +56,10 @@ class TrilateralGeometry(MetaLearned):
     def prepare(self, training_set: Mapping[str, Tensor]) -> None:
         """Make the network and T̄: ``(C + 1, C)``, a row per class and one for no class, last, where label −1 finds it."""
         if f"teacher_{self.output}" not in training_set:
-            raise UserError("weighting=tgeo averages the teacher's outputs over the training set, and there are none; compute "
-                            f"teacher_{self.output} first, or use weighting=rwkd")
+            raise UserError(
+                "weighting=tgeo averages the teacher's outputs over the training set, and there are none; compute "
+                f"teacher_{self.output} first, or use weighting=rwkd"
+            )
         teacher = at_least_float32(training_set[f"teacher_{self.output}"]).softmax(1)
         labels = training_set["labels"].to(teacher.device)
         rows = [labels == c for c in range(teacher.shape[1])]
@@ -66,8 +68,9 @@ class TrilateralGeometry(MetaLearned):
         self.register_buffer("means", means)
         with torch.random.fork_rng(devices=[]):
             last = nn.Linear(16, 1)
-            self.network = nn.Sequential(nn.Linear(9 * teacher.shape[1], 32), nn.LeakyReLU(), nn.Linear(32, 16),
-                                         nn.LeakyReLU(), last)
+            self.network = nn.Sequential(
+                nn.Linear(9 * teacher.shape[1], 32), nn.LeakyReLU(), nn.Linear(32, 16), nn.LeakyReLU(), last
+            )
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 

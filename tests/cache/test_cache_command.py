@@ -17,9 +17,16 @@ DAY = 86400
 def store(tmp_path):
     """A cache of a teacher, its logits, tokens, an unfinished teacher, a killed build, and files of the user's."""
     store = Store(tmp_path / "cache")
-    teacher = {"task": "mrpc", "model": {"config.json": "a" * 64}, "data": "b" * 64, "settings": {"epochs": 3, "lr": 2e-05}}
+    teacher = {
+        "task": "mrpc",
+        "model": {"config.json": "a" * 64},
+        "data": "b" * 64,
+        "settings": {"epochs": 3, "lr": 2e-05},
+    }
     store.get("teacher", teacher, lambda folder: (folder / "model").write_bytes(bytes(3 * 2**20)))
-    store.get("logits", {"for": "mrpc: minilm", "teacher": "c" * 64}, lambda folder: (folder / "x").write_bytes(bytes(2048)))
+    store.get(
+        "logits", {"for": "mrpc: minilm", "teacher": "c" * 64}, lambda folder: (folder / "x").write_bytes(bytes(2048))
+    )
     store.get("tokens", {"data": "d" * 64}, lambda folder: (folder / "x").touch(), about="mrpc train, 9 rows")
     for name in ("0123456789abcdef.part", ".0123456789abcdef-aaaa"):
         (store.root / "teacher" / name / "checkpoints").mkdir(parents=True)
@@ -39,7 +46,9 @@ def files(store):
 
 MINE = {
     *(f"teacher/{name}/mine.txt" for name in ("mine", "fedcba9876543210", "mine.part", ".mine-aaaa")),
-    "teacher/fedcba9876543210.txt", "teacher/mine.lock", "0123456789abcdef.part",
+    "teacher/fedcba9876543210.txt",
+    "teacher/mine.lock",
+    "0123456789abcdef.part",
 }
 
 
@@ -115,7 +124,9 @@ def test_clear_skips_what_is_being_built(store, capsys):
     """Prevents that the teacher another process trains right now loses its checkpoints."""
     lock = store.root / "teacher" / "0123456789abcdef.lock"
     code = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]):\n    print('held', flush=True)\n    input()"
-    holder = subprocess.Popen([sys.executable, "-c", code, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert holder.stdout.readline() == "held\n"
         assert run(store, "clear", "--yes") == 0
@@ -148,7 +159,9 @@ def test_the_command_starts_fast_and_finds_the_default(store, tmp_path):
     code = "import sys; from rwkd_lightning.cache.__main__ import main; main(['list']);"
     code += "print({'torch', 'transformers'} & {*sys.modules})"
     for environment, cwd in (({"RWKD_CACHE": str(store.root)}, "/"), ({"RWKD_CACHE": ""}, tmp_path)):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd, env=os.environ | environment)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd, env=os.environ | environment
+        )
         assert "5 entries" in done.stdout and done.stdout.endswith("set()\n"), done.stderr
     command = [sys.executable, "-m", "rwkd_lightning.cache", "list", "--dir", "nowhere"]
     done = subprocess.run(command, capture_output=True, text=True)

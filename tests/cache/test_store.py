@@ -89,8 +89,10 @@ def test_leftovers_of_killed_builds_go(store):
         (mine.parent / name / "file").touch()
     store.get("kind", KEY, write())
     assert left(store) == [
-        f"kind/.{other.name}-0123abcd/file", f"kind/{mine.name}.part/file",
-        f"kind/{mine.name}/file", f"kind/{mine.name}/key.json",
+        f"kind/.{other.name}-0123abcd/file",
+        f"kind/{mine.name}.part/file",
+        f"kind/{mine.name}/file",
+        f"kind/{mine.name}/key.json",
     ]
 
 
@@ -150,7 +152,9 @@ def test_room_is_checked(store, monkeypatch):
     assert store.root.is_dir() and left(store) == []
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**40, 2**40, 3 * 2**29))
     store.check_writable(3 * 2**29)
-    with pytest.raises(UserError, match=r"has 1\.50 GiB free, this run needs 4\.00 GiB; .*cache_dir=DIR.*cache clear") as error:
+    with pytest.raises(
+        UserError, match=r"has 1\.50 GiB free, this run needs 4\.00 GiB; .*cache_dir=DIR.*cache clear"
+    ) as error:
         store.check_writable(2**32)
     assert str(store.root) in str(error.value) and "\n" not in str(error.value)
 
@@ -203,7 +207,11 @@ def test_a_full_disk_is_one_line_and_nothing_half_written(store):
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["plain", "arrow", "safetensors", "torch", "check", "key"]
     for line in lines:
-        assert f"cache_dir={str(store.root)!r} cannot be written" in line and "cache_dir=DIR" in line and "GiB free" in line
+        assert (
+            f"cache_dir={str(store.root)!r} cannot be written" in line
+            and "cache_dir=DIR" in line
+            and "GiB free" in line
+        )
     assert left(store) == []
 
 

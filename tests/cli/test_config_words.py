@@ -68,4 +68,6 @@ def test_every_argument_is_in_the_table():
             texts = [ast.unparse(call) for call in raised if getattr(call.func, "id", "") == "UserError"]
             found |= {match for text in texts for match in re.findall(r"`(\w+)(?:=| |`)", text)}
     assert found and found <= set(KEYS) | {"weighting"}
-    assert repr(FiniteDifference()).startswith(VALUES["FiniteDifference()"]) and repr(LastBlock()) == VALUES["LastBlock()"]
+    assert (
+        repr(FiniteDifference()).startswith(VALUES["FiniteDifference()"]) and repr(LastBlock()) == VALUES["LastBlock()"]
+    )

@@ -50,21 +50,29 @@ class Wrong:
 """
 
 
-@pytest.mark.parametrize(("system", "schema"), [
-    ({"_target_": "rwkd_lightning.systems.text.system.TextSystem"}, TEXT),
-    ({"_target_": "rwkd_lightning.systems.topics.system.TopicSystem"}, TOPICS),
-    ({"_target_": "collections.OrderedDict"}, Schema()),
-])
+@pytest.mark.parametrize(
+    ("system", "schema"),
+    [
+        ({"_target_": "rwkd_lightning.systems.text.system.TextSystem"}, TEXT),
+        ({"_target_": "rwkd_lightning.systems.topics.system.TopicSystem"}, TOPICS),
+        ({"_target_": "collections.OrderedDict"}, Schema()),
+    ],
+)
 def test_systems(system: Any, schema: Schema) -> None:
     """Prevents: a run that is checked by the keys of another system, or by none."""
     assert schema_of({"system": system}) == schema
 
 
-@pytest.mark.parametrize(("system", "said"), [
-    ("txt", "task.system is 'txt'; give task.system._target_=MODULE.CLASS"), (None, "task.system is null; give task.system"),
-    ({"_target_": "no_such_module.System"}, "task.system._target_=no_such_module.System cannot be imported"),
-    ({"_target_": "builtins.len"}, "cannot be imported"), ({}, "task.system is "),
-])
+@pytest.mark.parametrize(
+    ("system", "said"),
+    [
+        ("txt", "task.system is 'txt'; give task.system._target_=MODULE.CLASS"),
+        (None, "task.system is null; give task.system"),
+        ({"_target_": "no_such_module.System"}, "task.system._target_=no_such_module.System cannot be imported"),
+        ({"_target_": "builtins.len"}, "cannot be imported"),
+        ({}, "task.system is "),
+    ],
+)
 def test_systems_that_are_not_there(system: Any, said: str) -> None:
     """Prevents: a traceback of importlib."""
     with pytest.raises(UserError) as caught:
@@ -72,17 +80,23 @@ def test_systems_that_are_not_there(system: Any, said: str) -> None:
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize(("target", "arguments", "said"), [
-    ("Own", [], None), ("Own", ["task.width=7", "task.depth=anything"], None), ("Plain", ["task.width=-1"], None),
-    ("Own", ["task.width=0"], "task.width is 0; give a whole number from 1"),
-    ("Own", ["task.width=101"], "task.width=101 is too wide"),
-    ("Own", ["task.widht=1"], "task.widht is not a key with task=own; did you mean task.width?"),
-    ("Own", ["optimizer.lr=0"], "optimizer.lr is 0; give a number above 0"),
-    ("Own", ["-m", "task.width=1,2,101", "seed=0,1"], "task.width=101 is too wide"),
-    ("Wrong", [], "its schema is a dict, and no Schema"),
-])
-def test_a_system_of_ones_own_brings_its_keys(target: str, arguments: list[str], said: str | None, tmp_path: Path,
-                                              monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("target", "arguments", "said"),
+    [
+        ("Own", [], None),
+        ("Own", ["task.width=7", "task.depth=anything"], None),
+        ("Plain", ["task.width=-1"], None),
+        ("Own", ["task.width=0"], "task.width is 0; give a whole number from 1"),
+        ("Own", ["task.width=101"], "task.width=101 is too wide"),
+        ("Own", ["task.widht=1"], "task.widht is not a key with task=own; did you mean task.width?"),
+        ("Own", ["optimizer.lr=0"], "optimizer.lr is 0; give a number above 0"),
+        ("Own", ["-m", "task.width=1,2,101", "seed=0,1"], "task.width=101 is too wide"),
+        ("Wrong", [], "its schema is a dict, and no Schema"),
+    ],
+)
+def test_a_system_of_ones_own_brings_its_keys(
+    target: str, arguments: list[str], said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Prevents: configs beside the package's that nothing checks, or whose own keys are refused."""
     (tmp_path / "task").mkdir()
     (tmp_path / "task/own.yaml").write_text(YAML.format(target=f"own_system_under_test.{target}"))

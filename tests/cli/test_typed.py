@@ -23,31 +23,45 @@ def named(arguments: str) -> list[str]:
     return shlex.split(said.partition(ASKED)[2])
 
 
-@pytest.mark.parametrize(("typed", "meant"), [
-    # options of Hydra behind a setting
-    ("weighting=kd -m seed=0,1", "-m weighting=kd seed=0,1"),
-    ("weighting=kd --multirun seed=0,1", "--multirun weighting=kd seed=0,1"),
-    ("weighting=kd --cfg job seed=1", "--cfg job weighting=kd seed=1"),
-    ("seed=1 -p trainer -c job weighting=kd", "-p trainer -c job seed=1 weighting=kd"),
-    ("seed=1 --resolve --cfg=job weighting=kd", "--resolve --cfg job seed=1 weighting=kd"),
-    ("weighting=kd --info seed=1", "--info all weighting=kd seed=1"),
-    ("weighting=kd -i plugins seed=1", "-i plugins weighting=kd seed=1"),
-    ("~weighting.entropy -m seed='range(0,2)'", "-m ~weighting.entropy seed=range(0,2)"),
-    ("seed=1 -cd /tmp task=mrpc", "-cd /tmp seed=1 task=mrpc"),
-    # options of Hydra that are misspelt
-    ("--multi-run seed=1,2", "--multirun seed=1,2"), ("-multirun seed=1,2", "--multirun seed=1,2"),
-    # dashes
-    ("--seed=1", "seed=1"), ("--seed 1", "seed=1"), ("-seed=1", "seed=1"),
-    ("seed=1 --weighting kd --force", "seed=1 weighting=kd force=true"),
-    ("--trainer.max_steps 3 -m --weighting kd,ce", "-m trainer.max_steps=3 weighting=kd,ce"),
-    ("--seed=1 --cfg job", "--cfg job seed=1"),
-    # blanks and colons
-    ("seed: 1", "seed=1"), ("seed :1", "seed=1"), ("seed : 1", "seed=1"), ("seed 1 weighting kd", "seed=1 weighting=kd"),
-    ("seed = 1", "seed=1"), ("seed= 1", "seed=1"), ("seed =1", "seed=1"), ("task:mrpc seed=1", "task=mrpc seed=1"),
-    ("-m task=mrpc, rte", "-m task=mrpc,rte"), ("seed=1 terms=[ce, kd]", "seed=1 'terms=[ce, kd]'"),
-    ("task.load.sizes={train: 64, test: 24} seed=1", "'task.load.sizes={train: 64, test: 24}' seed=1"),
-    ("data.path=/my docs/x.csv seed=1", "'data.path=/my docs/x.csv' seed=1"), ("optimizer.lr 1e-3", "optimizer.lr=1e-3"),
-])
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        # options of Hydra behind a setting
+        ("weighting=kd -m seed=0,1", "-m weighting=kd seed=0,1"),
+        ("weighting=kd --multirun seed=0,1", "--multirun weighting=kd seed=0,1"),
+        ("weighting=kd --cfg job seed=1", "--cfg job weighting=kd seed=1"),
+        ("seed=1 -p trainer -c job weighting=kd", "-p trainer -c job seed=1 weighting=kd"),
+        ("seed=1 --resolve --cfg=job weighting=kd", "--resolve --cfg job seed=1 weighting=kd"),
+        ("weighting=kd --info seed=1", "--info all weighting=kd seed=1"),
+        ("weighting=kd -i plugins seed=1", "-i plugins weighting=kd seed=1"),
+        ("~weighting.entropy -m seed='range(0,2)'", "-m ~weighting.entropy seed=range(0,2)"),
+        ("seed=1 -cd /tmp task=mrpc", "-cd /tmp seed=1 task=mrpc"),
+        # options of Hydra that are misspelt
+        ("--multi-run seed=1,2", "--multirun seed=1,2"),
+        ("-multirun seed=1,2", "--multirun seed=1,2"),
+        # dashes
+        ("--seed=1", "seed=1"),
+        ("--seed 1", "seed=1"),
+        ("-seed=1", "seed=1"),
+        ("seed=1 --weighting kd --force", "seed=1 weighting=kd force=true"),
+        ("--trainer.max_steps 3 -m --weighting kd,ce", "-m trainer.max_steps=3 weighting=kd,ce"),
+        ("--seed=1 --cfg job", "--cfg job seed=1"),
+        # blanks and colons
+        ("seed: 1", "seed=1"),
+        ("seed :1", "seed=1"),
+        ("seed : 1", "seed=1"),
+        ("seed 1 weighting kd", "seed=1 weighting=kd"),
+        ("seed = 1", "seed=1"),
+        ("seed= 1", "seed=1"),
+        ("seed =1", "seed=1"),
+        ("task:mrpc seed=1", "task=mrpc seed=1"),
+        ("-m task=mrpc, rte", "-m task=mrpc,rte"),
+        ("seed=1 terms=[ce, kd]", "seed=1 'terms=[ce, kd]'"),
+        ("task.load.sizes={train: 64, test: 24} seed=1", "'task.load.sizes={train: 64, test: 24}' seed=1"),
+        ("data.path=/my docs/x.csv seed=1", "'data.path=/my docs/x.csv' seed=1"),
+        ("optimizer.lr 1e-3", "optimizer.lr=1e-3"),
+    ],
+)
 def test_the_command_that_is_named_works(typed: str, meant: str) -> None:
     """Prevents: advice about quotes for an option in the wrong place, or a command that fails like the first."""
     words = named(typed)
@@ -56,12 +70,18 @@ def test_the_command_that_is_named_works(typed: str, meant: str) -> None:
     read(words)
 
 
-@pytest.mark.parametrize(("typed", "said"), [
-    ("weighting=kdd -m seed=1,2", "options such as -m stand before all settings; and then, weighting=kdd is not known; did you"),
-    ("--foo=1", "settings have no dashes; and then, foo is not a key"),
-    ("data.batch_size=[1", "write KEY=VALUE, and put quotes around"),
-    ("--cfg jobs seed=1", "choose from 'job', 'hydra', 'all'"),
-])
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (
+            "weighting=kdd -m seed=1,2",
+            "options such as -m stand before all settings; and then, weighting=kdd is not known; did you",
+        ),
+        ("--foo=1", "settings have no dashes; and then, foo is not a key"),
+        ("data.batch_size=[1", "write KEY=VALUE, and put quotes around"),
+        ("--cfg jobs seed=1", "choose from 'job', 'hydra', 'all'"),
+    ],
+)
 def test_no_command_is_named_that_would_fail(typed: str, said: str) -> None:
     """Prevents: a second mistake hidden by the first, a command for what is not clear."""
     told = mistake(*shlex.split(typed))
@@ -74,13 +94,18 @@ def test_a_long_command_is_not_named_in_part() -> None:
     assert told.endswith("; options such as -m stand before all settings") and ASKED not in told
 
 
-@pytest.mark.parametrize(("typed", "said"), [
-    ("seed=1,2", "seed=1,2 asks for several runs: put -m first, as in python train.py -m seed=1,2"),
-    ("seed=range(0,3)", "put -m first"), ("weighting=glob(r*)", "put -m first"),
-    ("optimizer.lr=interval(0.1,0.2)", "put -m first"),
-    ("-m --cfg job seed=1", "--multirun and --cfg do not go together; leave out one of them"),
-    ("--cfg job --info all", "--cfg and --info do not go together"), ("-r -m seed=1", "--run and --multirun do not go together"),
-])
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("seed=1,2", "seed=1,2 asks for several runs: put -m first, as in python train.py -m seed=1,2"),
+        ("seed=range(0,3)", "put -m first"),
+        ("weighting=glob(r*)", "put -m first"),
+        ("optimizer.lr=interval(0.1,0.2)", "put -m first"),
+        ("-m --cfg job seed=1", "--multirun and --cfg do not go together; leave out one of them"),
+        ("--cfg job --info all", "--cfg and --info do not go together"),
+        ("-r -m seed=1", "--run and --multirun do not go together"),
+    ],
+)
 def test_options_that_are_missing_or_too_many(typed: str, said: str) -> None:
     """Prevents: "Ambiguous value for argument", and a traceback of Hydra's for two options at once."""
     with pytest.raises(UserError) as caught:
@@ -90,7 +115,9 @@ def test_options_that_are_missing_or_too_many(typed: str, said: str) -> None:
 
 def test_every_option_of_hydra_is_known() -> None:
     """Prevents: an option of Hydra's that the package's own parser of them refuses, or takes for a setting."""
-    theirs = {name for names in re.findall(r"^(-\S+) : ", train("--hydra-help").stdout, re.M) for name in names.split(",")}
+    theirs = {
+        name for names in re.findall(r"^(-\S+) : ", train("--hydra-help").stdout, re.M) for name in names.split(",")
+    }
     ours = {name for action in Parser().flags for name in action.option_strings}
     assert len(theirs) > 15 and ours == theirs
 

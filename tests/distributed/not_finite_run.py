@@ -1,6 +1,6 @@
 """Two processes, of which one meets a row of NaN in the third step; what each of them raised is written down.
 
-    torchrun --standalone --nproc_per_node=2 tests/distributed/not_finite_run.py OUT.pt kd
+torchrun --standalone --nproc_per_node=2 tests/distributed/not_finite_run.py OUT.pt kd
 """
 
 from __future__ import annotations
@@ -40,9 +40,14 @@ def main(out: str, case: str) -> None:
         meta.influence = lambda *a: taken(*a) * (float("nan") if rank == 1 and int(meta.taken) == 3 else 1.0)  # type: ignore
     else:
         data.rows["x"][21] = float("nan")
-    module = DistillationModule(Student(), [CrossEntropy(), DistillationKL(2.0)], weighting,
-                                lambda m: torch.optim.SGD(m.parameters(), lr=0.1), 32,
-                                meta=None if case == "kd" else meta)
+    module = DistillationModule(
+        Student(),
+        [CrossEntropy(), DistillationKL(2.0)],
+        weighting,
+        lambda m: torch.optim.SGD(m.parameters(), lr=0.1),
+        32,
+        meta=None if case == "kd" else meta,
+    )
     trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", devices=2, strategy=DDPStrategy(process_group_backend="gloo"),
                                 logger=False, enable_checkpointing=False, enable_model_summary=False,
                                 enable_progress_bar=False, use_distributed_sampler=False)  # fmt: skip
@@ -51,8 +56,17 @@ def main(out: str, case: str) -> None:
         trainer.fit(module, DataLoader(data, batch_sampler=own, generator=torch.Generator()))  # type: ignore
     except NotFinite as error:
         kept = [*module.student.parameters(), *module.weighting.parameters(), *module.ledger.buffers()]
-        torch.save({"said": str(error), "step": error.step, "what": error.what, "rows": error.batch["idx"],
-                    "losses": error.losses, "clean": all(bool(p.isfinite().all()) for p in kept)}, f"{out}.{rank}")
+        torch.save(
+            {
+                "said": str(error),
+                "step": error.step,
+                "what": error.what,
+                "rows": error.batch["idx"],
+                "losses": error.losses,
+                "clean": all(bool(p.isfinite().all()) for p in kept),
+            },
+            f"{out}.{rank}",
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Trains each case for 20 steps, in as many processes as it is started in, and writes down what came out.
 
-    python tests/distributed/parity_run.py OUT.pt
-    torchrun --standalone --nproc_per_node=2 tests/distributed/parity_run.py OUT.pt
+python tests/distributed/parity_run.py OUT.pt
+torchrun --standalone --nproc_per_node=2 tests/distributed/parity_run.py OUT.pt
 """
 
 from __future__ import annotations
@@ -67,8 +67,11 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], MetaStep] | None, dict[st
     "rwkd, all": (lambda: RWKD(ClassificationFeatures()), meta(All, FiniteDifference(1e-4, central=True)), {}),
     "rwkd, centred head": (lambda: RWKD(ClassificationFeatures()), meta(functools.partial(Head, True)), {}),
     "rwkd, lookahead": (lambda: RWKD(ClassificationFeatures()), meta(All, lookahead_lr=0.5), {}),
-    "rwkd_plain, one backward": (lambda: RWKD(ClassificationFeatures(), evidence=0.0), meta(All, lookahead_lr=0.5),
-                                 {"updated_weights": "current"}),
+    "rwkd_plain, one backward": (
+        lambda: RWKD(ClassificationFeatures(), evidence=0.0),
+        meta(All, lookahead_lr=0.5),
+        {"updated_weights": "current"},
+    ),
     "rwkd, accumulated": (lambda: RWKD(ClassificationFeatures()), meta(HeadWithBank), {"accumulate": 3}),
     "dwa, accumulated": (lambda: DynamicWeightAverage(window=2), None, {"accumulate": 3}),
     "rwkd, hidden": (lambda: RWKD(ClassificationFeatures(), ["ce", "kd", "hidden"]), meta(All), {}),
@@ -92,29 +95,55 @@ def run(case: str, precision: str, world: int, rank: int) -> dict[str, Tensor]:
         terms[2].projections.append(torch.nn.Linear(8, 12, bias=False))
         data.rows["teacher_hidden"] = torch.randn(ROWS, 1, 12)
     # SGD: AdamW makes a step of full length of a gradient that is rounding alone
-    module = DistillationModule(student, terms, weighting(), lambda m: torch.optim.SGD(m.parameters(), lr=0.5, momentum=0.9),
-                                ROWS, meta=meta_step() if meta_step else None, schedule=linear_schedule, **options)
+    module = DistillationModule(
+        student,
+        terms,
+        weighting(),
+        lambda m: torch.optim.SGD(m.parameters(), lr=0.5, momentum=0.9),
+        ROWS,
+        meta=meta_step() if meta_step else None,
+        schedule=linear_schedule,
+        **options,
+    )
     before = [p.detach().clone().double() for p in module.trained.parameters()]
     sampler = BucketBatchSampler([1] * ROWS, BATCH // world, 0, num_replicas=world, rank=rank)
     strategy: Any = DDPStrategy(process_group_backend="gloo") if world > 1 else "auto"
     trainer = lightning.Trainer(
-        max_steps=STEPS, max_epochs=100, precision=precision, accelerator="cpu", devices=world, strategy=strategy, logger=False,
-        enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False, use_distributed_sampler=False)
+        max_steps=STEPS,
+        max_epochs=100,
+        precision=precision,
+        accelerator="cpu",
+        devices=world,
+        strategy=strategy,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        use_distributed_sampler=False,
+    )
     trainer.fit(module, DataLoader(data, batch_sampler=sampler, generator=torch.Generator()))
     assert trainer.global_step == STEPS
     after = [p.detach().double() for p in module.trained.parameters()]
     own = [p.detach().double().flatten() for p in module.weighting.parameters()]
-    return {"before": torch.cat([p.flatten() for p in before]), "after": torch.cat([p.flatten() for p in after]),
-            "own": torch.cat(own) if own else torch.zeros(1), "weights": module.ledger.weights.double(),
-            "influence": module.ledger.influence.double(), "visits": module.ledger.visits,
-            "meta_visits": module.ledger.meta_visits, "valid": module.ledger.valid}
+    return {
+        "before": torch.cat([p.flatten() for p in before]),
+        "after": torch.cat([p.flatten() for p in after]),
+        "own": torch.cat(own) if own else torch.zeros(1),
+        "weights": module.ledger.weights.double(),
+        "influence": module.ledger.influence.double(),
+        "visits": module.ledger.visits,
+        "meta_visits": module.ledger.meta_visits,
+        "valid": module.ledger.valid,
+    }
 
 
 def main() -> None:
     warnings.filterwarnings("ignore")
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     cases = sys.argv[2:] or list(CASES)
-    found = {(case, precision): run(case, precision, world, rank) for case in cases for precision in ("64-true", "32-true")}
+    found = {
+        (case, precision): run(case, precision, world, rank) for case in cases for precision in ("64-true", "32-true")
+    }
     if rank == 0:
         torch.save(found, sys.argv[1])
     else:

@@ -69,4 +69,6 @@ def test_stop_and_kill(arguments: list[str], tmp_path: Path) -> None:
     (one,), (other,) = (runs(tmp_path / name) for name in ("whole", "cut"))
     for name in ("student/model.safetensors", "log/metrics.csv"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
-    assert pyarrow.parquet.read_table(one / "weights.parquet").equals(pyarrow.parquet.read_table(other / "weights.parquet"))
+    assert pyarrow.parquet.read_table(one / "weights.parquet").equals(
+        pyarrow.parquet.read_table(other / "weights.parquet")
+    )

@@ -24,8 +24,19 @@ def start(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py", *arguments, *DDP]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, **GLOO}, capture_output=True, text=True, timeout=500, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "train.py",
+        *arguments,
+        *DDP,
+    ]
+    return subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **GLOO}, capture_output=True, text=True, timeout=500, check=False
+    )
 
 
 def runs(folder: Path) -> list[Path]:
@@ -49,7 +60,9 @@ def check(folder: Path, epochs: tuple[int, ...] = (2,)) -> None:
 
 
 @pytest.mark.parametrize("launcher", [start, torchrun], ids=["lightning", "torchrun"])
-def test_two_processes(arguments: list[str], tmp_path: Path, launcher: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_two_processes(
+    arguments: list[str], tmp_path: Path, launcher: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     """Prevents: processes that wait for each other at the cache, build the teacher twice, write two folders or twice into one."""
     done = launcher(*arguments, "trainer.select=best")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -24,7 +24,10 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from tests.hostile import configs, files, glue, tweets
 
 KINDS: dict[str, tuple[ModuleType, int]] = {
-    "tweets": (tweets, 25), "glue": (glue, 30), "configs": (configs, 35), "files": (files, 10),
+    "tweets": (tweets, 25),
+    "glue": (glue, 30),
+    "configs": (configs, 35),
+    "files": (files, 10),
 }
 """Each kind with its share in percent."""
 BATCH = 200
@@ -35,8 +38,15 @@ def batch(kind: ModuleType, examples: int, number: int, counts: Counter[str]) ->
     last: list[Any] = [None]
 
     @seed(number)
-    @settings(max_examples=examples, database=None, deadline=None, suppress_health_check=list(HealthCheck),
-              phases=[Phase.generate, Phase.shrink], report_multiple_bugs=False, print_blob=False)
+    @settings(
+        max_examples=examples,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.shrink],
+        report_multiple_bugs=False,
+        print_blob=False,
+    )
     @given(kind.strategy)
     def attempt(example: Any) -> None:
         last[0] = example
@@ -81,7 +91,11 @@ def main() -> int:
                 file = options.failures / f"{name}-{options.seed + done}.txt"
                 file.write_text(f"{(name, found[0])!r}\n\n{found[1]}", errors="backslashreplace")
                 print(f"{name}: FAILED {found[0]!r} -> {file}: {found[1].strip().splitlines()[-1][:300]}", flush=True)
-            print(f"{name}: {done} of {wanted}, {dict(counts)}, {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+            print(
+                f"{name}: {done} of {wanted}, {dict(counts)}, {time.perf_counter() - start:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
         print(f"{name}: {dict(counts)} in {time.perf_counter() - start:.0f} s", flush=True)
     print(f"{failed} batches with a failure")
     return int(failed > 0)

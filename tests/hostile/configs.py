@@ -36,36 +36,192 @@ ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 LONG, DEEP = "x" * 300, "'" + "ab/" * 1400 + "'"
 VALUES = [
-    "nan", "inf", "-inf", "true", "false", "null", "-1", "0", "1", "1.5", "16.0", "1e3", "1e30", "1e400", "-0.0", "5e-324",
-    "99999999999999999999", "-99999999999999999999", "''", "' '", "x", "ce", "[]", "[1]", "[nan]", "[[1]]", "[ce,ce]", "[ce]",
-    "[null]", "{}", "{a: 1}", "{1: a}", "${seed}", "${nope}", "${oc.env:NO_SUCH_VARIABLE}", "${oc.env:HOME}", "${", "${x", "???",
+    "nan",
+    "inf",
+    "-inf",
+    "true",
+    "false",
+    "null",
+    "-1",
+    "0",
+    "1",
+    "1.5",
+    "16.0",
+    "1e3",
+    "1e30",
+    "1e400",
+    "-0.0",
+    "5e-324",
+    "99999999999999999999",
+    "-99999999999999999999",
+    "''",
+    "' '",
+    "x",
+    "ce",
+    "[]",
+    "[1]",
+    "[nan]",
+    "[[1]]",
+    "[ce,ce]",
+    "[ce]",
+    "[null]",
+    "{}",
+    "{a: 1}",
+    "{1: a}",
+    "${seed}",
+    "${nope}",
+    "${oc.env:NO_SUCH_VARIABLE}",
+    "${oc.env:HOME}",
+    "${",
+    "${x",
+    "???",
     "'a\nb'",
-    "'\0'", "'\x1b[31m'", "é😀", "../../x", "/etc/passwd", "/", ".", "..", "'~no_such_user/x'", LONG, DEEP, "\udc80", "1,2",
+    "'\0'",
+    "'\x1b[31m'",
+    "é😀",
+    "../../x",
+    "/etc/passwd",
+    "/",
+    ".",
+    "..",
+    "'~no_such_user/x'",
+    LONG,
+    DEEP,
+    "\udc80",
+    "1,2",
     "range(0,3)",
-    "choice(1,nan)", "glob(*)", "yes", "0x10", "007", "'1'", "'nan'", "uniform", "last", "[[0,1]]", "[0]", "[9]", "bf16-mixed",
+    "choice(1,nan)",
+    "glob(*)",
+    "yes",
+    "0x10",
+    "007",
+    "'1'",
+    "'nan'",
+    "uniform",
+    "last",
+    "[[0,1]]",
+    "[0]",
+    "[9]",
+    "bf16-mixed",
     "16-mixed",
-    "ddp", "fsdp", "gpu", "cpu", "a.b.C", "builtins.print", "builtins.dict", "os.system", "rwkd_lightning.weighting.LabelsOnly",
-    "rwkd_lightning.terms.CrossEntropy", "rwkd_lightning.weighting.gates.Reject", "0.3", "2", "0.5", "1e-4", "[1,3,5]",
+    "ddp",
+    "fsdp",
+    "gpu",
+    "cpu",
+    "a.b.C",
+    "builtins.print",
+    "builtins.dict",
+    "os.system",
+    "rwkd_lightning.weighting.LabelsOnly",
+    "rwkd_lightning.terms.CrossEntropy",
+    "rwkd_lightning.weighting.gates.Reject",
+    "0.3",
+    "2",
+    "0.5",
+    "1e-4",
+    "[1,3,5]",
     "[ce,kd,hidden]",
-    "[ce,kd,value_relation]", "[squared_error]", "[ce,nope]", "new", "soft", "hard", "mix", "best", "${weighting}", "${data}",
+    "[ce,kd,value_relation]",
+    "[squared_error]",
+    "[ce,nope]",
+    "new",
+    "soft",
+    "hard",
+    "mix",
+    "best",
+    "${weighting}",
+    "${data}",
     "teacher",
-    "a/b", "package:..", "package:os.path/x", "package:transformers/../x", "<script>", "%s", "{}", "\\", "1_000", "3",
+    "a/b",
+    "package:..",
+    "package:os.path/x",
+    "package:transformers/../x",
+    "<script>",
+    "%s",
+    "{}",
+    "\\",
+    "1_000",
+    "3",
 ]
-GROUPS = ["weighting", "meta", "meta/engine", "meta_features", "trainer", "task", "pair", "loss_terms", "experiment",
-          "optimizer", "scheduler", "logger", "callbacks",
-          "wieghting", "hydra/launcher"]
-OPTIONS = ["../task/tweets", "../../../../etc/passwd", "/etc/passwd", "..", ".", "base/step", "base/glue", "nope", "null",
-           "[default]", "1", "''",
-           "rwkd.yaml", "RWKD", LONG, "[kd,ce]", "'a\nb'", "${seed}", "kd", "all", "head", "jvp", "unrolled", "history", "own",
-           "ddp", "tweets"]
-NEW = ["new", "trainer.fast_dev_run", "trainer.foo", "trainer.gradient_clip_val", "trainer.callbacks", "trainer.logger",
-       "trainer.limit_train_batches",
-       "data.bath_size", "weighting.entropi", "a.b.c", "seed.x", "hydra.run.dir", "hydra.sweep.subdir", "hydra.job.name",
-       "hydra.sweep.dir",
-       "hydra.job.chdir", "weighting._target_", "meta.engine._target_", "task.load._target_", "weighting.features._target_",
-       "config", "_target_",
-       "trainer.num_nodes", "trainer.profiler", "trainer.plugins", "trainer.max_time", "data", "weighting", "''", "task.name",
-       "weighting_name"]
+GROUPS = [
+    "weighting",
+    "meta",
+    "meta/engine",
+    "meta_features",
+    "trainer",
+    "task",
+    "pair",
+    "loss_terms",
+    "experiment",
+    "optimizer",
+    "scheduler",
+    "logger",
+    "callbacks",
+    "wieghting",
+    "hydra/launcher",
+]
+OPTIONS = [
+    "../task/tweets",
+    "../../../../etc/passwd",
+    "/etc/passwd",
+    "..",
+    ".",
+    "base/step",
+    "base/glue",
+    "nope",
+    "null",
+    "[default]",
+    "1",
+    "''",
+    "rwkd.yaml",
+    "RWKD",
+    LONG,
+    "[kd,ce]",
+    "'a\nb'",
+    "${seed}",
+    "kd",
+    "all",
+    "head",
+    "jvp",
+    "unrolled",
+    "history",
+    "own",
+    "ddp",
+    "tweets",
+]
+NEW = [
+    "new",
+    "trainer.fast_dev_run",
+    "trainer.foo",
+    "trainer.gradient_clip_val",
+    "trainer.callbacks",
+    "trainer.logger",
+    "trainer.limit_train_batches",
+    "data.bath_size",
+    "weighting.entropi",
+    "a.b.c",
+    "seed.x",
+    "hydra.run.dir",
+    "hydra.sweep.subdir",
+    "hydra.job.name",
+    "hydra.sweep.dir",
+    "hydra.job.chdir",
+    "weighting._target_",
+    "meta.engine._target_",
+    "task.load._target_",
+    "weighting.features._target_",
+    "config",
+    "_target_",
+    "trainer.num_nodes",
+    "trainer.profiler",
+    "trainer.plugins",
+    "trainer.max_time",
+    "data",
+    "weighting",
+    "''",
+    "task.name",
+    "weighting_name",
+]
 SIZES = "task.load.sizes={teacher_train: 96, train: 64, meta: 24, validation: 24, test: 24}"
 HOLDS_ANYTHING = ("trainer.devices", "loss_terms.hidden.layers", "trainer.precision", "pair.teacher.precision")
 NEGATIVE = ("trainer.max_steps", "trainer.devices")
@@ -74,10 +230,19 @@ NEGATIVE = ("trainer.max_steps", "trainer.devices")
 def base() -> list[str]:
     """What makes any run tiny."""
     folder = backbone()
-    return [f"data.path={folder / 'tweets.csv'}", f"pair.teacher.path={folder}", f"pair.student.path={folder}",
-            "pair.student.layers=[1]", SIZES, "data.max_length=32", "data.batch_size=16", "meta.batch_size=8",
-            "trainer.accelerator=cpu",
-            f"cache_dir={folder / 'cache'}", f"runs_dir={folder / 'runs'}"]
+    return [
+        f"data.path={folder / 'tweets.csv'}",
+        f"pair.teacher.path={folder}",
+        f"pair.student.path={folder}",
+        "pair.student.layers=[1]",
+        SIZES,
+        "data.max_length=32",
+        "data.batch_size=16",
+        "meta.batch_size=8",
+        "trainer.accelerator=cpu",
+        f"cache_dir={folder / 'cache'}",
+        f"runs_dir={folder / 'runs'}",
+    ]
 
 
 def options_of(group: str) -> list[str]:
@@ -101,6 +266,7 @@ last: list[DictConfig] = []
 @contextmanager
 def fast() -> Iterator[None]:
     """The checks of the command line over the cached composition, which keep the last config that they let pass."""
+
     def fast_compose(name: str, lines: Sequence[str], return_hydra_config: bool = False) -> DictConfig:
         made: DictConfig = pickle.loads(composed(tuple(lines)))
         return made
@@ -110,7 +276,10 @@ def fast() -> Iterator[None]:
         real(config, own)
 
     real = overrides.check_folder
-    with mock.patch.object(composition, "compose", fast_compose), mock.patch.object(overrides, "check_folder", check_folder):
+    with (
+        mock.patch.object(composition, "compose", fast_compose),
+        mock.patch.object(overrides, "check_folder", check_folder),
+    ):
         yield
 
 
@@ -124,8 +293,12 @@ def keys(choices: tuple[str, ...] = ()) -> list[str]:
 
 def make(recipe: list[Step]) -> list[str]:
     """The command line that a recipe describes."""
-    valid = [f"{group}={options_of(group)[b % len(options_of(group))]}" for name, a, b in recipe if name == "choose"
-             for group in (("weighting", "meta", "meta_features", "weighting")[a % 4],)]
+    valid = [
+        f"{group}={options_of(group)[b % len(options_of(group))]}"
+        for name, a, b in recipe
+        if name == "choose"
+        for group in (("weighting", "meta", "meta_features", "weighting")[a % 4],)
+    ]
     known = keys()
     lines = [*dict(line.split("=") for line in valid).items()]
     made = [f"{key}={value}" for key, value in lines]
@@ -137,8 +310,11 @@ def make(recipe: list[Step]) -> list[str]:
             tunable = [key for key, default in shipped(()).items() if type(default) in (int, float, bool)]
             key = tunable[a % len(tunable)]
             kind = type(shipped(())[key])
-            sane = {int: ["0", "1", "2", "3", "7", "40"], float: ["0.3", "1e-3", "1", "0", "0.9", "2.5"], bool: ["true",
-                "false"]}[kind]
+            sane = {
+                int: ["0", "1", "2", "3", "7", "40"],
+                float: ["0.3", "1e-3", "1", "0", "0.9", "2.5"],
+                bool: ["true", "false"],
+            }[kind]
             made.append(f"{key}={sane[b % len(sane)]}")
         elif name in ("add", "force"):
             key = [*NEW, *known][a % (len(NEW) + len(known))]
@@ -150,14 +326,33 @@ def make(recipe: list[Step]) -> list[str]:
         elif name == "group":
             made.append(f"{'+' * (b % 2)}{GROUPS[a % len(GROUPS)]}={OPTIONS[b % len(OPTIONS)]}")
         elif name == "sweep":
-            made += ["-m"] * (a % 2 and "-m" not in made) + [f"{known[a % len(known)]}={value},{VALUES[(a + b) % len(VALUES)]}"]
+            made += ["-m"] * (a % 2 and "-m" not in made) + [
+                f"{known[a % len(known)]}={value},{VALUES[(a + b) % len(VALUES)]}"
+            ]
         elif name == "raw":
             made.append([value, f"={value}", f"{value}=1", f"+{value}", f"~{value}", f"{value}={value}"][a % 6])
     return made
 
 
-strategy = recipes(["set", "set2", "set3", "tune", "tune2", "tune3", "tune4", "add", "force", "new", "delete", "group", "choose",
-                    "sweep", "raw"])
+strategy = recipes(
+    [
+        "set",
+        "set2",
+        "set3",
+        "tune",
+        "tune2",
+        "tune3",
+        "tune4",
+        "add",
+        "force",
+        "new",
+        "delete",
+        "group",
+        "choose",
+        "sweep",
+        "raw",
+    ]
+)
 
 
 def prepare(config: DictConfig) -> None:
@@ -171,9 +366,17 @@ def prepare(config: DictConfig) -> None:
     student, tokenizer = student_of(config, data)
     check_inside(config, data.task, terms, weighting, student, tokenizer)
     loaders = DistillationDataModule(
-        data, tokenizer, max_length=config.data.max_length, batch_size=config.data.batch_size,
-        eval_batch_size=config.data.eval_batch_size, meta_batch_size=config.meta.batch_size, seed=config.seed,
-        label_noise=config.data.label_noise, meta_noise=config.data.meta_noise, num_workers=config.data.num_workers)
+        data,
+        tokenizer,
+        max_length=config.data.max_length,
+        batch_size=config.data.batch_size,
+        eval_batch_size=config.data.eval_batch_size,
+        meta_batch_size=config.meta.batch_size,
+        seed=config.seed,
+        label_noise=config.data.label_noise,
+        meta_noise=config.data.meta_noise,
+        num_workers=config.data.num_workers,
+    )
     len(loaders.encoded("train")), loaders.train_dataloader()
     parts.create(config.meta.engine, Engine), parts.create(config.meta.theta, Restriction)
     parts.meta_of(config, weighting, loaders.meta_stream)
@@ -212,8 +415,9 @@ def accepted(arguments: list[str]) -> DictConfig:
         raise UserError("a flag that makes Hydra show something and run nothing")
     (config,) = last
     with composition.known_to_hydra(config):
-        plain = OmegaConf.create(OmegaConf.to_container(
-            OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]), resolve=True))
+        plain = OmegaConf.create(
+            OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]), resolve=True)
+        )
         folder = config.hydra.run.dir
     assert isinstance(plain, DictConfig)
     if not any("hydra" in argument for argument in arguments):
@@ -250,7 +454,12 @@ def check(recipe: list[Step]) -> str:
         assert typed and message, f"a sound command line is refused: {message}"
         return REFUSED
     defaults = shipped(tuple(o for o in typed if is_group(o.split("=")[0].lstrip("+~"))))
-    last = {o.key_or_group: o for line in typed if line != "-m" for o in parser.OverridesParser.create().parse_overrides([line])}
+    last = {
+        o.key_or_group: o
+        for line in typed
+        if line != "-m"
+        for o in parser.OverridesParser.create().parse_overrides([line])
+    }
     for key, override in last.items():
         if override.is_delete() or override.is_sweep_override() or key not in defaults or is_group(key):
             continue
@@ -265,5 +474,7 @@ def shipped(structural: tuple[str, ...]) -> dict[str, Any]:
     with initialize_config_dir(str(CONF), version_base="1.3"), mock.patch.dict(os.environ):
         config = compose("config", list(structural), return_hydra_config=True)
         with composition.known_to_hydra(config):
-            plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]), resolve=True)
+            plain: Any = OmegaConf.to_container(
+                OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]), resolve=True
+            )
     return dict(values.leaves(plain))

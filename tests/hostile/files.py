@@ -26,29 +26,108 @@ from tests.hostile.common import ACCEPTED, REFUSED, Step, folder, listing, recip
 from tests.hostile.models import backbone
 from tests.hostile.models import tokenizer as make_tokenizer
 
-SETTINGS = ["vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-            "max_position_embeddings", "model_type",
-            "architectures", "hidden_act", "layer_norm_eps", "hidden_dropout_prob", "pad_token_id", "type_vocab_size",
-            "auto_map", "dtype",
-            "torch_dtype", "id2label", "label2id", "num_labels", "problem_type", "quantization_config", "attn_implementation",
-            "_attn_implementation", "is_decoder", "tie_word_embeddings", "transformers_version", "classifier_dropout",
-            "initializer_range",
-            "use_cache", "output_hidden_states", "return_dict", "base_model_tp_plan", "_name_or_path", "chunk_size_feed_forward",
-            "tokenizer_class",
-            "model_max_length", "padding_side", "truncation_side", "pad_token", "unk_token", "cls_token", "added_tokens_decoder",
-            "extra"]
-VALUES: list[Any] = [None, True, -1, 0, 1, 3, 10**7, 10**30, 0.5, float("nan"), float("inf"), 1e300, "", "x", "os.system",
-                     "own.Own", "../x", "bert", "gpt2",
-                     "kernels-community/flash-attn", [], ["own--own.Own"], {"AutoModel": "own.Own"},
-                     {"AutoConfig": "x/y--own.Own"},
-                     {"AutoTokenizer": ["own.Own", None]}, {"0": "a", "1": "b"}, {"a": "b"}, {"quant_method": "bitsandbytes"},
-                     "float16", "[MASK]", 2**63]
-JUNK = [b"", b"{", b"[]", b"null", b"5", b'"x"', b"\xff\xfe", b"\0", b"[" * 100_000, b'{"a": ' * 50_000, b"{}",
-        b'{"weight_map": {}}', b"PK\x03\x04",
-        b'{"weight_map": {"x": "../../x.safetensors"}}', b'{"weight_map": {"x": 5}}', b'{"weight_map": []}',
-        b'{"files": {}, "key": {}}',
-        b'{"key": {"a": 1}, "files": {"../../x": "y"}}', b'{"key": 5, "files": []}', b"1" * 10_000, b'{"model_type": ["bert"]}',
-        b'{"model_type": "own"}']
+SETTINGS = [
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "model_type",
+    "architectures",
+    "hidden_act",
+    "layer_norm_eps",
+    "hidden_dropout_prob",
+    "pad_token_id",
+    "type_vocab_size",
+    "auto_map",
+    "dtype",
+    "torch_dtype",
+    "id2label",
+    "label2id",
+    "num_labels",
+    "problem_type",
+    "quantization_config",
+    "attn_implementation",
+    "_attn_implementation",
+    "is_decoder",
+    "tie_word_embeddings",
+    "transformers_version",
+    "classifier_dropout",
+    "initializer_range",
+    "use_cache",
+    "output_hidden_states",
+    "return_dict",
+    "base_model_tp_plan",
+    "_name_or_path",
+    "chunk_size_feed_forward",
+    "tokenizer_class",
+    "model_max_length",
+    "padding_side",
+    "truncation_side",
+    "pad_token",
+    "unk_token",
+    "cls_token",
+    "added_tokens_decoder",
+    "extra",
+]
+VALUES: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    1,
+    3,
+    10**7,
+    10**30,
+    0.5,
+    float("nan"),
+    float("inf"),
+    1e300,
+    "",
+    "x",
+    "os.system",
+    "own.Own",
+    "../x",
+    "bert",
+    "gpt2",
+    "kernels-community/flash-attn",
+    [],
+    ["own--own.Own"],
+    {"AutoModel": "own.Own"},
+    {"AutoConfig": "x/y--own.Own"},
+    {"AutoTokenizer": ["own.Own", None]},
+    {"0": "a", "1": "b"},
+    {"a": "b"},
+    {"quant_method": "bitsandbytes"},
+    "float16",
+    "[MASK]",
+    2**63,
+]
+JUNK = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b"5",
+    b'"x"',
+    b"\xff\xfe",
+    b"\0",
+    b"[" * 100_000,
+    b'{"a": ' * 50_000,
+    b"{}",
+    b'{"weight_map": {}}',
+    b"PK\x03\x04",
+    b'{"weight_map": {"x": "../../x.safetensors"}}',
+    b'{"weight_map": {"x": 5}}',
+    b'{"weight_map": []}',
+    b'{"files": {}, "key": {}}',
+    b'{"key": {"a": 1}, "files": {"../../x": "y"}}',
+    b'{"key": 5, "files": []}',
+    b"1" * 10_000,
+    b'{"model_type": ["bert"]}',
+    b'{"model_type": "own"}',
+]
 RAN = "ran"
 
 
@@ -79,9 +158,14 @@ def sound() -> dict[str, bytes]:
 def damaged(data: bytes, a: int, b: int, root: Path) -> bytes:
     """Cut off, overwritten, replaced by junk or by a pickle."""
     place = (a * 4096 + b) % (len(data) + 1)
-    return [lambda: data[:place], lambda: data[:place] + bytes([b % 256]) + data[place + 1:], lambda: JUNK[b % len(JUNK)],
-            lambda: payload(root, b), lambda: data + b"x", lambda: struct.pack("<Q", [0, 1, 2**40, 2**63,
-                8][b % 5]) + data[8:]][a % 6]()
+    return [
+        lambda: data[:place],
+        lambda: data[:place] + bytes([b % 256]) + data[place + 1 :],
+        lambda: JUNK[b % len(JUNK)],
+        lambda: payload(root, b),
+        lambda: data + b"x",
+        lambda: struct.pack("<Q", [0, 1, 2**40, 2**63, 8][b % 5]) + data[8:],
+    ][a % 6]()
 
 
 def setting(file: str) -> Callable[[Path, int, int], None]:
@@ -121,9 +205,17 @@ def weights(model: Path, a: int, b: int) -> None:
     if name is None:
         return
     x = state[name].float()
-    changed = [None, x[:-1].clone(), x.double(), torch.full_like(x, float("nan")), x.half(), (x * 100).to(torch.int64),
-               x[None].clone(),
-               torch.full_like(x, float("inf")), x.new_zeros(0)][a % 9]
+    changed = [
+        None,
+        x[:-1].clone(),
+        x.double(),
+        torch.full_like(x, float("nan")),
+        x.half(),
+        (x * 100).to(torch.int64),
+        x[None].clone(),
+        torch.full_like(x, float("inf")),
+        x.new_zeros(0),
+    ][a % 9]
     del state[name]
     if changed is not None:
         state[name if a % 5 else f"{name}.more"] = changed
@@ -132,8 +224,15 @@ def weights(model: Path, a: int, b: int) -> None:
 
 def only_pickle(model: Path, a: int, b: int) -> None:
     (model / "model.safetensors").unlink(missing_ok=True)
-    name = ["pytorch_model.bin", "model.pt", "tf_model.h5", "flax_model.msgpack", "pytorch_model.bin.index.json", "model.ckpt",
-            "model.pkl"][a % 7]
+    name = [
+        "pytorch_model.bin",
+        "model.pt",
+        "tf_model.h5",
+        "flax_model.msgpack",
+        "pytorch_model.bin.index.json",
+        "model.ckpt",
+        "model.pkl",
+    ][a % 7]
     (model / name).write_bytes(payload(model.parent, b))
 
 
@@ -142,20 +241,33 @@ def index(model: Path, a: int, b: int) -> None:
     (model / "model.safetensors").unlink(missing_ok=True)
     (model.parent / "outside.safetensors").write_bytes(sound()["model.safetensors"])
     (model / "pytorch_model.bin").write_bytes(payload(model.parent, b))
-    name = ["../outside.safetensors", str(model.parent / "outside.safetensors"), "pytorch_model.bin", 5, None, "x" * 300,
-            "a\nb.safetensors",
-            "./../outside.safetensors"][a % 8]
+    name = [
+        "../outside.safetensors",
+        str(model.parent / "outside.safetensors"),
+        "pytorch_model.bin",
+        5,
+        None,
+        "x" * 300,
+        "a\nb.safetensors",
+        "./../outside.safetensors",
+    ][a % 8]
     (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"x": name}}))
 
 
 def own_code(model: Path, a: int, b: int) -> None:
     """Classes of its own beside the model."""
     (model / "own.py").write_text(f"open({str(model.parent / RAN)!r}, 'w')\nclass Own: pass\n")
-    for file, key in (("config.json", "AutoConfig"), ("config.json", "AutoModelForSequenceClassification"),
-                      ("tokenizer_config.json", "AutoTokenizer")):
+    for file, key in (
+        ("config.json", "AutoConfig"),
+        ("config.json", "AutoModelForSequenceClassification"),
+        ("tokenizer_config.json", "AutoTokenizer"),
+    ):
         try:
             content = json.loads((model / file).read_text())
-            content["auto_map"] = {**content.get("auto_map", {}), key: ["own.Own", "own.Own"] if "Tok" in key else "own.Own"}
+            content["auto_map"] = {
+                **content.get("auto_map", {}),
+                key: ["own.Own", "own.Own"] if "Tok" in key else "own.Own",
+            }
             if b % 2:
                 content["model_type"] = "own"
         except (ValueError, TypeError, AttributeError, OSError, RecursionError):
@@ -174,9 +286,15 @@ def in_its_place(model: Path, a: int, b: int) -> None:
 
 
 MODEL: dict[str, Callable[[Path, int, int], None]] = {
-    "config": setting("config.json"), "tokenizer_config": setting("tokenizer_config.json"), "tokenizer": part_of_tokenizer,
+    "config": setting("config.json"),
+    "tokenizer_config": setting("tokenizer_config.json"),
+    "tokenizer": part_of_tokenizer,
     "bytes": bytes_of,
-    "weights": weights, "only_pickle": only_pickle, "index": index, "own_code": own_code, "place": in_its_place,
+    "weights": weights,
+    "only_pickle": only_pickle,
+    "index": index,
+    "own_code": own_code,
+    "place": in_its_place,
     "adapter": lambda model, a, b: (model / "adapter_config.json").write_bytes(JUNK[b % len(JUNK)]) and None,
 }
 CACHE = ["bytes", "place", "forge", "tensor"]
@@ -209,7 +327,9 @@ def check_model(root: Path, recipe: list[Step]) -> str:
     loaded, message = refusal(load)
     assert listing(root) == before, "something was written beside the model"
     if loaded is None:
-        assert recipe and message and (str(model) in message or "data.max_length" in message or "no token" in message), message
+        assert (
+            recipe and message and (str(model) in message or "data.max_length" in message or "no token" in message)
+        ), message
         return REFUSED
     network = loaded[0].network
     state, stored = network.state_dict(), load_file(model / "model.safetensors")
@@ -218,21 +338,26 @@ def check_model(root: Path, recipe: list[Step]) -> str:
     for name, x in own.items():
         given = stored.get(name, stored.get(name.removeprefix(f"{network.base_model_prefix}.")))
         assert given is not None or name.startswith(pooler), f"{name} is not in the file and was made up"
-        assert given is None or torch.equal(x.float(),
-                                            given.float()) or given.dtype != x.dtype, f"{name} is not what the file holds"
+        assert given is None or torch.equal(x.float(), given.float()) or given.dtype != x.dtype, (
+            f"{name} is not what the file holds"
+        )
     return ACCEPTED
 
 
 @cache
 def some_tweets() -> Any:
-    return load_tweets(str(backbone() / "tweets.csv"), {"teacher_train": 60, "train": 30, "meta": 30, "validation": 5, "test": 5})
+    return load_tweets(
+        str(backbone() / "tweets.csv"), {"teacher_train": 60, "train": 30, "meta": 30, "validation": 5, "test": 5}
+    )
 
 
 def check_cache(root: Path, recipe: list[Step]) -> str:
     """An entry of tokens and one of logits, each damaged and read again."""
     store, key = Store(root / "cache"), {"of": "logits"}
     data, tokens, logits = some_tweets(), make_tokenizer(), torch.arange(15.0).reshape(5, 3)
-    sound_tokens = encode_kept(data, "test", tokens, 16, store).to_pydict()  # a copy: the file under the table is overwritten
+    sound_tokens = encode_kept(
+        data, "test", tokens, 16, store
+    ).to_pydict()  # a copy: the file under the table is overwritten
     entry = store.get("logits", key, lambda part: save_file({"test": logits}, part / "logits.safetensors"))
     files = sorted(path for path in (root / "cache").glob("*/*/*") if path.is_file())
     for name, a, b in recipe:
@@ -268,7 +393,9 @@ def spoil(name: str, file: Path, a: int, b: int, root: Path) -> None:
             file.mkdir()
         return
     if name == "tensor" and file.suffix == ".safetensors":
-        save_file([{}, {"test": torch.zeros(5, 4)}, {"test": torch.zeros(4, 3)}, {"other": torch.zeros(5, 3)}][b % 4], file)
+        save_file(
+            [{}, {"test": torch.zeros(5, 4)}, {"test": torch.zeros(4, 3)}, {"other": torch.zeros(5, 3)}][b % 4], file
+        )
     else:
         file.write_bytes(damaged(file.read_bytes(), a, b, root))
     key = file.with_name("key.json")

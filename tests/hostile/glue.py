@@ -17,32 +17,118 @@ from rwkd_lightning.systems.text.data.glue import GLUE, load_glue
 from tests.hostile.common import ACCEPTED, REFUSED, Step, folder, listing, recipes, refusal
 
 TASKS = ("cola", "mrpc", "mnli", "stsb")
-LABELS = [-1, -2, 0, 1, 2, 3, 7, 127, 2**40, -(2**62), None, True, 0.5, 5.0, 5.0000001, -0.0, math.nan, math.inf, -math.inf,
-          1e300, "1",
-          "entailment", b"1", [1], {"a": 1}]
-TEXTS = ["", " ", None, "\0", "a\0b", "x" * 100_000, "two\nlines", "\ud7ff", "\ufeff", "\u202e", "\U0010ffff",
-         "train sentence1 3", 5,
-         b"\xff\xfe", b"bytes", ["list"], {"a": "b"}, "\xa0\u2003"]
-TYPES = ["int8", "uint8", "int16", "uint64", "float", "double", "halffloat", "bool", "string", "large_string", "binary",
-         "large_binary",
-         "date32", "timestamp[us]", "time64[us]", "duration[s]", "null"]
+LABELS = [
+    -1,
+    -2,
+    0,
+    1,
+    2,
+    3,
+    7,
+    127,
+    2**40,
+    -(2**62),
+    None,
+    True,
+    0.5,
+    5.0,
+    5.0000001,
+    -0.0,
+    math.nan,
+    math.inf,
+    -math.inf,
+    1e300,
+    "1",
+    "entailment",
+    b"1",
+    [1],
+    {"a": 1},
+]
+TEXTS = [
+    "",
+    " ",
+    None,
+    "\0",
+    "a\0b",
+    "x" * 100_000,
+    "two\nlines",
+    "\ud7ff",
+    "\ufeff",
+    "\u202e",
+    "\U0010ffff",
+    "train sentence1 3",
+    5,
+    b"\xff\xfe",
+    b"bytes",
+    ["list"],
+    {"a": "b"},
+    "\xa0\u2003",
+]
+TYPES = [
+    "int8",
+    "uint8",
+    "int16",
+    "uint64",
+    "float",
+    "double",
+    "halffloat",
+    "bool",
+    "string",
+    "large_string",
+    "binary",
+    "large_binary",
+    "date32",
+    "timestamp[us]",
+    "time64[us]",
+    "duration[s]",
+    "null",
+]
 ODD: list[Callable[[pa.Array], Any]] = [
-    lambda x: x.dictionary_encode(), lambda x: pa.array([[v] for v in x.to_pylist()]),
-    lambda x: pa.array([{"v": v} for v in x.to_pylist()]), lambda x: x.cast(pa.decimal128(30, 2)),
-    lambda x: pa.array([None] * len(x)), lambda x: pa.nulls(len(x), x.type), lambda x: pa.array([str(v) for v in x.to_pylist()]),
-    lambda x: pa.array([f"0x{i:x}" for i in range(len(x))]), lambda x: x.cast(pa.string_view()), lambda x: x.run_end_encode(),
+    lambda x: x.dictionary_encode(),
+    lambda x: pa.array([[v] for v in x.to_pylist()]),
+    lambda x: pa.array([{"v": v} for v in x.to_pylist()]),
+    lambda x: x.cast(pa.decimal128(30, 2)),
+    lambda x: pa.array([None] * len(x)),
+    lambda x: pa.nulls(len(x), x.type),
+    lambda x: pa.array([str(v) for v in x.to_pylist()]),
+    lambda x: pa.array([f"0x{i:x}" for i in range(len(x))]),
+    lambda x: x.cast(pa.string_view()),
+    lambda x: x.run_end_encode(),
     lambda x: pa.array([[(str(v), v)] for v in x.to_pylist()], pa.map_(pa.string(), x.type)),
 ]
 METADATA: list[Any] = [
-    b"", b"{", b"[]", b"null", b'{"info": {"features": 5}}', b'{"info": {"features": {"label": {"_type": "Nothing"}}}}',
-    b'{"info": {"features": {"label": {"_type": "ClassLabel", "names": ["b", "a"]}}}}', b"\xff\xff", b'{"info": null}',
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b'{"info": {"features": 5}}',
+    b'{"info": {"features": {"label": {"_type": "Nothing"}}}}',
+    b'{"info": {"features": {"label": {"_type": "ClassLabel", "names": ["b", "a"]}}}}',
+    b"\xff\xff",
+    b'{"info": null}',
 ]
-WORDS = [["unacceptable", "acceptable"], ["acceptable", "unacceptable"], ["equivalent", "not_equivalent"],
-         ["not_equivalent", "equivalent"], ["entailment", "neutral", "contradiction"], ["a", "b", "c"], ["a"], []]
-SHARDS = ["train-00000-of-00001.parquet", "train-00000-of-00002.parquet", "train-a.parquet", "train.parquet",
-          "TRAIN-00000-of-00001.parquet",
-          "train-00001-of-00002.parquet", "train-0-of-1.parquet", "train-\n.parquet", "test-00000-of-00001.parquet",
-          "train-00000-of-00001.csv"]
+WORDS = [
+    ["unacceptable", "acceptable"],
+    ["acceptable", "unacceptable"],
+    ["equivalent", "not_equivalent"],
+    ["not_equivalent", "equivalent"],
+    ["entailment", "neutral", "contradiction"],
+    ["a", "b", "c"],
+    ["a"],
+    [],
+]
+SHARDS = [
+    "train-00000-of-00001.parquet",
+    "train-00000-of-00002.parquet",
+    "train-a.parquet",
+    "train.parquet",
+    "TRAIN-00000-of-00001.parquet",
+    "train-00001-of-00002.parquet",
+    "train-0-of-1.parquet",
+    "train-\n.parquet",
+    "test-00000-of-00001.parquet",
+    "train-00000-of-00001.csv",
+]
 Columns = dict[str, pa.Array]
 
 
@@ -56,7 +142,9 @@ class Example:
         self.finish: list[Callable[[Path], None]] = []
         for split in ("train", *self.spec.evaluation_splits):
             n = 40 if split == "train" else 8
-            labels = [i % 6 for i in range(n)] if self.spec.is_regression else [i % self.spec.num_labels for i in range(n)]
+            labels = (
+                [i % 6 for i in range(n)] if self.spec.is_regression else [i % self.spec.num_labels for i in range(n)]
+            )
             texts = {name: pa.array([f"{split} {name} {i}" for i in range(n)]) for name in self.spec.text_columns}
             label = pa.array(labels, pa.float32() if self.spec.is_regression else pa.int64())
             self.splits[split] = [*texts.items(), ("label", label), ("idx", pa.array(range(n), pa.int32()))]
@@ -107,7 +195,12 @@ def text(example: Example, a: int, b: int) -> None:
 def retype(example: Example, a: int, b: int) -> None:
     columns = example.splits[example.split(a)]
     if (place := number_of(columns, a // 3)) is not None:
-        convert(columns, place, lambda x: x.cast(TYPES[b % len(TYPES)]), lambda x: x.cast("int64").cast(TYPES[b % len(TYPES)]))
+        convert(
+            columns,
+            place,
+            lambda x: x.cast(TYPES[b % len(TYPES)]),
+            lambda x: x.cast("int64").cast(TYPES[b % len(TYPES)]),
+        )
 
 
 def odd(example: Example, a: int, b: int) -> None:
@@ -120,10 +213,12 @@ def bad_utf8(example: Example, a: int, b: int) -> None:
     columns = example.splits[example.split(a)]
     place = number_of(columns, 0, example.spec.text_columns[0])
     if place is not None and len(columns[place][1]):
+
         def way(x: pa.Array) -> pa.Array:
             values = [str(v).encode() for v in x.to_pylist()]
             values[b % len(values)] = b"caf\xe9"
             return pa.array(values, pa.binary()).view(pa.string())
+
         convert(columns, place, way)
 
 
@@ -147,8 +242,9 @@ def rows(example: Example, a: int, b: int) -> None:
     if b % 2:
         example.splits[split] = [(name, values.slice(0, b % 30)) for name, values in example.splits[split]]
     else:
-        example.splits[split] = [(name, pa.concat_arrays([values, values.slice(0, b % 12)]))
-                                 for name, values in example.splits[split]]
+        example.splits[split] = [
+            (name, pa.concat_arrays([values, values.slice(0, b % 12)])) for name, values in example.splits[split]
+        ]
 
 
 def features(example: Example, a: int, b: int) -> None:
@@ -157,7 +253,9 @@ def features(example: Example, a: int, b: int) -> None:
     if b % 3 == 0:
         example.metadata[split] = METADATA[a % len(METADATA)]
         return
-    kinds: dict[str, Any] = {name: {"dtype": str(values.type), "_type": "Value"} for name, values in example.splits[split]}
+    kinds: dict[str, Any] = {
+        name: {"dtype": str(values.type), "_type": "Value"} for name, values in example.splits[split]
+    }
     kinds["label"] = {"names": WORDS[b % len(WORDS)], "_type": "ClassLabel"}
     example.metadata[split] = json.dumps({"info": {"features": kinds}}).encode()
 
@@ -177,8 +275,10 @@ def drop(example: Example, a: int, b: int) -> None:
 
 def on_disk(change: Callable[[Path, int, int], None]) -> Callable[[Example, int, int], None]:
     """A change of a split's file after it was written."""
+
     def step(example: Example, a: int, b: int) -> None:
         example.finish.append(lambda root: change(root / example.file(example.split(a)), a, b))
+
     return step
 
 
@@ -208,8 +308,17 @@ def bytes_of(path: Path, a: int, b: int) -> None:
         return
     data = path.read_bytes()
     place = (a * 4096 + b) % (len(data) + 1)
-    path.write_bytes([data[:place], data[:place] + bytes([b % 256]) + data[place + 1:], b"", b"PAR1", b"PAR1" * 3,
-                      bytes((a * k) % 256 for k in range(b)), data + b"x"][b % 7])
+    path.write_bytes(
+        [
+            data[:place],
+            data[:place] + bytes([b % 256]) + data[place + 1 :],
+            b"",
+            b"PAR1",
+            b"PAR1" * 3,
+            bytes((a * k) % 256 for k in range(b)),
+            data + b"x",
+        ][b % 7]
+    )
 
 
 def in_its_place(path: Path, a: int, b: int) -> None:
@@ -231,12 +340,22 @@ def other_name(path: Path, a: int, b: int) -> None:
 
 
 STEPS: dict[str, Callable[[Example, int, int], None]] = {
-    "label": lambda example, a, b: put(example, "label", a, b, LABELS), "text": text, "bad_utf8": bad_utf8,
-    "idx": lambda example, a, b: put(example, "idx", a, b, LABELS), "retype": retype, "odd": odd, "rename": rename,
+    "label": lambda example, a, b: put(example, "label", a, b, LABELS),
+    "text": text,
+    "bad_utf8": bad_utf8,
+    "idx": lambda example, a, b: put(example, "idx", a, b, LABELS),
+    "retype": retype,
+    "odd": odd,
+    "rename": rename,
     "extra": extra,
-    "rows": rows, "features": features, "one_class": one_class, "drop": drop, "shards": on_disk(shards),
+    "rows": rows,
+    "features": features,
+    "one_class": one_class,
+    "drop": drop,
+    "shards": on_disk(shards),
     "bytes": on_disk(bytes_of),
-    "place": on_disk(in_its_place), "name": on_disk(other_name),
+    "place": on_disk(in_its_place),
+    "name": on_disk(other_name),
     "twin": lambda example, a, b: put(example, example.spec.text_columns[0], a, 11, TEXTS),
 }
 strategy = st.tuples(st.sampled_from(TASKS), recipes(list(STEPS)))
@@ -276,6 +395,7 @@ def same(one: tuple[Any, ...], other: tuple[Any, ...], regression: bool) -> bool
 
 def without_label(rows: list[tuple[Any, ...]], regression: bool) -> list[tuple[Any, ...]]:
     """The rows, a word in place of a label that says there is none."""
+
     def lacks(label: Any) -> bool:
         return type(label) in (int, float) and (label == -1 or (regression and math.isnan(label)))
 

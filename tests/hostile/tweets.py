@@ -14,16 +14,82 @@ LABELS = ("negative", "neutral", "positive")
 SIZES = {"teacher_train": 9, "train": 9, "meta": 30, "validation": 3, "test": 3}
 Rows = list[list[str]]
 
-CELLS = ["", " ", "nan", "NaN", "inf", "-1", "1e999", "null", "None", "Positive", "NEGATIVE", " neutral", "positive ", "2", "0",
-         'say "no"', "a,b", "two\nlines", "two\r\nlines", "\r", "caf\xe9", "\x85", "\xa0", "\x1a", "\x1c", "x" * 70_000,
-         "x" * 140_000,
-         "'", '"', '""', "\\", "\\n", "\t", "#", "positive", "negative"]
-HEADERS = [["sentiment", "text"], ["text", "sentiment"], ["sentiment", "confidence"], ["Sentiment", "confidence", "text"],
-           ["sentiment", "text", "text"], ["sentiment", "sentiment", "text"], ["text"], [], ["sentiment", "confidence", " text"],
-           ["a", "b", "c", "d"], ["text", "confidence", "sentiment"], ["sentiment", "confidence", "text", "text"], ["", "", ""]]
-BYTES = [b"\0", b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b"\xe2\x82\xac", b'"', b'"x', b"\n", b"\r", b"\r\n", b"\n\n\n", b",",
-         b",,,,", b"\x80",
-         b"\x1a", b"'", b"\\\"", b"a\nb\nc\n", b'"\n"', b"PAR1", b"\x1f\x8b\x08"]
+CELLS = [
+    "",
+    " ",
+    "nan",
+    "NaN",
+    "inf",
+    "-1",
+    "1e999",
+    "null",
+    "None",
+    "Positive",
+    "NEGATIVE",
+    " neutral",
+    "positive ",
+    "2",
+    "0",
+    'say "no"',
+    "a,b",
+    "two\nlines",
+    "two\r\nlines",
+    "\r",
+    "caf\xe9",
+    "\x85",
+    "\xa0",
+    "\x1a",
+    "\x1c",
+    "x" * 70_000,
+    "x" * 140_000,
+    "'",
+    '"',
+    '""',
+    "\\",
+    "\\n",
+    "\t",
+    "#",
+    "positive",
+    "negative",
+]
+HEADERS = [
+    ["sentiment", "text"],
+    ["text", "sentiment"],
+    ["sentiment", "confidence"],
+    ["Sentiment", "confidence", "text"],
+    ["sentiment", "text", "text"],
+    ["sentiment", "sentiment", "text"],
+    ["text"],
+    [],
+    ["sentiment", "confidence", " text"],
+    ["a", "b", "c", "d"],
+    ["text", "confidence", "sentiment"],
+    ["sentiment", "confidence", "text", "text"],
+    ["", "", ""],
+]
+BYTES = [
+    b"\0",
+    b"\xff",
+    b"\xfe\xff",
+    b"\xef\xbb\xbf",
+    b"\xe2\x82\xac",
+    b'"',
+    b'"x',
+    b"\n",
+    b"\r",
+    b"\r\n",
+    b"\n\n\n",
+    b",",
+    b",,,,",
+    b"\x80",
+    b"\x1a",
+    b"'",
+    b'\\"',
+    b"a\nb\nc\n",
+    b'"\n"',
+    b"PAR1",
+    b"\x1f\x8b\x08",
+]
 
 
 def sound() -> Rows:
@@ -64,7 +130,9 @@ def all_rows(rows: Rows, a: int, b: int) -> None:
 
 
 TABLE: dict[str, Callable[[Rows, int, int], None]] = {
-    "cell": cell, "columns": columns, "all_rows": all_rows,
+    "cell": cell,
+    "columns": columns,
+    "all_rows": all_rows,
     "longer": lambda rows, a, b: at(rows, a).extend(["more"] * (1 + b % 3)),
     "shorter": lambda rows, a, b: at(rows, a).__delitem__(slice(b % 3, None)),
     "drop": lambda rows, a, b: rows.__delitem__(slice(a % 92, a % 92 + b % 60)),
@@ -77,9 +145,11 @@ TABLE: dict[str, Callable[[Rows, int, int], None]] = {
 
 def written(rows: Rows, a: int) -> bytes:
     """As a file: what needs quotes in quotes, or all, or none."""
+
     def field(text: str) -> str:
         needed = any(c in text for c in ',"\n\r')
         return '"' + text.replace('"', '""') + '"' if (needed and a % 3 != 2) or a % 3 == 1 else text
+
     end = "\r\n" if a % 5 == 4 else "\n"
     return end.join(",".join(map(field, row)) for row in rows).encode("latin-1") + (b"" if a % 7 == 6 else end.encode())
 
@@ -87,10 +157,14 @@ def written(rows: Rows, a: int) -> bytes:
 RAW: dict[str, Callable[[bytes, int, int], bytes]] = {
     "quoting": lambda data, a, b: data,  # read by `make`
     "cut": lambda data, a, b: data[: (a * 4096 + b) % (len(data) + 1)],
-    "insert": lambda data, a, b: data[: (a * 7) % (len(data) + 1)] + BYTES[b % len(BYTES)] + data[(a * 7) % (len(data) + 1):],
+    "insert": lambda data, a, b: (
+        data[: (a * 7) % (len(data) + 1)] + BYTES[b % len(BYTES)] + data[(a * 7) % (len(data) + 1) :]
+    ),
     "front": lambda data, a, b: BYTES[b % len(BYTES)] + data,
-    "overwrite": lambda data, a, b: data[: a % (len(data) + 1)] + bytes([b % 256]) + data[a % (len(data) + 1) + 1:],
-    "utf": lambda data, a, b: data.decode("latin-1").encode(("utf-8", "utf-16", "utf-16-le", "utf-32", "utf-8-sig")[b % 5]),
+    "overwrite": lambda data, a, b: data[: a % (len(data) + 1)] + bytes([b % 256]) + data[a % (len(data) + 1) + 1 :],
+    "utf": lambda data, a, b: data.decode("latin-1").encode(
+        ("utf-8", "utf-16", "utf-16-le", "utf-32", "utf-8-sig")[b % 5]
+    ),
     "line_ends": lambda data, a, b: data.replace(b"\n", (b"\r", b"\r\n", b"\n\r", b"\n\n", b"\x0b")[b % 5]),
     "junk": lambda data, a, b: bytes((a * k + b) % 256 for k in range(a)),
     "commas": lambda data, a, b: data.replace(b",", (b";", b"\t", b", ", b"|")[b % 4]),
@@ -129,7 +203,7 @@ def plain(data: bytes) -> list[list[str]] | None:
     while i < len(text):
         c = text[i]
         if quoted:
-            if c == '"' and text[i + 1:i + 2] == '"':
+            if c == '"' and text[i + 1 : i + 2] == '"':
                 field, i = field + '"', i + 1
             elif c == '"':
                 quoted, closed = False, True
@@ -142,7 +216,7 @@ def plain(data: bytes) -> list[list[str]] | None:
             if c != ",":
                 rows.append([] if row == [""] and not closed else row)
                 row = []
-                i += text[i:i + 2] == "\r\n"
+                i += text[i : i + 2] == "\r\n"
             field, closed = "", False
         elif closed:
             return None
@@ -203,5 +277,7 @@ def compare(loaded: TaskData, rows: dict[int, tuple[str, str]]) -> None:
         assert len(table["idx"]) == size
         seen += table["idx"]
         for idx, label, text in zip(table["idx"], table["label"], table["text"], strict=True):
-            assert rows[idx] == (TWEETS.label_names[label], text), f"row {idx} reads {rows[idx]}, and {label} {text!r} was loaded"
+            assert rows[idx] == (TWEETS.label_names[label], text), (
+                f"row {idx} reads {rows[idx]}, and {label} {text!r} was loaded"
+            )
     assert len(set(seen)) == len(seen)

@@ -19,7 +19,9 @@ DIRECTIONAL = ENGINES[1:]
 
 def passes_of(net, batch):
     """The training pass of the module, not yet taken."""
-    return OnePass(batch, lambda rows: (out := net(rows), stack(TERMS, out, rows)), lambda *_: None, torch.device("cpu"))
+    return OnePass(
+        batch, lambda rows: (out := net(rows), stack(TERMS, out, rows)), lambda *_: None, torch.device("cpu")
+    )
 
 
 def meta_step(engine, theta, stream, rows, net, lookahead):
@@ -62,7 +64,9 @@ def test_nothing_beside_the_training_graph(student, data, stream, engine):
         gc.collect()
         return [x for x in gc.get_objects() if type(x) in (torch.Tensor, torch.nn.Parameter) and x.shape == shape]
 
-    before = tensors()  # the parameter itself, and what other tests have left; held, so that no new tensor takes their place
+    before = (
+        tensors()
+    )  # the parameter itself, and what other tests have left; held, so that no new tensor takes their place
     known, passed, alive = {x.data_ptr() for x in before}, [], []
 
     def watch(module, args):
@@ -73,11 +77,16 @@ def test_nothing_beside_the_training_graph(student, data, stream, engine):
     net.register_forward_pre_hook(watch)
     passes = passes_of(net, batch)
     others = meta_step(engine, All, stream, rows, net, None).influence(
-        net, batch, lambda: passes.forward()[0], lambda o: stack(TERMS, o, batch), torch.ones(4, 2), passes.randomness)
+        net, batch, lambda: passes.forward()[0], lambda o: stack(TERMS, o, batch), torch.ones(4, 2), passes.randomness
+    )
     passes.forward()
     assert others.shape == (4, 2)
     own = [(True, False)] * (2 if engine is DIRECTIONAL[-1] else 1)
-    assert passed == [(False, True), *own, (True, True)]  # held-out rows, then the derivative, and the training pass last
+    assert passed == [
+        (False, True),
+        *own,
+        (True, True),
+    ]  # held-out rows, then the derivative, and the training pass last
     assert alive == [0]  # neither the parameter's gradient nor a copy
 
 

@@ -37,7 +37,9 @@ def test_bf16_mixed(stream, data, trained, theta, engine, lookahead):
         exact = precision == "64"
         mine = copy.deepcopy(net).double() if exact else net
         method = Jvp() if exact else engine
-        meta = MetaStep(method, THETAS[theta][0](), [CrossEntropy()], stream(double(rows) if exact else rows, 40), lookahead)
+        meta = MetaStep(
+            method, THETAS[theta][0](), [CrossEntropy()], stream(double(rows) if exact else rows, 40), lookahead
+        )
         with torch.autocast("cpu", torch.bfloat16, enabled=not exact, cache_enabled=False):  # as Lightning does
             found[precision] = influence(meta, mine, double(batch) if exact else batch)[0]
     assert found["bf16"].dtype == torch.float32

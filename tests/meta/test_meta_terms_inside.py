@@ -11,7 +11,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from rwkd_lightning.bilevel import FiniteDifference, Jvp, RandomState, Unrolled
 from rwkd_lightning.meta import All, Head, HeadWithBank, LastBlock, MetaStep
 from rwkd_lightning.systems.text.models import Classifier
-from rwkd_lightning.terms import CrossEntropy, DistillationKL, HiddenStates, LogitMSE, SoftCrossEntropy, ValueRelation, stack
+from rwkd_lightning.terms import (
+    CrossEntropy,
+    DistillationKL,
+    HiddenStates,
+    LogitMSE,
+    SoftCrossEntropy,
+    ValueRelation,
+    stack,
+)
 from rwkd_lightning.training.compatibility import check_reach
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import RWKD, ClassificationFeatures, FixedAlpha, GradNorm
@@ -25,8 +33,16 @@ def wide(width):
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(1)
-    config = BertConfig(hidden_size=width, num_hidden_layers=4, num_attention_heads=4, intermediate_size=64, vocab_size=100,
-                        max_position_embeddings=32, num_labels=3, initializer_range=0.2)
+    config = BertConfig(
+        hidden_size=width,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=64,
+        vocab_size=100,
+        max_position_embeddings=32,
+        num_labels=3,
+        initializer_range=0.2,
+    )
     return Classifier(BertForSequenceClassification(config)).double().eval()
 
 
@@ -47,8 +63,14 @@ def setting(student, data, terms, dropout=0.1):
 @pytest.mark.parametrize("theta", [All, LastBlock])
 def test_influence_of_every_term(student, data, stream, theta, engine, dropout):
     """Prevents influences of zero, or of the wrong term, for what is not in the logits; and a projection counted as θ."""
-    terms = [CrossEntropy(), DistillationKL(2.0), SoftCrossEntropy(3.0), LogitMSE(), HiddenStates([[0, 1], [1, 3]]),
-             ValueRelation(4)]
+    terms = [
+        CrossEntropy(),
+        DistillationKL(2.0),
+        SoftCrossEntropy(3.0),
+        LogitMSE(),
+        HiddenStates([[0, 1], [1, 3]]),
+        ValueRelation(4),
+    ]
     learner, batch, held_out = setting(student, data, terms, dropout)
     make, tolerance = ENGINES[engine]
     meta = MetaStep(make(), theta(), [CrossEntropy()], stream(held_out, 7))
@@ -68,7 +90,9 @@ def test_influence_of_every_term(student, data, stream, theta, engine, dropout):
     for i in range(5):
         for k in range(6):
             gradient = torch.autograd.grad(losses[i, k], chosen, retain_graph=True, allow_unused=True)
-            expected[i, k] = sum((a * b).sum() for a, b in zip(v, gradient, strict=True) if a is not None and b is not None)
+            expected[i, k] = sum(
+                (a * b).sum() for a, b in zip(v, gradient, strict=True) if a is not None and b is not None
+            )
     assert bool((expected.abs().amax(0) > 1e-6).all())
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
 
@@ -88,7 +112,9 @@ def test_lookahead(student, data, stream, engine):
     own = dict(learner.named_parameters())
     objective = (weights * stack(terms, outputs, batch)).sum(1).mean()
     gradients = torch.autograd.grad(objective, list(own.values()), allow_unused=True, retain_graph=True)
-    moved = {n: p.detach() - (0.05 * g if g is not None else 0) for (n, p), g in zip(own.items(), gradients, strict=True)}
+    moved = {
+        n: p.detach() - (0.05 * g if g is not None else 0) for (n, p), g in zip(own.items(), gradients, strict=True)
+    }
     for p in moved.values():
         p.requires_grad_()
     learner.eval()

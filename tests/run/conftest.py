@@ -48,10 +48,17 @@ def glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root, draw = tmp_path_factory.mktemp("glue"), random.Random(1)
     names = ["entailment", "neutral", "contradiction"]
     text = [w for group in WORDS.values() for w in group]
-    sizes = {"stsb": {"train": 96, "validation": 24, "test": 12},
-             "mnli": {"train": 96, "validation_matched": 24, "validation_mismatched": 24, "test_matched": 12,
-                      "test_mismatched": 12},
-             "ax": {"test": 10}}
+    sizes = {
+        "stsb": {"train": 96, "validation": 24, "test": 12},
+        "mnli": {
+            "train": 96,
+            "validation_matched": 24,
+            "validation_mismatched": 24,
+            "test_matched": 12,
+            "test_mismatched": 12,
+        },
+        "ax": {"test": 10},
+    }
     for task, splits in sizes.items():
         columns = ("sentence1", "sentence2") if task == "stsb" else ("premise", "hypothesis")
         label = Value("float32") if task == "stsb" else ClassLabel(names=names)
@@ -60,7 +67,14 @@ def glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for split, n in splits.items():
             pairs = [[" ".join(draw.choice(text) for _ in range(6)) for _ in columns] for _ in range(n)]
             shared = [len({*a.split()} & {*b.split()}) for a, b in pairs]
-            labels = [-1] * n if "test" in split else [min(5.0, float(k)) if task == "stsb" else min(k, 2) for k in shared]
-            rows = {columns[0]: [a for a, _ in pairs], columns[1]: [b for _, b in pairs], "label": labels, "idx": list(range(n))}
+            labels = (
+                [-1] * n if "test" in split else [min(5.0, float(k)) if task == "stsb" else min(k, 2) for k in shared]
+            )
+            rows = {
+                columns[0]: [a for a, _ in pairs],
+                columns[1]: [b for _, b in pairs],
+                "label": labels,
+                "idx": list(range(n)),
+            }
             Dataset.from_dict(rows, features=features).to_parquet(root / task / f"{split}-00000-of-00001.parquet")
     return root

@@ -1,6 +1,6 @@
 """Kills runs with SIGKILL at random moments, repeats the command until it ends, and compares with a run never killed.
 
-    python -m tests.run.kills --kills 20
+python -m tests.run.kills --kills 20
 """
 
 from __future__ import annotations
@@ -23,8 +23,13 @@ import pyarrow.parquet
 from tests.run.tiny import overrides, write_backbone, write_tweets
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = ["data.label_noise=0.4", "data.teacher_noise=0.4", "trainer.select=best", "trainer.log_every_n_steps=1",
-           "checkpoint.steps=1"]
+OPTIONS = [
+    "data.label_noise=0.4",
+    "data.teacher_noise=0.4",
+    "trainer.select=best",
+    "trainer.log_every_n_steps=1",
+    "checkpoint.steps=1",
+]
 
 
 class Running(Protocol):
@@ -43,8 +48,9 @@ Start = Callable[[Sequence[str]], Running]
 
 def command(arguments: Sequence[str]) -> Running:
     """Start ``train.py``."""
-    return subprocess.Popen([sys.executable, "train.py", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL,
-                            stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "train.py", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 def writing(folder: Path, since: float) -> bool:
@@ -77,8 +83,9 @@ def wait(process: Running, until: Callable[[], bool] = lambda: False) -> int | N
     return status
 
 
-def kill_until_done(start: Start, arguments: Sequence[str], folder: Path, seconds: float, kills: int,
-                    draw: random.Random) -> list[str]:
+def kill_until_done(
+    start: Start, arguments: Sequence[str], folder: Path, seconds: float, kills: int, draw: random.Random
+) -> list[str]:
     """Repeat the command until it ends, killing it at random moments, at most so often; what it was at, each time.
 
     A third of the kills comes at any moment, a third waits for a checkpoint that is being written, a third for a stage, since
@@ -90,7 +97,11 @@ def kill_until_done(start: Start, arguments: Sequence[str], folder: Path, second
     hit: list[str] = []
     while True:
         since, process = time.time(), start(arguments)
-        moment, kind, target = since + draw.uniform(0, seconds), draw.choice(["moment", WRITING, "stage"]), draw.choice(STAGES)
+        moment, kind, target = (
+            since + draw.uniform(0, seconds),
+            draw.choice(["moment", WRITING, "stage"]),
+            draw.choice(STAGES),
+        )
         wanted = {WRITING: WRITING, "stage": target}.get(kind)
 
         def due(since: float = since, moment: float = moment, wanted: str | None = wanted) -> bool:
@@ -111,11 +122,19 @@ def kill_until_done(start: Start, arguments: Sequence[str], folder: Path, second
 def differences(whole: Path, killed: Path) -> list[str]:
     """The results that are not the same to the byte (weights: to the bit), of the teacher and of the run."""
     wrong = []
-    for pattern in ("cache/teacher/*/model.safetensors", "cache/logits/*/logits.safetensors", "runs/*/*/log/metrics.csv",
-                    "runs/*/*/student/model.safetensors", "runs/*/*/weights.parquet"):
+    for pattern in (
+        "cache/teacher/*/model.safetensors",
+        "cache/logits/*/logits.safetensors",
+        "runs/*/*/log/metrics.csv",
+        "runs/*/*/student/model.safetensors",
+        "runs/*/*/weights.parquet",
+    ):
         (one,), (other,) = whole.glob(pattern), killed.glob(pattern)
-        same = (pyarrow.parquet.read_table(one).equals(pyarrow.parquet.read_table(other)) if pattern.endswith("parquet")
-                else one.read_bytes() == other.read_bytes())
+        same = (
+            pyarrow.parquet.read_table(one).equals(pyarrow.parquet.read_table(other))
+            if pattern.endswith("parquet")
+            else one.read_bytes() == other.read_bytes()
+        )
         wrong += [] if same else [pattern]
     with next(killed.glob("runs/*/*/log/metrics.csv")).open() as file:
         rows = [tuple(row) for row in csv.reader(file)]
@@ -135,8 +154,9 @@ def campaign(start: Start, folder: Path, kills: int, seed: int) -> tuple[Counter
     while sum(hit.values()) < kills:
         number += 1
         where = folder / f"killed-{number}"
-        now = kill_until_done(start, [*overrides(tweets, backbone, where), *OPTIONS], where, seconds,
-                              kills - sum(hit.values()), draw)
+        now = kill_until_done(
+            start, [*overrides(tweets, backbone, where), *OPTIONS], where, seconds, kills - sum(hit.values()), draw
+        )
         hit.update(now)
         wrong += [f"run {number}: {what}" for what in differences(folder / "whole", where)]
         print(f"run {number}: killed {len(now)} times ({', '.join(now)})", file=sys.stderr, flush=True)

@@ -15,10 +15,24 @@ import sys
 from importlib import import_module
 from typing import Any
 
-OTHERS = ("datasets", "huggingface_hub.hf_file_system", "hydra", "lightning", "pyarrow.parquet", "sentence_transformers",
-          "torch.distributed.elastic", "transformers.modeling_utils")
+OTHERS = (
+    "datasets",
+    "huggingface_hub.hf_file_system",
+    "hydra",
+    "lightning",
+    "pyarrow.parquet",
+    "sentence_transformers",
+    "torch.distributed.elastic",
+    "transformers.modeling_utils",
+)
 MODULES = ("resource", "fcntl", "pwd", "grp", "termios", "tty", "pty", "syslog")
-SIGNALS = ("SIGUSR2", "SIGALRM", "SIGHUP", "SIGQUIT", "SIGTSTP")  # not SIGUSR1, SIGKILL, SIGCHLD, which others need here
+SIGNALS = (
+    "SIGUSR2",
+    "SIGALRM",
+    "SIGHUP",
+    "SIGQUIT",
+    "SIGTSTP",
+)  # not SIGUSR1, SIGKILL, SIGCHLD, which others need here
 FUNCTIONS = ("fork", "getuid", "geteuid", "getgid", "sched_getaffinity", "mkfifo", "getpgid", "killpg", "setsid")
 
 

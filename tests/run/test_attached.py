@@ -46,17 +46,33 @@ def arguments(tweets: Path, backbone: Path, tmp_path: Path, cache: Path) -> list
 # Optimizer and schedule
 
 
-@pytest.mark.parametrize(("chosen", "reference"), [
-    ([], lambda p: torch.optim.AdamW([{"params": p[:1], "weight_decay": 0.01}, {"params": p[1:], "weight_decay": 0.0}], lr=1e-4)),
-    (["optimizer=adam"], lambda p: torch.optim.Adam(p, lr=2e-3, betas=(0.99, 0.99))),
-    (["task=topics"], lambda p: torch.optim.Adam(p, lr=2e-3, betas=(0.99, 0.99))),
-    (["task=topics", "optimizer=adamw", "optimizer.weight_decay=0"], lambda p: torch.optim.AdamW(p, lr=1e-4, weight_decay=0.0)),
-    (["optimizer._target_=torch.optim.SGD", "+optimizer.momentum=0.9"],
-     lambda p: torch.optim.SGD(p, lr=1e-4, weight_decay=0.01, momentum=0.9)),
-    (["optimizer._target_=torch.optim.NAdam", "optimizer.lr=0.1", "optimizer.weight_decay=0"],
-     lambda p: torch.optim.NAdam(p, lr=0.1)),
-    ([f"optimizer._target_={HERE}.of_a_module"], lambda p: torch.optim.SGD(p[:1], lr=1e-4)),
-], ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("chosen", "reference"),
+    [
+        (
+            [],
+            lambda p: torch.optim.AdamW(
+                [{"params": p[:1], "weight_decay": 0.01}, {"params": p[1:], "weight_decay": 0.0}], lr=1e-4
+            ),
+        ),
+        (["optimizer=adam"], lambda p: torch.optim.Adam(p, lr=2e-3, betas=(0.99, 0.99))),
+        (["task=topics"], lambda p: torch.optim.Adam(p, lr=2e-3, betas=(0.99, 0.99))),
+        (
+            ["task=topics", "optimizer=adamw", "optimizer.weight_decay=0"],
+            lambda p: torch.optim.AdamW(p, lr=1e-4, weight_decay=0.0),
+        ),
+        (
+            ["optimizer._target_=torch.optim.SGD", "+optimizer.momentum=0.9"],
+            lambda p: torch.optim.SGD(p, lr=1e-4, weight_decay=0.01, momentum=0.9),
+        ),
+        (
+            ["optimizer._target_=torch.optim.NAdam", "optimizer.lr=0.1", "optimizer.weight_decay=0"],
+            lambda p: torch.optim.NAdam(p, lr=0.1),
+        ),
+        ([f"optimizer._target_={HERE}.of_a_module"], lambda p: torch.optim.SGD(p[:1], lr=1e-4)),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
 def test_optimizer(chosen: list[str], reference: Any) -> None:
     """Prevents: a key that is not handed on, another default than the config says, a class of torch's given a module."""
     ours, other = nn.Linear(3, 2).double(), nn.Linear(3, 2).double()
@@ -92,17 +108,26 @@ def rates(chosen: list[str], steps: int = 10) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize(("chosen", "expected"), [
-    (["scheduler.warmup=0"], [1 - s / 10 for s in range(10)]),
-    (["scheduler.warmup=0.2"], [1 / 3, 2 / 3, *((10 - s) / 8 for s in range(2, 10))]),
-    (["scheduler=cosine", "scheduler.warmup=0"], [0.5 * (1 + math.cos(math.pi * s / 10)) for s in range(10)]),
-    (["scheduler=cosine", "scheduler.warmup=0.2"],
-     [1 / 3, 2 / 3, *(0.5 * (1 + math.cos(math.pi * (s - 2) / 8)) for s in range(2, 10))]),
-    (["scheduler=constant"], [1.0] * 10), (["task=topics"], [1.0] * 10),
-    (["scheduler=constant", "scheduler.warmup=0.1"], [0.5, *[1.0] * 9]),
-    (["scheduler._target_=torch.optim.lr_scheduler.ExponentialLR", "~scheduler.warmup", "+scheduler.gamma=0.5"],
-     [0.5**s for s in range(10)]),
-], ids=lambda value: " ".join(value) if isinstance(value[0], str) else "")
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (["scheduler.warmup=0"], [1 - s / 10 for s in range(10)]),
+        (["scheduler.warmup=0.2"], [1 / 3, 2 / 3, *((10 - s) / 8 for s in range(2, 10))]),
+        (["scheduler=cosine", "scheduler.warmup=0"], [0.5 * (1 + math.cos(math.pi * s / 10)) for s in range(10)]),
+        (
+            ["scheduler=cosine", "scheduler.warmup=0.2"],
+            [1 / 3, 2 / 3, *(0.5 * (1 + math.cos(math.pi * (s - 2) / 8)) for s in range(2, 10))],
+        ),
+        (["scheduler=constant"], [1.0] * 10),
+        (["task=topics"], [1.0] * 10),
+        (["scheduler=constant", "scheduler.warmup=0.1"], [0.5, *[1.0] * 9]),
+        (
+            ["scheduler._target_=torch.optim.lr_scheduler.ExponentialLR", "~scheduler.warmup", "+scheduler.gamma=0.5"],
+            [0.5**s for s in range(10)],
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value[0], str) else "",
+)
 def test_schedule(chosen: list[str], expected: list[float]) -> None:
     """Prevents: a warm-up of another share, a schedule that ends before the training or beyond it."""
     assert rates(chosen) == pytest.approx(expected)
@@ -110,8 +135,12 @@ def test_schedule(chosen: list[str], expected: list[float]) -> None:
 
 def test_the_length_is_given_to_what_takes_it() -> None:
     """Prevents: a schedule of torch's that needs the number of steps, which only the run knows."""
-    chosen = ["scheduler._target_=torch.optim.lr_scheduler.OneCycleLR", "~scheduler.warmup", "+scheduler.max_lr=1.0",
-              "+scheduler.cycle_momentum=false"]
+    chosen = [
+        "scheduler._target_=torch.optim.lr_scheduler.OneCycleLR",
+        "~scheduler.warmup",
+        "+scheduler.max_lr=1.0",
+        "+scheduler.cycle_momentum=false",
+    ]
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     reference = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=12, cycle_momentum=False)
     expected = []
@@ -133,37 +162,56 @@ class Loaded(Callback):
         return {"path": Path("x")}
 
 
-CYCLE = ["+callbacks.more._target_=lightning.pytorch.callbacks.EarlyStopping", "+callbacks.more.monitor=null",
-         "+callbacks.more.mode=max"]
+CYCLE = [
+    "+callbacks.more._target_=lightning.pytorch.callbacks.EarlyStopping",
+    "+callbacks.more.monitor=null",
+    "+callbacks.more.mode=max",
+]
 
 
-@pytest.mark.parametrize(("typed", "said"), [
-    (["optimizer._target_=torch.optim.SGDD"], "optimizer: torch.optim.SGDD cannot be made of these keys"),
-    (["optimizer._target_=torch.optim.SGD", "+optimizer.momentum=-1"], "(Invalid momentum value: -1)"),
-    (["optimizer._target_=torch.optim.LBFGS", "~optimizer.weight_decay"], "cannot be stepped by itself"),
-    (["optimizer._target_=torch.optim.SparseAdam", "~optimizer.weight_decay"], "cannot be stepped by itself"),
-    (["optimizer._target_=builtins.dict"], "optimizer._target_=builtins.dict makes a dict, and no Optimizer"),
-    (["optimizer=adam", "optimizer._target_=torch.optim.SGD"], "unexpected keyword argument 'betas'"),
-    (["optimizer._partial_=false"], "optimizer._partial_ is false; give true"),
-    ([f"optimizer._target_={HERE}.of_a_module", "~optimizer.weight_decay"], "missing a required argument: 'weight_decay'"),
-    (["scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", "~scheduler.warmup"], "once per student step"),
-    (["scheduler._target_=torch.optim.lr_scheduler.ConstantLR"], "unexpected keyword argument 'warmup'"),
-    (["scheduler._target_=torch.optim.SGD"], "scheduler: torch.optim.SGD cannot be made of these keys"),
-    (["scheduler.warmup=-0.1"], "scheduler.warmup is -0.1; give a number from 0"),
-    (["~scheduler"], "scheduler is missing"),
-    (["+logger.x=1"], "logger has no _target_"),
-    (["+logger._target_=builtins.dict"], "logger._target_=builtins.dict makes a dict, and no Logger"),
-    ([f"+logger._target_={HERE}.Recorder", "+logger.foo=3"], "unexpected keyword argument 'foo'"),
-    (["callbacks=lr_monitor"], "callbacks.lr_monitor: a LearningRateMonitor writes to a logger"),
-    (["+callbacks.mine=3"], "callbacks.mine is 3; give a class"),
-    (["+callbacks.mine.x=3"], "callbacks.mine has no _target_"),
-    (["+callbacks.mine._target_=torch.nn.Identity"], "torch.nn.Identity makes a Identity, and no Callback"),
-    (["+callbacks.mine._target_=lightning.pytorch.callbacks.ModelCheckpoint"], "trainer.select=best"),
-    (["+callbacks.mine._target_=lightning.pytorch.callbacks.TQDMProgressBar"], "the run shows a bar of its own"),
-    ([f"+callbacks.mine._target_={HERE}.Loaded"], "callbacks.mine: the state_dict of Loaded holds more than numbers"),
-    (["callbacks=early_stopping", *CYCLE], "Found more than one stateful callback"),
-    (["callbacks=early_stopping", "callbacks.early_stopping.mode=up"], "callbacks.early_stopping.mode is 'up'; give one of min"),
-], ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["optimizer._target_=torch.optim.SGDD"], "optimizer: torch.optim.SGDD cannot be made of these keys"),
+        (["optimizer._target_=torch.optim.SGD", "+optimizer.momentum=-1"], "(Invalid momentum value: -1)"),
+        (["optimizer._target_=torch.optim.LBFGS", "~optimizer.weight_decay"], "cannot be stepped by itself"),
+        (["optimizer._target_=torch.optim.SparseAdam", "~optimizer.weight_decay"], "cannot be stepped by itself"),
+        (["optimizer._target_=builtins.dict"], "optimizer._target_=builtins.dict makes a dict, and no Optimizer"),
+        (["optimizer=adam", "optimizer._target_=torch.optim.SGD"], "unexpected keyword argument 'betas'"),
+        (["optimizer._partial_=false"], "optimizer._partial_ is false; give true"),
+        (
+            [f"optimizer._target_={HERE}.of_a_module", "~optimizer.weight_decay"],
+            "missing a required argument: 'weight_decay'",
+        ),
+        (
+            ["scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", "~scheduler.warmup"],
+            "once per student step",
+        ),
+        (["scheduler._target_=torch.optim.lr_scheduler.ConstantLR"], "unexpected keyword argument 'warmup'"),
+        (["scheduler._target_=torch.optim.SGD"], "scheduler: torch.optim.SGD cannot be made of these keys"),
+        (["scheduler.warmup=-0.1"], "scheduler.warmup is -0.1; give a number from 0"),
+        (["~scheduler"], "scheduler is missing"),
+        (["+logger.x=1"], "logger has no _target_"),
+        (["+logger._target_=builtins.dict"], "logger._target_=builtins.dict makes a dict, and no Logger"),
+        ([f"+logger._target_={HERE}.Recorder", "+logger.foo=3"], "unexpected keyword argument 'foo'"),
+        (["callbacks=lr_monitor"], "callbacks.lr_monitor: a LearningRateMonitor writes to a logger"),
+        (["+callbacks.mine=3"], "callbacks.mine is 3; give a class"),
+        (["+callbacks.mine.x=3"], "callbacks.mine has no _target_"),
+        (["+callbacks.mine._target_=torch.nn.Identity"], "torch.nn.Identity makes a Identity, and no Callback"),
+        (["+callbacks.mine._target_=lightning.pytorch.callbacks.ModelCheckpoint"], "trainer.select=best"),
+        (["+callbacks.mine._target_=lightning.pytorch.callbacks.TQDMProgressBar"], "the run shows a bar of its own"),
+        (
+            [f"+callbacks.mine._target_={HERE}.Loaded"],
+            "callbacks.mine: the state_dict of Loaded holds more than numbers",
+        ),
+        (["callbacks=early_stopping", *CYCLE], "Found more than one stateful callback"),
+        (
+            ["callbacks=early_stopping", "callbacks.early_stopping.mode=up"],
+            "callbacks.early_stopping.mode is 'up'; give one of min",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
 def test_refused(typed: list[str], said: str) -> None:
     """Prevents: a traceback after the teacher's hours, for what one look at the config could have told."""
     with pytest.raises(UserError) as caught:
@@ -181,8 +229,9 @@ def test_what_is_monitored_is_logged() -> None:
     composed = config(["callbacks=early_stopping", "callbacks.early_stopping.monitor=acuracy"])
     with pytest.raises(UserError, match=r"monitors 'acuracy', which is not logged; did you mean meta/accuracy\?"):
         check_monitors(composed, ["accuracy"])
-    composed = config(["callbacks=early_stopping", "callbacks.early_stopping.monitor=mine",
-                       "+callbacks.early_stopping.strict=false"])
+    composed = config(
+        ["callbacks=early_stopping", "callbacks.early_stopping.monitor=mine", "+callbacks.early_stopping.strict=false"]
+    )
     check_monitors(composed, ["accuracy"])  # a callback of one's own may log it
 
 
@@ -192,8 +241,14 @@ def test_what_is_monitored_is_logged() -> None:
 class Recorder(Logger):
     """Lightning's interface, as W&B's and MLflow's loggers fill it: a version from the first look at the experiment on."""
 
-    def __init__(self, save_dir: str = "", version: str | None = None, project: str = "", offline: bool = False,
-                 experiment_name: str = "") -> None:
+    def __init__(
+        self,
+        save_dir: str = "",
+        version: str | None = None,
+        project: str = "",
+        offline: bool = False,
+        experiment_name: str = "",
+    ) -> None:
         super().__init__()
         self.folder, self._version, self.finished = Path(save_dir), version, 0
 
@@ -231,14 +286,21 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-def test_logger_gets_what_is_logged_and_goes_on(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logger_gets_what_is_logged_and_goes_on(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Prevents: metrics that go nowhere, or outside of the run's folder; a resumed run under a new name; a record left open for
     the next job of a sweep; another student because of a logger."""
     monkeypatch.chdir(tmp_path)
     plain, logged = tmp_path / "plain", tmp_path / "logged"
     finished(arguments, plain, "trainer.select=best")
     before = {path.name for path in tmp_path.iterdir()}
-    options = ["trainer.select=best", f"+logger._target_={HERE}.Recorder", "+logger.save_dir=log/mine", "callbacks=lr_monitor"]
+    options = [
+        "trainer.select=best",
+        f"+logger._target_={HERE}.Recorder",
+        "+logger.save_dir=log/mine",
+        "callbacks=lr_monitor",
+    ]
     with power_cut(3, True):
         finished(arguments, logged, *options, "checkpoint.steps=3")
     finished(arguments, logged, *options)
@@ -266,11 +328,17 @@ def test_a_record_that_cannot_be_opened(tmp_path: Path) -> None:
         loggers.begin(logger, composed, tmp_path)
 
 
-@pytest.mark.parametrize(("option", "where", "name", "given"), [
-    ("wandb", lightning.pytorch.loggers, "WandbLogger", {"project": "rwkd_lightning", "offline": True}),
-    ("mlflow", loggers, "MLFlowLogger", {"experiment_name": "rwkd_lightning"})], ids=["wandb", "mlflow"])
-def test_loggers_of_other_packages(option: str, where: Any, name: str, given: dict[str, Any], tmp_path: Path,
-                                   monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("option", "where", "name", "given"),
+    [
+        ("wandb", lightning.pytorch.loggers, "WandbLogger", {"project": "rwkd_lightning", "offline": True}),
+        ("mlflow", loggers, "MLFlowLogger", {"experiment_name": "rwkd_lightning"}),
+    ],
+    ids=["wandb", "mlflow"],
+)
+def test_loggers_of_other_packages(
+    option: str, where: Any, name: str, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Prevents: a key that Lightning's class does not take, a record outside of the run's folder, a second one on resuming."""
     real = inspect.signature(getattr(lightning.pytorch.loggers, name))
     made: list[dict[str, Any]] = []
@@ -302,10 +370,14 @@ def test_mlflow_is_given_names_that_its_folder_can_hold(monkeypatch: pytest.Monk
     assert os.environ["MLFLOW_ALLOW_FILE_STORE"] == "true"
 
 
-@pytest.mark.parametrize(("option", "module", "flags"), [
-    ("tensorboard", "lightning.fabric.loggers.tensorboard", ["_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE"]),
-    ("wandb", "lightning.pytorch.loggers.wandb", ["_WANDB_AVAILABLE"]),
-    ("mlflow", "lightning.pytorch.loggers.mlflow", ["_MLFLOW_AVAILABLE"])])
+@pytest.mark.parametrize(
+    ("option", "module", "flags"),
+    [
+        ("tensorboard", "lightning.fabric.loggers.tensorboard", ["_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE"]),
+        ("wandb", "lightning.pytorch.loggers.wandb", ["_WANDB_AVAILABLE"]),
+        ("mlflow", "lightning.pytorch.loggers.mlflow", ["_MLFLOW_AVAILABLE"]),
+    ],
+)
 def test_a_missing_package(option: str, module: str, flags: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Prevents: a traceback after the teacher, where a package has only to be installed."""
     for flag in flags:
@@ -316,9 +388,11 @@ def test_a_missing_package(option: str, module: str, flags: list[str], monkeypat
 
 def test_no_package_is_imported_before_it_is_chosen() -> None:
     """Prevents: seconds of every start for a logger that nobody asked for."""
-    code = ("import sys, rwkd_lightning.run.runner, rwkd_lightning.systems.text.system; "
-            "sys.exit(str({'tensorboard', 'wandb', 'mlflow'} & set(sys.modules)) if {'tensorboard', 'wandb', 'mlflow'} "
-            "& set(sys.modules) else 0)")
+    code = (
+        "import sys, rwkd_lightning.run.runner, rwkd_lightning.systems.text.system; "
+        "sys.exit(str({'tensorboard', 'wandb', 'mlflow'} & set(sys.modules)) if {'tensorboard', 'wandb', 'mlflow'} "
+        "& set(sys.modules) else 0)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
 
@@ -366,7 +440,8 @@ class Counter(Callback):
 
 
 def test_own_callback_sees_the_student_alone_and_keeps_its_state(
-        arguments: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    arguments: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Prevents: a callback that watches the teacher too, or begins again after an interruption; a summary that nobody sees."""
     COUNTED.clear()
     options = [f"+callbacks.mine._target_={HERE}.Counter", "pair.teacher.epochs=4"]  # a teacher that is trained here
@@ -378,21 +453,32 @@ def test_own_callback_sees_the_student_alone_and_keeps_its_state(
     assert "Total params" in caplog.text and "student" in caplog.text
 
 
-STOPS = ["callbacks=early_stopping", "callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=1",
-         "trainer.max_epochs=4", "optimizer=adam", "scheduler=cosine"]
+STOPS = [
+    "callbacks=early_stopping",
+    "callbacks.early_stopping.patience=1",
+    "callbacks.early_stopping.min_delta=1",
+    "trainer.max_epochs=4",
+    "optimizer=adam",
+    "scheduler=cosine",
+]
 """No score rises by 1: it stops after the second validation."""
 
 
 @pytest.mark.parametrize("select", ["last", "best"])
-def test_early_stopping_resumes_exactly(select: str, arguments: list[str], tmp_path: Path,
-                                        last: dict[str, dict[str, Any]]) -> None:
+def test_early_stopping_resumes_exactly(
+    select: str, arguments: list[str], tmp_path: Path, last: dict[str, dict[str, Any]]
+) -> None:
     """Prevents: no validation to stop by, patience that begins again, a training that ended early and goes on because the process
     was killed after it."""
     options = [*STOPS, f"trainer.select={select}"]
     whole = finished(arguments, tmp_path / "whole", *options)
     assert whole["cost"]["steps"] == 8
     assert [row["step"] for row in rows(tmp_path / "whole") if "meta/accuracy" in row] == ["4", "8"]
-    assert whole["checkpoint"] == "last" if select == "last" else whole["checkpoint"].startswith("best meta/accuracy, step")
+    assert (
+        whole["checkpoint"] == "last"
+        if select == "last"
+        else whole["checkpoint"].startswith("best meta/accuracy, step")
+    )
     for step in (6, 8):
         with power_cut(step, True):
             finished(arguments, tmp_path / f"cut{step}", *options, "checkpoint.steps=1")
@@ -410,10 +496,16 @@ def test_a_patient_callback_changes_nothing(arguments: list[str], tmp_path: Path
 
 def test_identity() -> None:
     """Prevents: a run that is trained again for a table that is shown, or one that is taken for a shorter training."""
+
     def of(*chosen: str) -> str:
         return run_digest(config(list(chosen)))
 
     assert of() == of("callbacks=model_summary") == of("logger=tensorboard", "callbacks=[lr_monitor,model_summary]")
-    others = [of("callbacks=early_stopping"), of("scheduler=cosine"), of("optimizer=adam"),
-              of("optimizer._target_=torch.optim.SGD"), of(f"+callbacks.model_summary._target_={HERE}.Counter")]
+    others = [
+        of("callbacks=early_stopping"),
+        of("scheduler=cosine"),
+        of("optimizer=adam"),
+        of("optimizer._target_=torch.optim.SGD"),
+        of(f"+callbacks.model_summary._target_={HERE}.Counter"),
+    ]
     assert len({of(), *others}) == 6

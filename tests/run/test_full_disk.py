@@ -33,7 +33,9 @@ def enter(process: int) -> None:
 def disk(tmp_path: Path) -> Iterator[tuple[Path, Path, Callable[[], None]]]:
     """A disk of 8 MiB: its folder, the same seen from here, and what a process calls that is to have it."""
     folder = tmp_path / "disk"
-    holder = subprocess.Popen([*NAMESPACE, "bash", "-c", HOLD.format(disk=folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    holder = subprocess.Popen(
+        [*NAMESPACE, "bash", "-c", HOLD.format(disk=folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert holder.stdout is not None and holder.stdout.readline() == b"mounted\n"
     yield folder, Path(f"/proc/{holder.pid}/root{folder}"), functools.partial(enter, holder.pid)
     holder.communicate(b"\n")
@@ -55,12 +57,19 @@ def works() -> bool:
 
 
 @pytest.mark.skipif(not works(), reason="needs a kernel that lets a user mount a tmpfs")
-@pytest.mark.parametrize(("setting", "when"), [
-    ("cache_dir", "teacher/*.part/checkpoints/step-*.ckpt"), ("cache_dir", "teacher/*/key.json"),
-    ("runs_dir", "*/*/checkpoints/step-*.ckpt"), ("runs_dir", "*/*/checkpoints/step-000000008-*"),
-], ids=["teacher's checkpoint", "logits", "checkpoint", "export"])
-def test_a_disk_that_fills_up(setting: str, when: str, arguments: list[str], tmp_path: Path,
-                              disk: tuple[Path, Path, Callable[[], None]]) -> None:
+@pytest.mark.parametrize(
+    ("setting", "when"),
+    [
+        ("cache_dir", "teacher/*.part/checkpoints/step-*.ckpt"),
+        ("cache_dir", "teacher/*/key.json"),
+        ("runs_dir", "*/*/checkpoints/step-*.ckpt"),
+        ("runs_dir", "*/*/checkpoints/step-000000008-*"),
+    ],
+    ids=["teacher's checkpoint", "logits", "checkpoint", "export"],
+)
+def test_a_disk_that_fills_up(
+    setting: str, when: str, arguments: list[str], tmp_path: Path, disk: tuple[Path, Path, Callable[[], None]]
+) -> None:
     """Prevents: a traceback out of a writer's depths, half a file that is taken for a whole one, a run that must begin anew."""
     folder, seen, prepare = disk
     given = ["checkpoint.steps=1", *(a for a in arguments if not a.startswith(setting)), f"{setting}={folder}"]
@@ -71,8 +80,13 @@ def test_a_disk_that_fills_up(setting: str, when: str, arguments: list[str], tmp
     first, _ = process.communicate()
     assert process.returncode == 1 and "Traceback" not in first and f"{setting}='{folder}" in first, first[-3000:]
     assert "cannot be written (No space left on device" in first and f"give {setting}=DIR on another disk" in first
-    left = [path for path in seen.rglob("*") if path.name == "metrics.json" or path.name.startswith(".student-")
-            or (path.suffix == ".part" and path.is_file())]
+    left = [
+        path
+        for path in seen.rglob("*")
+        if path.name == "metrics.json"
+        or path.name.startswith(".student-")
+        or (path.suffix == ".part" and path.is_file())
+    ]
     assert not left
     (seen / "ballast").unlink()
     again = Command(*given, prepare=prepare)

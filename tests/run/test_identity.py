@@ -27,10 +27,25 @@ from tests.run.tiny import overrides
 from tests.systems.topics.conftest import write_octis
 
 TRAINER = {
-    "limit_train_batches": 1, "limit_test_batches": 1, "overfit_batches": 1, "fast_dev_run": True, "max_time": "00:00:00:01",
-    "min_steps": 1, "val_check_interval": 1, "check_val_every_n_epoch": 7, "detect_anomaly": True, "benchmark": True,
-    "num_nodes": 3, "deterministic": True, "inference_mode": False, "enable_progress_bar": False, "profiler": "simple",
-    "logger": False, "enable_checkpointing": True, "enable_model_summary": False}
+    "limit_train_batches": 1,
+    "limit_test_batches": 1,
+    "overfit_batches": 1,
+    "fast_dev_run": True,
+    "max_time": "00:00:00:01",
+    "min_steps": 1,
+    "val_check_interval": 1,
+    "check_val_every_n_epoch": 7,
+    "detect_anomaly": True,
+    "benchmark": True,
+    "num_nodes": 3,
+    "deterministic": True,
+    "inference_mode": False,
+    "enable_progress_bar": False,
+    "profiler": "simple",
+    "logger": False,
+    "enable_checkpointing": True,
+    "enable_model_summary": False,
+}
 """Options of lightning.Trainer that the configs do not name; a user adds them with a plus."""
 WORDS = st.text(string.ascii_letters, min_size=1, max_size=8)
 
@@ -56,8 +71,14 @@ def other(value: Any, key: str) -> st.SearchStrategy[Any]:
         return st.just(TRAINER[key.removeprefix("trainer.")])
     if key == "trainer.accelerator":
         return st.just("auto" if value == "cpu" else "cpu")
-    kinds: dict[type, Any] = {bool: st.booleans(), int: st.integers(1, 400), float: st.floats(1e-6, 0.9), str: WORDS,
-                              list: st.lists(st.integers(0, 9), max_size=3), dict: st.dictionaries(WORDS, st.integers())}
+    kinds: dict[type, Any] = {
+        bool: st.booleans(),
+        int: st.integers(1, 400),
+        float: st.floats(1e-6, 0.9),
+        str: WORDS,
+        list: st.lists(st.integers(0, 9), max_size=3),
+        dict: st.dictionaries(WORDS, st.integers()),
+    }
     return kinds.get(type(value), st.integers(1, 400)).filter(lambda drawn: drawn != value)
 
 
@@ -78,9 +99,13 @@ def belongs(key: str, group: tuple[str, ...]) -> bool:
 
 
 KEYS = {"tweets": (text.TEACHER, text.LOGITS), "topics": (topics.TOPIC_TEACHER,)}
-BASES = {task: composed(*more, task=task) for task, more in {
-    "tweets": ["logger=tensorboard", "callbacks=[early_stopping,model_summary,lr_monitor]"],
-    "topics": ["weighting=rwkd"]}.items()}
+BASES = {
+    task: composed(*more, task=task)
+    for task, more in {
+        "tweets": ["logger=tensorboard", "callbacks=[early_stopping,model_summary,lr_monitor]"],
+        "topics": ["weighting=rwkd"],
+    }.items()
+}
 LEAVES = {task: dict(leaves(OmegaConf.to_container(base))) for task, base in BASES.items()}
 
 
@@ -99,7 +124,10 @@ def test_a_key_moves_what_it_belongs_to_and_nothing_else(task: str, data: st.Dat
         moved = digest(identity.keyed(base, group)) != digest(identity.keyed(changed, group))
         assert moved is belongs(key, group), key
     unused = key.startswith("loss_terms.") and key.split(".")[1] not in {
-        *base.terms, *base.task.meta_terms.hard, *base.task.meta_terms.soft}
+        *base.terms,
+        *base.task.meta_terms.hard,
+        *base.task.meta_terms.soft,
+    }
     unused = unused or key.startswith(("callbacks.model_summary.m", "callbacks.lr_monitor.l"))  # not their _target_
     moved = identity.run_digest(base) != identity.run_digest(changed)
     assert moved is not (belongs(key, identity.NO_RESULT) or unused), key
@@ -109,17 +137,24 @@ def test_every_key_of_the_rule_is_one_of_the_configs() -> None:
     """Prevents: a rule that names a key which was renamed, so that nothing guards the cached results any more."""
     for task, groups in KEYS.items():
         for group in groups:
-            assert [key for key in group if OmegaConf.select(BASES[task], key, default=key) is key
-                    and key not in LEAVES[task]] == []
+            assert [
+                key
+                for key in group
+                if OmegaConf.select(BASES[task], key, default=key) is key and key not in LEAVES[task]
+            ] == []
     known = {*LEAVES["tweets"], *LEAVES["topics"]}
-    assert [name for name in identity.NO_RESULT if name != "hydra" and not any(belongs(key, (name,)) for key in known)] == []
+    assert [
+        name for name in identity.NO_RESULT if name != "hydra" and not any(belongs(key, (name,)) for key in known)
+    ] == []
 
 
 def test_the_kind_of_device_counts_and_not_its_name() -> None:
     """Prevents: a second teacher where trainer.accelerator=cpu is said on a machine that has nothing else."""
     base = BASES["tweets"]
-    kinds = {name: identity.keyed(replaced(base, "trainer.accelerator", name), text.TEACHER)["device"]
-             for name in ("auto", "gpu", "cpu", "cuda")}
+    kinds = {
+        name: identity.keyed(replaced(base, "trainer.accelerator", name), text.TEACHER)["device"]
+        for name in ("auto", "gpu", "cpu", "cuda")
+    }
     assert kinds["auto"] == kinds["gpu"] and kinds["cpu"] == "cpu" and kinds["cuda"] == "cuda"
 
 
@@ -137,8 +172,12 @@ def test_a_stage_cannot_read_another_key() -> None:
 
 def files(cache: Path, *kinds: str) -> dict[str, bytes]:
     """What a cache holds of some kinds."""
-    return {str(file.relative_to(cache)): file.read_bytes() for kind in kinds
-            for file in sorted((cache / kind).rglob("*")) if file.is_file() and file.name != "key.json"}
+    return {
+        str(file.relative_to(cache)): file.read_bytes()
+        for kind in kinds
+        for file in sorted((cache / kind).rglob("*"))
+        if file.is_file() and file.name != "key.json"
+    }
 
 
 def run_in(cache: Path, config: DictConfig) -> Run:
@@ -172,13 +211,16 @@ def all_others(data: st.DataObject, base: DictConfig, kept: tuple[str, ...]) -> 
     return base
 
 
-TRAINED = settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate], database=None)
+TRAINED = settings(
+    max_examples=3, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate], database=None
+)
 
 
 @TRAINED
 @given(data=st.data())
 def test_all_other_keys_at_once_change_no_byte_of_the_teacher(
-        data: st.DataObject, tweets: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    data: st.DataObject, tweets: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Prevents: a smoke run's teacher of one batch that every honest run after it finds in the cache."""
     folder = tmp_path_factory.mktemp("identity")
     base = composed(*overrides(tweets, backbone, folder), "pair.teacher.epochs=1")
@@ -191,20 +233,36 @@ def test_all_other_keys_at_once_change_no_byte_of_the_teacher(
 @TRAINED
 @given(data=st.data())
 def test_all_other_keys_at_once_change_no_byte_of_a_topic_teacher(
-        data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Prevents: the same for topic models, whose smoke runs left a teacher of perplexity 94 in place of 73."""
     folder = tmp_path_factory.mktemp("identity")
     write_octis(folder)
-    base = composed(f"data.path={folder}", "topics=3", "alpha=0.5", "temperature=2.0", "pair.teacher.layers=1",
-                    "pair.teacher.epochs=2", task="topics")
+    base = composed(
+        f"data.path={folder}",
+        "topics=3",
+        "alpha=0.5",
+        "temperature=2.0",
+        "pair.teacher.layers=1",
+        "pair.teacher.epochs=2",
+        task="topics",
+    )
     changed = all_others(data, base, (*topics.TOPIC_TEACHER, *CONTENT, "data.test_fraction"))
     first, second = topic_teacher(base, folder / "first"), topic_teacher(changed, folder / "second")
     assert list(first) == list(second) and first == second
     assert sum(name.endswith(".safetensors") for name in first) == 2
 
 
-CONTENT = ("task.load", "data.path", "data.meta_fraction", "data.split_seed", "data.leaderboard", "pair.teacher.path",
-           "task.regression", "pair.blocks")
+CONTENT = (
+    "task.load",
+    "data.path",
+    "data.meta_fraction",
+    "data.split_seed",
+    "data.leaderboard",
+    "pair.teacher.path",
+    "task.regression",
+    "pair.blocks",
+)
 """Keys that say where data and models are, or how the data is cut: they enter by content."""
 
 

@@ -38,8 +38,8 @@ def halve(path: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [flip_a_byte, halve])
 def test_a_torn_checkpoint_is_seen_and_the_one_before_used(
-        spoil: Any, warm: list[str], tmp_path: Path, last: dict[str, dict[str, Any]],
-        caplog: pytest.LogCaptureFixture) -> None:
+    spoil: Any, warm: list[str], tmp_path: Path, last: dict[str, dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
     """Prevents: parameters with a flipped bit that train on in silence, or a run that no longer starts."""
     arguments = [*warm, "trainer.log_every_n_steps=1"]
     finished(arguments, tmp_path / "whole")
@@ -65,7 +65,9 @@ def until(found: Any, process: Command) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_a_signal_leaves_a_checkpoint_and_an_exit_code(number: int, code: int, arguments: list[str], tmp_path: Path) -> None:
+def test_a_signal_leaves_a_checkpoint_and_an_exit_code(
+    number: int, code: int, arguments: list[str], tmp_path: Path
+) -> None:
     """Prevents: minutes of training lost to a scheduler, an exit status of 0, a sweep that goes on with its next job."""
     command = [*arguments, "trainer.max_epochs=400", "trainer.log_every_n_steps=1"]
     process = Command("-m", "weighting=kd,ce", *command)
@@ -79,7 +81,9 @@ def test_a_signal_leaves_a_checkpoint_and_an_exit_code(number: int, code: int, a
     rows = (folder / "log/metrics.csv").read_text().splitlines()
     assert int(rows[-1].split(",")[0]) == before < 1600 and not (folder / "metrics.json").exists()
     process = Command("weighting=kd", *command)
-    until(lambda: [p for p in (folder / "checkpoints").glob("step-*.ckpt") if int(p.name.split("-")[1]) > before], process)
+    until(
+        lambda: [p for p in (folder / "checkpoints").glob("step-*.ckpt") if int(p.name.split("-")[1]) > before], process
+    )
     process.kill()
     assert f"resuming from {folder}/checkpoints/step-{before:09d}" in process.communicate()[0]
 
@@ -133,19 +137,30 @@ def test_two_commands_for_one_run_and_for_one_teacher(arguments: list[str], tmp_
         assert len([*(tmp_path / "cache" / kind).glob("*/key.json")]) == 1
 
 
-@pytest.mark.parametrize(("death", "said"), [
-    (lambda: os.kill(os.getpid(), signal.SIGKILL), "a data worker was killed (signal: "),
-    (lambda: bytearray(1 << 60), "the memory of a data worker was exhausted"),
-])
-def test_a_data_worker_that_runs_out_of_memory(death: Any, said: str, warm: list[str], tmp_path: Path,
-                                               monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("death", "said"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "a data worker was killed (signal: "),
+        (lambda: bytearray(1 << 60), "the memory of a data worker was exhausted"),
+    ],
+)
+def test_a_data_worker_that_runs_out_of_memory(
+    death: Any,
+    said: str,
+    warm: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Prevents: a traceback of three processes, a training that waits for ever for its dead worker, advice that begins again."""
     caplog.set_level("INFO")
     parent, real, folder = os.getpid(), EncodedSplit.__getitem__, tmp_path / "cut"
     arguments = [*warm, "weighting=rwkd"]
 
     def dying(self: EncodedSplit, index: int) -> dict[str, Any]:
-        if os.getpid() != parent and len(self) == 64 and written(folder / "checkpoints", "step"):  # the second epoch's rows
+        if (
+            os.getpid() != parent and len(self) == 64 and written(folder / "checkpoints", "step")
+        ):  # the second epoch's rows
             death()
         return real(self, index)
 
@@ -173,8 +188,9 @@ def test_memory_of_the_training(warm: list[str], tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("method", ["kd", "rwkd"])
-def test_a_loss_that_is_not_finite_is_kept_for_replay(method: str, warm: list[str], tmp_path: Path,
-                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_not_finite_is_kept_for_replay(
+    method: str, warm: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Prevents: a student of NaNs, found hours later; a culprit among a million rows that nobody can name."""
     rows = finished(warm, tmp_path / "a", "weighting=ce")
     assert rows["cost"]["steps"] == 8
@@ -193,7 +209,9 @@ def test_a_loss_that_is_not_finite_is_kept_for_replay(method: str, warm: list[st
     said = str(caught.value)
     assert "\n" not in said and "nan" in said and str(folder / "failed_step.safetensors") in said
     kept, told = load_file(folder / "failed_step.safetensors"), json.loads((folder / "failed_step.json").read_text())
-    assert 17 in kept["index"] and kept["input_ids"].shape[0] == len(kept["index"]) == len(told["idx"]) == len(kept["losses"])
+    assert 17 in kept["index"] and kept["input_ids"].shape[0] == len(kept["index"]) == len(told["idx"]) == len(
+        kept["losses"]
+    )
     (bad,) = (~kept["losses"].isfinite().all(1)).nonzero().flatten().tolist()
     assert kept["index"][bad] == 17
     paths = written(folder / "checkpoints", "step")

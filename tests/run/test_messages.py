@@ -32,8 +32,11 @@ def root() -> Iterator[logging.Logger]:
 def told(folder: Path, *overrides: str) -> list[str]:
     """What is in ``train.log`` after everyone has said something at each level, as Hydra and ``train.py`` set it up."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", [*overrides, f"+hydra.runtime.output_dir={folder}", "+hydra.job.name=train"],
-                         return_hydra_config=True)
+        config = compose(
+            "config",
+            [*overrides, f"+hydra.runtime.output_dir={folder}", "+hydra.job.name=train"],
+            return_hydra_config=True,
+        )
         configure_log(config.hydra.job_logging, config.hydra.verbose)
     ours_only(config.hydra.verbose)
     for name in ("rwkd_lightning.run.fit", "__main__", *LOGGERS):
@@ -46,16 +49,24 @@ def test_info_of_others_stays_out(root: logging.Logger, tmp_path: Path, capsys: 
     """Prevents: a line for every request to a hub, in the console and in train.log; a warning of anyone's lost."""
     logging.getLogger("somebody.elses").setLevel(logging.DEBUG)  # a level of its own does not ask that of the root
     lines = told(tmp_path)
-    assert lines == ["rwkd_lightning.run.fit info", "rwkd_lightning.run.fit warning", "__main__ info",
-                     "__main__ warning", *(f"{name} warning" for name in LOGGERS)]
+    assert lines == [
+        "rwkd_lightning.run.fit info",
+        "rwkd_lightning.run.fit warning",
+        "__main__ info",
+        "__main__ warning",
+        *(f"{name} warning" for name in LOGGERS),
+    ]
     assert capsys.readouterr().out.splitlines() == lines
 
 
-@pytest.mark.parametrize(("verbose", "more"), [
-    ("true", [f"{name} {level}" for name in LOGGERS for level in ("debug", "info")]),
-    ("httpx", ["httpx debug", "httpx info"]), ("[httpx,somebody]", ["httpx debug", "httpx info", "somebody.elses debug",
-                                                                    "somebody.elses info"]),
-])
+@pytest.mark.parametrize(
+    ("verbose", "more"),
+    [
+        ("true", [f"{name} {level}" for name in LOGGERS for level in ("debug", "info")]),
+        ("httpx", ["httpx debug", "httpx info"]),
+        ("[httpx,somebody]", ["httpx debug", "httpx info", "somebody.elses debug", "somebody.elses info"]),
+    ],
+)
 def test_what_is_asked_for_is_shown(verbose: str, more: list[str], root: logging.Logger, tmp_path: Path) -> None:
     """Prevents: hydra.verbose, which asks for the lines of others, without effect."""
     plain = set(told(tmp_path))

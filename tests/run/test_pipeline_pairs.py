@@ -46,8 +46,15 @@ def roberta(backbone: Path, tmp_path: Path) -> Path:
     tokenizer.save_pretrained(tmp_path / "roberta")
     (tmp_path / "roberta/tokenizer.json").write_text(json.dumps(content))
     torch.manual_seed(1)
-    shape = RobertaConfig(vocab_size=len(ids) + 8, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-                          intermediate_size=64, max_position_embeddings=66, pad_token_id=0)
+    shape = RobertaConfig(
+        vocab_size=len(ids) + 8,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=66,
+        pad_token_id=0,
+    )
     RobertaModel(shape).save_pretrained(tmp_path / "roberta")
     return tmp_path / "roberta"
 
@@ -55,7 +62,9 @@ def roberta(backbone: Path, tmp_path: Path) -> Path:
 def test_our_own_student_is_a_teacher_as_it_is(arguments: list[str], tmp_path: Path) -> None:
     """Prevents: a finished model fine-tuned again, or its outputs read in another order or from other tokens."""
     first = run_in(tmp_path / "a", *arguments, "weighting=kd")
-    second = run_in(tmp_path / "b", *arguments, "weighting=kd", f"pair.teacher.path={tmp_path / 'a'}", "pair.teacher.epochs=0")
+    second = run_in(
+        tmp_path / "b", *arguments, "weighting=kd", f"pair.teacher.path={tmp_path / 'a'}", "pair.teacher.epochs=0"
+    )
     assert second["teacher"] == first["student"]
     assert second["cost"]["teacher_seconds"] is None
     assert len(list((tmp_path / "cache/teacher").glob("*/key.json"))) == 1  # the first run's
@@ -78,7 +87,9 @@ def test_student_starts_from_the_fine_tuned_teacher(arguments: list[str], tmp_pa
 def test_teacher_and_student_with_different_tokenizers(arguments: list[str], roberta: Path, tmp_path: Path) -> None:
     """Prevents: the teacher fed the student's token ids: its logits, scores and speed would be those of noise."""
     same = run_in(tmp_path / "a", *arguments, "weighting=kd")
-    other = run_in(tmp_path / "b", *arguments, "weighting=kd", f"pair.student.path={roberta}", "pair.student.layers=null")
+    other = run_in(
+        tmp_path / "b", *arguments, "weighting=kd", f"pair.student.path={roberta}", "pair.student.layers=null"
+    )
     assert other["teacher"] == same["teacher"]
     assert (tmp_path / "b/student/config.json").read_text().count("roberta")
     files = list((tmp_path / "cache/tokens").glob("*/key.json"))
@@ -87,19 +98,25 @@ def test_teacher_and_student_with_different_tokenizers(arguments: list[str], rob
 
 def test_a_mistake_in_the_student_costs_no_teacher(arguments: list[str], tmp_path: Path) -> None:
     """Prevents: hours of fine-tuning before the student's path turns out to be wrong."""
-    for override, said in (("pair.student.path=/no/such/model", "/no/such/model"),
-                           ("data.max_length=65", "data.max_length is 65"), ("pair.student.layers=[4]", "from 0 to 1")):
+    for override, said in (
+        ("pair.student.path=/no/such/model", "/no/such/model"),
+        ("data.max_length=65", "data.max_length is 65"),
+        ("pair.student.layers=[4]", "from 0 to 1"),
+    ):
         with pytest.raises(UserError, match=said):
             run_in(tmp_path / "a", *arguments, override)
     assert not (tmp_path / "cache/teacher").exists()
 
 
-@pytest.mark.parametrize(("overrides", "said"), [
-    (["pair.teacher.epochs=0"], "no trained head"),
-    (["pair.teacher.epochs=-1"], "pair.teacher.epochs is -1"),
-    (["pair.teacher.epochs=0", "pair.teacher.new_head=true"], "untrained head"),
-    (["pair.teacher.labels=[positive,neutral,negative]"], "pair.teacher.epochs=0"),
-])
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["pair.teacher.epochs=0"], "no trained head"),
+        (["pair.teacher.epochs=-1"], "pair.teacher.epochs is -1"),
+        (["pair.teacher.epochs=0", "pair.teacher.new_head=true"], "untrained head"),
+        (["pair.teacher.labels=[positive,neutral,negative]"], "pair.teacher.epochs=0"),
+    ],
+)
 def test_teachers_that_make_no_sense(overrides: list[str], said: str, arguments: list[str], tmp_path: Path) -> None:
     """Prevents: distilling from a random head, or settings that are quietly ignored."""
     with pytest.raises(UserError, match=said):
@@ -121,7 +138,11 @@ def test_regression(weighting: str, arguments: list[str], glue: Path, tmp_path: 
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "a/student").eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "a/student")
     with torch.no_grad():
-        found = model(**tokenizer(rows["sentence1"], rows["sentence2"], padding=True, return_tensors="pt")).logits[:, 0].numpy()
+        found = (
+            model(**tokenizer(rows["sentence1"], rows["sentence2"], padding=True, return_tensors="pt"))
+            .logits[:, 0]
+            .numpy()
+        )
     assert model.config.num_labels == 1
     expected = {"pearson": pearsonr(found, rows["label"])[0], "spearman": spearmanr(found, rows["label"])[0]}
     assert result["student"]["validation"] == pytest.approx(expected, abs=1e-4)
@@ -142,7 +163,9 @@ def test_terms_of_the_other_kind_of_task(arguments: list[str], glue: Path, tmp_p
         run_in(tmp_path / "a", *given, "task=stsb", f"data.path={glue}", "terms=[ce,kd]")
 
 
-def test_mnli_with_both_validations_and_predictions_for_the_site(arguments: list[str], glue: Path, tmp_path: Path) -> None:
+def test_mnli_with_both_validations_and_predictions_for_the_site(
+    arguments: list[str], glue: Path, tmp_path: Path
+) -> None:
     """Prevents: half of MNLI's scores missing, and predictions of the teacher or of scored rows in the site's files."""
     given = [a for a in arguments if not a.startswith(("task.load", "data.path"))]
     result = run_in(tmp_path / "a", *given, "task=mnli", f"data.path={glue}", "weighting=kd", "data.leaderboard=true")
@@ -154,10 +177,26 @@ def test_mnli_with_both_validations_and_predictions_for_the_site(arguments: list
 
 def test_a_score_that_does_not_exist(tmp_path: Path) -> None:
     """Prevents: `NaN` in metrics.json, which is no JSON, and a correlation of 0 invented for constant predictions."""
-    cost = dict.fromkeys(["teacher_parameters", "student_parameters", "teacher_bytes", "student_bytes", "speed_up",
-                          "teacher_seconds", "train_seconds"], 1.0)
-    result = {"task": "stsb", "weighting": "kd", "seed": 0, "cost": cost, "student": {"validation": {"pearson": math.nan}},
-              "teacher": {"validation": {"pearson": 0.5}}}
+    cost = dict.fromkeys(
+        [
+            "teacher_parameters",
+            "student_parameters",
+            "teacher_bytes",
+            "student_bytes",
+            "speed_up",
+            "teacher_seconds",
+            "train_seconds",
+        ],
+        1.0,
+    )
+    result = {
+        "task": "stsb",
+        "weighting": "kd",
+        "seed": 0,
+        "cost": cost,
+        "student": {"validation": {"pearson": math.nan}},
+        "teacher": {"validation": {"pearson": 0.5}},
+    }
     write_json(tmp_path / "metrics.json", result)
 
     def refuse(word: str) -> None:

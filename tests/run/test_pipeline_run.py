@@ -50,7 +50,12 @@ def test_every_method_leaves_a_whole_run_behind(method: str, warm: list[str], tm
     result = finished(warm, folder, f"weighting={method}", *noise)
     written = json.loads((folder / "metrics.json").read_text())
     assert written == result
-    assert (written["task"], written["weighting"], written["seed"], written["metric"]) == ("tweets", method, 0, "accuracy")
+    assert (written["task"], written["weighting"], written["seed"], written["metric"]) == (
+        "tweets",
+        method,
+        0,
+        "accuracy",
+    )
     for who in ("student", "teacher"):
         assert set(written[who]) == {"validation", "test"}
         assert 0 <= written[who]["test"]["accuracy"] <= 1
@@ -81,13 +86,25 @@ def test_every_method_leaves_a_whole_run_behind(method: str, warm: list[str], tm
 
 def test_options_of_the_meta_learner_run(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prevents: options that can be set and reach nothing, and a meta split whose noise spoils the teacher's logits."""
-    options = ["weighting=rwkd", "weighting.gate._target_=rwkd_lightning.weighting.gates.Reject", "weighting.gate.bound=3",
-               "weighting.smoothing=0.5", "meta_features=history", "data.meta_noise=0.4"]
+    options = [
+        "weighting=rwkd",
+        "weighting.gate._target_=rwkd_lightning.weighting.gates.Reject",
+        "weighting.gate.bound=3",
+        "weighting.smoothing=0.5",
+        "meta_features=history",
+        "data.meta_noise=0.4",
+    ]
     shares, flip = [], probes.flip_meta_labels
-    monkeypatch.setattr(datamodule, "flip_meta_labels", lambda labels, share, *rest: (
-        shares.append((len(labels), share)), flip(labels, share, *rest))[1])
+    monkeypatch.setattr(
+        datamodule,
+        "flip_meta_labels",
+        lambda labels, share, *rest: (shares.append((len(labels), share)), flip(labels, share, *rest))[1],
+    )
     result = finished(arguments, tmp_path / "a", *options)
-    assert result["cost"]["meta_steps"] == 6 and set(shares) == {(24, 0.0), (24, 0.4)}  # the teacher's logits, the student
+    assert result["cost"]["meta_steps"] == 6 and set(shares) == {
+        (24, 0.0),
+        (24, 0.4),
+    }  # the teacher's logits, the student
     plain = finished(arguments, tmp_path / "b", "weighting=rwkd")
     assert plain["teacher"] == result["teacher"] and len(list((tmp_path / "cache/logits").glob("*/key.json"))) == 1
     a, b = (weights_of(tmp_path / name) for name in "ab")
@@ -103,7 +120,8 @@ def weights_of(folder: Path) -> torch.Tensor:
 
 
 def test_second_run_reuses_teacher_and_logits_and_a_finished_one_trains_nothing(
-        arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Prevents: hours of fine-tuning again for each weighting method, and results overwritten by a repeated command."""
     first = finished(arguments, tmp_path / "a", "weighting=kd")
     second = finished(arguments, tmp_path / "b", "weighting=ce")
@@ -133,22 +151,25 @@ def test_best_checkpoint_is_recorded(arguments: list[str], tmp_path: Path) -> No
     assert result["checkpoint"].startswith("best meta/accuracy, step ")
 
 
-@pytest.mark.parametrize(("override", "said"), [
-    ("temperature=0", "temperature is 0"),
-    ("weighting.alpha=1.5", "weighting.alpha is 1.5"),
-    ("data.label_noise=1.0", "data.label_noise"),
-    ("trainer.precision=16-mixed", "bf16-mixed"),
-    ("trainer.strategy=fsdp", "use trainer=ddp trainer.devices=2"),
-    ("trainer.strategy=ddp_spawn", "use trainer=ddp trainer.devices=2"),
-    ("trainer.select=frist", "'frist'"),
-    ("terms=[squared_error,kd]", "'squared_error' is for a regression"),
-    ("terms=[ce,kb]", "'kb' is not known"),
-    ("pair.student.layers=[7]", "from 0 to 1"),
-    ("pair.student.path=no/such-model", "no/such-model"),
-    ("data.batch_size=0", "data.batch_size is 0"),
-    ("optimizer.lr=0", "optimizer.lr is 0"),
-    ("scheduler.warmup=1", "scheduler.warmup is 1"),
-])
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("temperature=0", "temperature is 0"),
+        ("weighting.alpha=1.5", "weighting.alpha is 1.5"),
+        ("data.label_noise=1.0", "data.label_noise"),
+        ("trainer.precision=16-mixed", "bf16-mixed"),
+        ("trainer.strategy=fsdp", "use trainer=ddp trainer.devices=2"),
+        ("trainer.strategy=ddp_spawn", "use trainer=ddp trainer.devices=2"),
+        ("trainer.select=frist", "'frist'"),
+        ("terms=[squared_error,kd]", "'squared_error' is for a regression"),
+        ("terms=[ce,kb]", "'kb' is not known"),
+        ("pair.student.layers=[7]", "from 0 to 1"),
+        ("pair.student.path=no/such-model", "no/such-model"),
+        ("data.batch_size=0", "data.batch_size is 0"),
+        ("optimizer.lr=0", "optimizer.lr is 0"),
+        ("scheduler.warmup=1", "scheduler.warmup is 1"),
+    ],
+)
 def test_bad_values_are_named(override: str, said: str, arguments: list[str], tmp_path: Path) -> None:
     """Prevents: a traceback from the depths, or hours of work before the mistake shows."""
     with pytest.raises(UserError) as caught:
@@ -157,17 +178,21 @@ def test_bad_values_are_named(override: str, said: str, arguments: list[str], tm
     assert not (tmp_path / "cache/teacher").exists()
 
 
-@pytest.mark.parametrize(("overrides", "said"), [
-    (["weighting=rwkd_online", "meta.every=2"], "meta.every=1"),
-    (["weighting=l2rw", "meta.every=2"], "meta.every=1"),
-    (["weighting=rwkd", "meta=all", "trainer.accumulate=2"], "use meta=bank"),
-    (["weighting=kd", "trainer.accumulate=0"], "trainer.accumulate is 0"),
-    (["weighting=oracle"], "data.label_noise"),
-    (["weighting=rwkd", "meta.loss=hardest"], "hard, soft, mix"),
-    (["weighting=rwkd", "meta.lookahead_lr=-1"], "meta.lookahead_lr is -1"),
-])
-def test_combinations_that_mean_nothing_are_refused(overrides: list[str], said: str, arguments: list[str],
-                                                    tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["weighting=rwkd_online", "meta.every=2"], "meta.every=1"),
+        (["weighting=l2rw", "meta.every=2"], "meta.every=1"),
+        (["weighting=rwkd", "meta=all", "trainer.accumulate=2"], "use meta=bank"),
+        (["weighting=kd", "trainer.accumulate=0"], "trainer.accumulate is 0"),
+        (["weighting=oracle"], "data.label_noise"),
+        (["weighting=rwkd", "meta.loss=hardest"], "hard, soft, mix"),
+        (["weighting=rwkd", "meta.lookahead_lr=-1"], "meta.lookahead_lr is -1"),
+    ],
+)
+def test_combinations_that_mean_nothing_are_refused(
+    overrides: list[str], said: str, arguments: list[str], tmp_path: Path
+) -> None:
     """Prevents: a run that quietly does something else than it was asked to, and a teacher trained for one that cannot be."""
     with pytest.raises(UserError) as caught:
         finished(arguments, tmp_path / "a", *overrides)
@@ -199,8 +224,13 @@ def test_altered_cache_is_refused(arguments: list[str], tmp_path: Path) -> None:
 
 def test_multirun_from_the_command_line(arguments: list[str], tmp_path: Path) -> None:
     """Prevents: jobs of a sweep that write into one folder, or a sweep and a single run with different names."""
-    done = subprocess.run([sys.executable, "train.py", "-m", "weighting=ce,kd", *arguments], cwd=ROOT, capture_output=True,
-                          text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "train.py", "-m", "weighting=ce,kd", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     folders = sorted(p.parent.name for p in (tmp_path / "runs/tweets").glob("*/metrics.json"))
     assert [name.rsplit("-", 1)[0] for name in folders] == ["ce-seed0", "kd-seed0"]
@@ -208,10 +238,16 @@ def test_multirun_from_the_command_line(arguments: list[str], tmp_path: Path) ->
     assert again.returncode == 0 and "already finished" in again.stdout
 
 
-@pytest.mark.parametrize(("arguments_given", "said"), [
-    (["task=mrcp"], "mrpc"), (["weighting=rwdk"], "rwkd_online"), (["temperature=-1"], "temperature is -1"),
-    (["task=mrpc", "data.path=/no/such/dir"], "/no/such/dir"), (["task=mrpc"], "data.path=DIR"),
-])
+@pytest.mark.parametrize(
+    ("arguments_given", "said"),
+    [
+        (["task=mrcp"], "mrpc"),
+        (["weighting=rwdk"], "rwkd_online"),
+        (["temperature=-1"], "temperature is -1"),
+        (["task=mrpc", "data.path=/no/such/dir"], "/no/such/dir"),
+        (["task=mrpc"], "data.path=DIR"),
+    ],
+)
 def test_command_line_mistakes_get_one_line(arguments_given: list[str], said: str, tmp_path: Path) -> None:
     """Prevents: tracebacks for typing mistakes, and an exit status of 0 that a script takes for success."""
     done = train(*arguments_given, f"runs_dir={tmp_path}")
@@ -238,7 +274,8 @@ def test_full_disk(arguments: list[str], tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(
-        arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Prevents: a resumed run with other dropout masks, a fresh meta-learner, a restarted schedule or an empty bank."""
     import pyarrow.parquet
 

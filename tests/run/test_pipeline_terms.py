@@ -25,19 +25,30 @@ def small(backbone: Path, tmp_path: Path) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(backbone)
     tokenizer.save_pretrained(tmp_path / "small")
     torch.manual_seed(2)
-    BertModel(BertConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=3, num_attention_heads=4,
-                         intermediate_size=32, max_position_embeddings=64)).save_pretrained(tmp_path / "small")
+    BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            intermediate_size=32,
+            max_position_embeddings=64,
+        )
+    ).save_pretrained(tmp_path / "small")
     return tmp_path / "small"
 
 
 def columns(folder: Path) -> dict[str, Any]:
-    return {n: torch.tensor([math.nan if value is None else value for value in c])
-            for n, c in pyarrow.parquet.read_table(folder / "weights.parquet").to_pydict().items()
-            if n.startswith(("w_", "loss_", "influence_"))}
+    return {
+        n: torch.tensor([math.nan if value is None else value for value in c])
+        for n, c in pyarrow.parquet.read_table(folder / "weights.parquet").to_pydict().items()
+        if n.startswith(("w_", "loss_", "influence_"))
+    }
 
 
-def test_hidden_states_between_widths(arguments: list[str], small: Path, tmp_path: Path,
-                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hidden_states_between_widths(
+    arguments: list[str], small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Prevents: states computed again by each run, of other rows than the batch's, or a projection shipped with the student."""
     pair = [*arguments, f"pair.student.path={small}", "pair.student.layers=null", "terms=[ce,kd,hidden]"]
     run_in(tmp_path / "a", *pair, "weighting=kd", "weighting.beta=0.5")
@@ -66,16 +77,26 @@ def test_cached_states_are_the_teachers(arguments: list[str], tmp_path: Path, mo
     network: list[Any] = []
     load = stages.load
     monkeypatch.setattr(stages, "load", lambda *a: network.append(load(*a)) or network[-1])
-    run_in(tmp_path / "a", *arguments, "pair.student.path=teacher", "pair.student.layers=null", "weighting=kd",
-           "terms=[ce,kd,hidden]", "loss_terms.hidden.layers=[[0,0],[1,1]]", "trainer.max_epochs=1", "optimizer.lr=1e-12",
-           "scheduler.warmup=0")
+    run_in(
+        tmp_path / "a",
+        *arguments,
+        "pair.student.path=teacher",
+        "pair.student.layers=null",
+        "weighting=kd",
+        "terms=[ce,kd,hidden]",
+        "loss_terms.hidden.layers=[[0,0],[1,1]]",
+        "trainer.max_epochs=1",
+        "optimizer.lr=1e-12",
+        "scheduler.warmup=0",
+    )
     # dropout moves a student that is being trained off its own states, by far less than another row's are away
     assert float(columns(tmp_path / "a")["loss_hidden"].median()) < 0.5
     assert len(network) == 3 and not any(its.kept_layers for its in network)  # for logits, states and scores
 
 
-def test_value_relations_with_the_teacher_along(arguments: list[str], small: Path, backbone: Path, tmp_path: Path,
-                                                monkeypatch: pytest.MonkeyPatch) -> None:
+def test_value_relations_with_the_teacher_along(
+    arguments: list[str], small: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Prevents: a teacher that runs along without the token types that it was fine-tuned on, and influences of 0."""
     shutil.copytree(backbone, tmp_path / "types")
     names = ["input_ids", "token_type_ids", "attention_mask"]
@@ -83,10 +104,20 @@ def test_value_relations_with_the_teacher_along(arguments: list[str], small: Pat
         AutoTokenizer.from_pretrained(folder, model_input_names=given).save_pretrained(folder)
     read = []
     forward = Classifier.forward
-    monkeypatch.setattr(Classifier, "forward", lambda self, batch: read.append((self, set(batch))) or forward(self, batch))
-    run_in(tmp_path / "a", *arguments, f"pair.teacher.path={tmp_path / 'types'}", f"pair.student.path={small}",
-           "pair.student.layers=null", "weighting=rwkd", "meta=all", "terms=[ce,kd,hidden,value_relation]",
-           "loss_terms.value_relation.heads=8")
+    monkeypatch.setattr(
+        Classifier, "forward", lambda self, batch: read.append((self, set(batch))) or forward(self, batch)
+    )
+    run_in(
+        tmp_path / "a",
+        *arguments,
+        f"pair.teacher.path={tmp_path / 'types'}",
+        f"pair.student.path={small}",
+        "pair.student.layers=null",
+        "weighting=rwkd",
+        "meta=all",
+        "terms=[ce,kd,hidden,value_relation]",
+        "loss_terms.value_relation.heads=8",
+    )
     found = columns(tmp_path / "a")
     assert float(found["loss_value_relation"].min()) > 0
     assert float(found["influence_value_relation"].abs().max()) > 0
@@ -97,8 +128,16 @@ def test_value_relations_with_the_teacher_along(arguments: list[str], small: Pat
 
 def test_hidden_states_across_tokenizers(arguments: list[str], roberta: Path, tmp_path: Path) -> None:  # noqa: F811
     """Prevents: a refusal of what is compared text by text, and a teacher that reads the student's token ids."""
-    run_in(tmp_path / "a", *arguments, f"pair.student.path={roberta}", "pair.student.layers=null", "weighting=kd",
-           "terms=[ce,kd,hidden]", "loss_terms.hidden.pool=mean", "trainer.max_epochs=1")
+    run_in(
+        tmp_path / "a",
+        *arguments,
+        f"pair.student.path={roberta}",
+        "pair.student.layers=null",
+        "weighting=kd",
+        "terms=[ce,kd,hidden]",
+        "loss_terms.hidden.pool=mean",
+        "trainer.max_epochs=1",
+    )
     assert float(columns(tmp_path / "a")["loss_hidden"].min()) > 0
 
 
@@ -111,8 +150,9 @@ def test_hidden_states_across_tokenizers(arguments: list[str], roberta: Path, tm
     (["terms=[ce,value_relation]", "weighting=dwa", "loss_terms.value_relation.heads=5"], "heads is 5.*1, 2, 4, 8, 16, 32 do"),
     (["terms=[ce,kd,hidden]", "weighting=kd", "weighting.beta=-1"], "weighting.beta is -1"),
 ])  # fmt: skip
-def test_refused_before_the_teacher_is_trained(arguments: list[str], tmp_path: Path, overrides: list[str],
-                                               message: str) -> None:
+def test_refused_before_the_teacher_is_trained(
+    arguments: list[str], tmp_path: Path, overrides: list[str], message: str
+) -> None:
     """Prevents: hours of a teacher's training, and then an error, or a term that weighs nothing."""
     with pytest.raises(UserError, match=message):
         run_in(tmp_path / "a", *arguments, *overrides)
@@ -123,6 +163,12 @@ def test_terms_over_tokens_need_one_tokenizer(arguments: list[str], roberta: Pat
     """Prevents: the third token of one text compared with another's."""
     message = r"'value_relation' compares.*token by token, and the tokenizers.*differ.*the term hidden"
     with pytest.raises(UserError, match=message):
-        run_in(tmp_path / "a", *arguments, f"pair.student.path={roberta}", "pair.student.layers=null", "weighting=kd",
-               "terms=[ce,kd,value_relation]")
+        run_in(
+            tmp_path / "a",
+            *arguments,
+            f"pair.student.path={roberta}",
+            "pair.student.layers=null",
+            "weighting=kd",
+            "terms=[ce,kd,value_relation]",
+        )
     assert not (tmp_path / "cache/teacher").exists()

@@ -73,15 +73,18 @@ def check_same(whole: Path, other: Path, last: dict[str, dict[str, Any]]) -> Non
     different = [key for key in last[whole.name] if not equal(last[whole.name][key], last[other.name][key])]
     assert not different
     assert (whole / "student/model.safetensors").read_bytes() == (other / "student/model.safetensors").read_bytes()
-    assert pyarrow.parquet.read_table(whole / "weights.parquet").equals(pyarrow.parquet.read_table(other / "weights.parquet"))
+    assert pyarrow.parquet.read_table(whole / "weights.parquet").equals(
+        pyarrow.parquet.read_table(other / "weights.parquet")
+    )
     log = (other / "log/metrics.csv").read_text()
     assert (whole / "log/metrics.csv").read_text() == log
     assert len(set(log.splitlines())) == len(log.splitlines()) > 6
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_resumes_within_an_epoch(method: str, arguments: list[str], tmp_path: Path,
-                                              last: dict[str, dict[str, Any]]) -> None:
+def test_every_method_resumes_within_an_epoch(
+    method: str, arguments: list[str], tmp_path: Path, last: dict[str, dict[str, Any]]
+) -> None:
     """Prevents: state of a method that is not in the checkpoint, other dropout masks, batches seen twice or never."""
     options = [*NOISE, f"weighting={method}", "trainer.log_every_n_steps=1"]
     finished(arguments, tmp_path / "whole", *options)
@@ -94,15 +97,25 @@ def test_every_method_resumes_within_an_epoch(method: str, arguments: list[str],
 EVERY = [(step, True) for step in range(1, STEPS + 1)]
 
 
-@pytest.mark.parametrize(("options", "cuts"), [
-    (["trainer.select=best"], [*EVERY, (4, False), (5, False)]),
-    (["trainer.select=last"], [(3, True), (4, True), (5, False)]),
-    (["trainer.select=best", "data.num_workers=1"], [(3, True), (4, True), (6, False)]),
-    (["trainer.max_steps=6"], [(5, True), (6, True)]),
-    (["+trainer.limit_train_batches=3"], [(2, True), (3, True), (5, True)]),
-], ids=["best", "last", "worker", "max_steps", "limit_train_batches"])
-def test_any_step(options: list[str], cuts: list[tuple[int, bool]], arguments: list[str], tmp_path: Path,
-                  last: dict[str, dict[str, Any]], capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("options", "cuts"),
+    [
+        (["trainer.select=best"], [*EVERY, (4, False), (5, False)]),
+        (["trainer.select=last"], [(3, True), (4, True), (5, False)]),
+        (["trainer.select=best", "data.num_workers=1"], [(3, True), (4, True), (6, False)]),
+        (["trainer.max_steps=6"], [(5, True), (6, True)]),
+        (["+trainer.limit_train_batches=3"], [(2, True), (3, True), (5, True)]),
+    ],
+    ids=["best", "last", "worker", "max_steps", "limit_train_batches"],
+)
+def test_any_step(
+    options: list[str],
+    cuts: list[tuple[int, bool]],
+    arguments: list[str],
+    tmp_path: Path,
+    last: dict[str, dict[str, Any]],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     """Prevents: an off-by-one at the ends of an epoch, a validation done twice or lost, a worker that reads another epoch."""
     given = [*NOISE, *options, "trainer.log_every_n_steps=1"]
     finished(arguments, tmp_path / "whole", *given)

@@ -17,8 +17,12 @@ from rwkd_lightning.utils.errors import UserError
 from tests.run.test_pipeline_run import finished
 from tests.run.test_resume import power_cut
 
-SHORTENED = ("+trainer.limit_train_batches=1", "+trainer.overfit_batches=1", "+trainer.max_time=00:00:00:00",
-             "trainer.max_steps=1")
+SHORTENED = (
+    "+trainer.limit_train_batches=1",
+    "+trainer.overfit_batches=1",
+    "+trainer.max_time=00:00:00:00",
+    "trainer.max_steps=1",
+)
 
 
 @pytest.mark.parametrize("option", SHORTENED)
@@ -36,9 +40,17 @@ def test_settings_without_a_result_change_no_byte_of_a_run(arguments: list[str],
     """Prevents: keys that are said to change nothing, so that their runs share a folder, and do change something."""
     arguments = [*arguments, "weighting=rwkd", "trainer.log_every_n_steps=1", "trainer.select=best"]
     one = finished(arguments, tmp_path / "one")
-    other = finished(arguments, tmp_path / "other", "checkpoint.minutes=1e-6", "checkpoint.steps=3", "data.num_workers=1",
-                     "force=true", "+trainer.enable_progress_bar=false",
-                     f"cache_dir={tmp_path / 'cache2'}", "loss_terms.hidden.pool=mean")
+    other = finished(
+        arguments,
+        tmp_path / "other",
+        "checkpoint.minutes=1e-6",
+        "checkpoint.steps=3",
+        "data.num_workers=1",
+        "force=true",
+        "+trainer.enable_progress_bar=false",
+        f"cache_dir={tmp_path / 'cache2'}",
+        "loss_terms.hidden.pool=mean",
+    )
     for name in ("student/model.safetensors", "weights.parquet", "log/metrics.csv", "inputs.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes(), name
     for result in (one, other):
@@ -69,8 +81,10 @@ def change_the_model(_: Path, model: Path) -> None:
 
 
 CHANGES: dict[Callable[[Path, Path], None], str] = {
-    swap_labels: "has other values in its", change_a_text: "has other values in its",
-    change_the_model: "files of the student are others"}
+    swap_labels: "has other values in its",
+    change_a_text: "has other values in its",
+    change_the_model: "files of the student are others",
+}
 
 
 @pytest.fixture
@@ -79,12 +93,17 @@ def own(arguments: list[str], tweets: Path, backbone: Path, tmp_path: Path) -> t
     csv, model = tmp_path / "tweets.csv", tmp_path / "model"
     shutil.copy(tweets, csv)
     shutil.copytree(backbone, model)
-    return [*arguments, f"data.path={csv}", f"pair.student.path={model}", "weighting=rwkd", "pair.teacher.epochs=1"], csv, model
+    return (
+        [*arguments, f"data.path={csv}", f"pair.student.path={model}", "weighting=rwkd", "pair.teacher.epochs=1"],
+        csv,
+        model,
+    )
 
 
 @pytest.mark.parametrize("change", list(CHANGES), ids=lambda change: change.__name__)
 def test_an_interrupted_run_does_not_go_on_with_other_inputs(
-        change: Callable[[Path, Path], None], own: tuple[list[str], Path, Path], tmp_path: Path) -> None:
+    change: Callable[[Path, Path], None], own: tuple[list[str], Path, Path], tmp_path: Path
+) -> None:
     """Prevents: a student, evidence and a bank of the old data that are trained on with the new, without a word."""
     arguments, csv, model = own
     with power_cut(6, True):
@@ -112,8 +131,11 @@ def test_an_interrupted_run_does_not_go_on_with_other_inputs(
 
 @pytest.mark.parametrize("change", list(CHANGES), ids=lambda change: change.__name__)
 def test_a_finished_run_says_that_its_inputs_are_others_now(
-        change: Callable[[Path, Path], None], own: tuple[list[str], Path, Path], tmp_path: Path,
-        capsys: pytest.CaptureFixture[str]) -> None:
+    change: Callable[[Path, Path], None],
+    own: tuple[list[str], Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Prevents: the table of the old data taken for that of the new."""
     arguments, csv, model = own
     finished(arguments, tmp_path / "run")
@@ -129,13 +151,20 @@ def test_a_finished_run_says_that_its_inputs_are_others_now(
 
 def test_fewer_rows_are_counted_and_other_code_is_named(tmp_path: Path) -> None:
     """Prevents: a line that says that something changed, but not what."""
+
     def of(rows: int, sha256: str, files: Any, version: str) -> inputs.Inputs:
-        return {**inputs.inputs({"train": (rows, sha256)}, {"student": files}), "code": {"rwkd_lightning": {"version": version}}}
+        return {
+            **inputs.inputs({"train": (rows, sha256)}, {"student": files}),
+            "code": {"rwkd_lightning": {"version": version}},
+        }
 
     before, now = of(270, "a", {"x": "1"}, "0.1.0"), of(234, "b", {"x": "2"}, "0.2.0")
     assert inputs.changes(before, before) == []
-    assert inputs.changes(before, now) == ["rwkd_lightning 0.1.0 is 0.2.0 now", "split 'train' had 270 rows and has 234 now",
-                                           "the files of the student are others"]
+    assert inputs.changes(before, now) == [
+        "rwkd_lightning 0.1.0 is 0.2.0 now",
+        "split 'train' had 270 rows and has 234 now",
+        "the files of the student are others",
+    ]
     inputs.write(tmp_path, before)
     assert inputs.read(tmp_path) == before
     inputs.check(tmp_path, now)  # no checkpoint: nothing was begun

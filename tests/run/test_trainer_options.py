@@ -21,33 +21,76 @@ from rwkd_lightning.utils.errors import UserError
 from tests.run.test_pipeline_run import config, finished
 
 HONOURED: dict[str, Any] = {
-    "accelerator": "cpu", "strategy": "ddp", "devices": 1, "num_nodes": 1, "precision": "bf16-mixed", "fast_dev_run": True,
-    "max_epochs": 3, "min_epochs": 1, "max_steps": 5, "min_steps": 2, "max_time": "00:01:00:00", "limit_train_batches": 0.5,
-    "overfit_batches": 2, "check_val_every_n_epoch": 2, "log_every_n_steps": 7, "enable_progress_bar": False,
-    "deterministic": True, "benchmark": False, "inference_mode": False, "profiler": "simple", "detect_anomaly": True,
-    "sync_batchnorm": True, "enable_autolog_hparams": False,
+    "accelerator": "cpu",
+    "strategy": "ddp",
+    "devices": 1,
+    "num_nodes": 1,
+    "precision": "bf16-mixed",
+    "fast_dev_run": True,
+    "max_epochs": 3,
+    "min_epochs": 1,
+    "max_steps": 5,
+    "min_steps": 2,
+    "max_time": "00:01:00:00",
+    "limit_train_batches": 0.5,
+    "overfit_batches": 2,
+    "check_val_every_n_epoch": 2,
+    "log_every_n_steps": 7,
+    "enable_progress_bar": False,
+    "deterministic": True,
+    "benchmark": False,
+    "inference_mode": False,
+    "profiler": "simple",
+    "detect_anomaly": True,
+    "sync_batchnorm": True,
+    "enable_autolog_hparams": False,
 }
 AS_THE_RUN: dict[str, Any] = {
-    "logger": False, "enable_checkpointing": True, "enable_model_summary": False, "num_sanity_val_steps": 0, "barebones": False,
-    "gradient_clip_val": None, "gradient_clip_algorithm": None, "accumulate_grad_batches": 1, "limit_val_batches": 1.0,
-    "use_distributed_sampler": False, "default_root_dir": None, "callbacks": [], "plugins": None,
-    "reload_dataloaders_every_n_epochs": 0, "limit_test_batches": None, "limit_predict_batches": None, "model_registry": None,
+    "logger": False,
+    "enable_checkpointing": True,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "barebones": False,
+    "gradient_clip_val": None,
+    "gradient_clip_algorithm": None,
+    "accumulate_grad_batches": 1,
+    "limit_val_batches": 1.0,
+    "use_distributed_sampler": False,
+    "default_root_dir": None,
+    "callbacks": [],
+    "plugins": None,
+    "reload_dataloaders_every_n_epochs": 0,
+    "limit_test_batches": None,
+    "limit_predict_batches": None,
+    "model_registry": None,
     "val_check_interval": None,
 }
 """Options that the run sets itself, with the value that says the same."""
 REFUSED: dict[str, tuple[Any, str]] = {
-    "logger": (True, "use logger=tensorboard"), "enable_checkpointing": (False, "goes on from its checkpoints"),
-    "barebones": (True, "goes on from its checkpoints"), "enable_model_summary": (True, "use callbacks=model_summary"),
-    "num_sanity_val_steps": (2, "leave it out"), "gradient_clip_val": (1.0, "use trainer.clip"),
-    "gradient_clip_algorithm": ("norm", "use trainer.clip"), "accumulate_grad_batches": (2, "use trainer.accumulate"),
-    "limit_val_batches": (1, "leave it out"), "use_distributed_sampler": (True, "leave it out"),
-    "default_root_dir": ("/tmp/x", "use runs_dir=DIR"), "callbacks": (["a"], "use callbacks=early_stopping"),
+    "logger": (True, "use logger=tensorboard"),
+    "enable_checkpointing": (False, "goes on from its checkpoints"),
+    "barebones": (True, "goes on from its checkpoints"),
+    "enable_model_summary": (True, "use callbacks=model_summary"),
+    "num_sanity_val_steps": (2, "leave it out"),
+    "gradient_clip_val": (1.0, "use trainer.clip"),
+    "gradient_clip_algorithm": ("norm", "use trainer.clip"),
+    "accumulate_grad_batches": (2, "use trainer.accumulate"),
+    "limit_val_batches": (1, "leave it out"),
+    "use_distributed_sampler": (True, "leave it out"),
+    "default_root_dir": ("/tmp/x", "use runs_dir=DIR"),
+    "callbacks": (["a"], "use callbacks=early_stopping"),
     "plugins": (["a"], "leave it out"),
-    "reload_dataloaders_every_n_epochs": (1, "leave it out"), "limit_test_batches": (2, "leave it out"),
-    "limit_predict_batches": (2, "leave it out"), "model_registry": ("x", "leave it out"),
-    "val_check_interval": (0.5, "add trainer.select=best"), "profiler": ("pytorch", "known are simple and advanced"),
-    "limit_train_batches": (0, "would train nothing"), "check_val_every_n_epoch": (0, "a whole number of 1 or more"),
-    "enable_progress_bar": ("no", "is not true or false"), "strategy": ("fsdp", "trainer=ddp"), "precision": ("16-mixed", "bf16"),
+    "reload_dataloaders_every_n_epochs": (1, "leave it out"),
+    "limit_test_batches": (2, "leave it out"),
+    "limit_predict_batches": (2, "leave it out"),
+    "model_registry": ("x", "leave it out"),
+    "val_check_interval": (0.5, "add trainer.select=best"),
+    "profiler": ("pytorch", "known are simple and advanced"),
+    "limit_train_batches": (0, "would train nothing"),
+    "check_val_every_n_epoch": (0, "a whole number of 1 or more"),
+    "enable_progress_bar": ("no", "is not true or false"),
+    "strategy": ("fsdp", "trainer=ddp"),
+    "precision": ("16-mixed", "bf16"),
 }
 
 
@@ -79,7 +122,9 @@ def test_what_the_run_does_anyway_may_be_said(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused_before_data_is_read(name: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_before_data_is_read(
+    name: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Prevents: a traceback of Lightning after data, tokens and the teacher; an option that is quietly set otherwise."""
     value, said = REFUSED[name]
     monkeypatch.setattr(text, "data_of", lambda config: pytest.fail("data was read"))
@@ -96,9 +141,17 @@ def test_display_changes_no_result(arguments: list[str], tmp_path: Path, capfd: 
     shown = finished(arguments, tmp_path / "a", "weighting=rwkd")
     assert "it/s" in "".join(capfd.readouterr())
     other = [*arguments[:-2], f"cache_dir={tmp_path / 'other'}", arguments[-1]]
-    silent = [f"+trainer.{name}={value}" for name, value in (
-        ("enable_progress_bar", "false"), ("profiler", "simple"), ("logger", "false"), ("enable_checkpointing", "true"),
-        ("enable_model_summary", "false"), ("enable_autolog_hparams", "false"))]
+    silent = [
+        f"+trainer.{name}={value}"
+        for name, value in (
+            ("enable_progress_bar", "false"),
+            ("profiler", "simple"),
+            ("logger", "false"),
+            ("enable_checkpointing", "true"),
+            ("enable_model_summary", "false"),
+            ("enable_autolog_hparams", "false"),
+        )
+    ]
     quiet = finished(other, tmp_path / "b", "weighting=rwkd", *silent)
     said = "".join(capfd.readouterr())
     assert "it/s" not in said and "%|" not in said and "test accuracy" in said
@@ -117,7 +170,11 @@ NO_VALIDATION = {
     "max_steps within an epoch": ["trainer.max_steps=3"],
     "check_val_every_n_epoch": ["+trainer.check_val_every_n_epoch=5"],
     "max_time": ["+trainer.max_time=00:00:00:00"],
-    "val_check_interval": ["+trainer.val_check_interval=7", "+trainer.check_val_every_n_epoch=null", "trainer.max_epochs=1"],
+    "val_check_interval": [
+        "+trainer.val_check_interval=7",
+        "+trainer.check_val_every_n_epoch=null",
+        "trainer.max_epochs=1",
+    ],
 }
 
 
@@ -144,14 +201,23 @@ def test_best_of_one(options: list[str], arguments: list[str], tmp_path: Path) -
     assert weights[0] == weights[1]
 
 
-@pytest.mark.parametrize(("options", "steps"), [
-    (["trainer.max_epochs=3", "+trainer.check_val_every_n_epoch=2"], [8, 12]), (["trainer.max_steps=6"], [4, 6]),
-    (["+trainer.val_check_interval=3", "trainer.max_epochs=1"], [3, 4]), (["+trainer.val_check_interval=0.5"], [2, 4, 6, 8]),
-    (["+trainer.overfit_batches=2"], [2, 4]), (["+trainer.fast_dev_run=2"], [2]), (["+trainer.limit_train_batches=3"], [3, 6]),
-    ([], [4, 8]),
-], ids=lambda value: " ".join(value) if value and isinstance(value[0], str) else "")
-def test_the_last_student_is_one_to_choose_from(options: list[str], steps: list[int], arguments: list[str],
-                                                tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        (["trainer.max_epochs=3", "+trainer.check_val_every_n_epoch=2"], [8, 12]),
+        (["trainer.max_steps=6"], [4, 6]),
+        (["+trainer.val_check_interval=3", "trainer.max_epochs=1"], [3, 4]),
+        (["+trainer.val_check_interval=0.5"], [2, 4, 6, 8]),
+        (["+trainer.overfit_batches=2"], [2, 4]),
+        (["+trainer.fast_dev_run=2"], [2]),
+        (["+trainer.limit_train_batches=3"], [3, 6]),
+        ([], [4, 8]),
+    ],
+    ids=lambda value: " ".join(value) if value and isinstance(value[0], str) else "",
+)
+def test_the_last_student_is_one_to_choose_from(
+    options: list[str], steps: list[int], arguments: list[str], tmp_path: Path
+) -> None:
     """Prevents: a best student of an early epoch, because the last steps were never validated; a validation done twice."""
     result = finished(arguments, tmp_path / "a", *QUICK, "trainer.select=best", *options)
     rows = held_out_rows(tmp_path / "a")
@@ -162,7 +228,9 @@ def test_the_last_student_is_one_to_choose_from(options: list[str], steps: list[
 
 def test_more_batches_between_validations_than_there_are(arguments: list[str], tmp_path: Path) -> None:
     """Prevents: a traceback of Lightning for a number that fits another size of batch."""
-    with pytest.raises(UserError, match=r"trainer.val_check_interval=100 is more than the 4 batches of an epoch") as caught:
+    with pytest.raises(
+        UserError, match=r"trainer.val_check_interval=100 is more than the 4 batches of an epoch"
+    ) as caught:
         finished(arguments, tmp_path / "a", "weighting=kd", "trainer.select=best", "+trainer.val_check_interval=100")
     assert "trainer.val_check_interval=4" in str(caught.value) and not (tmp_path / "cache/teacher").exists()
 
@@ -188,8 +256,10 @@ def test_a_score_that_is_not_defined_gives_way(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_validation_at_the_end_is_taken_again(
-        arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Prevents: a run that is killed in its last validation and then has two rows of it, another student, or none."""
+
     def cut(*args: Any) -> None:
         raise RuntimeError("power cut")
 

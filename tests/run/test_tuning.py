@@ -46,7 +46,9 @@ def test_the_score_is_that_of_the_student_on_the_meta_split(arguments: list[str]
     assert tuning.objective(result, tmp_path, SEARCH) == result["meta"]["accuracy"] not in (0.0, 1.0)
 
 
-def test_the_test_split_has_no_part_in_it(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_test_split_has_no_part_in_it(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Prevents: settings chosen by what they are to be judged by."""
     first = finished(arguments, tmp_path / "a", "weighting=kd")
     real = data_of
@@ -62,10 +64,16 @@ def test_the_test_split_has_no_part_in_it(arguments: list[str], tmp_path: Path, 
     assert second["meta"] == first["meta"] and second["student"] != first["student"]
 
 
-@pytest.mark.parametrize(("result", "score"), [
-    ({"meta": {"accuracy": 0.75}}, 0.75), ({"meta": {"likelihood": -7.5}}, -7.5), ({}, None),
-    ({"meta": {"pearson": None}}, -math.inf), ({"meta": {"pearson": math.nan}}, -math.inf),  # read back, and fresh
-])
+@pytest.mark.parametrize(
+    ("result", "score"),
+    [
+        ({"meta": {"accuracy": 0.75}}, 0.75),
+        ({"meta": {"likelihood": -7.5}}, -7.5),
+        ({}, None),
+        ({"meta": {"pearson": None}}, -math.inf),
+        ({"meta": {"pearson": math.nan}}, -math.inf),  # read back, and fresh
+    ],
+)
 def test_objective(result: dict[str, Any], score: float | None) -> None:
     """Prevents: Optuna's traceback for a correlation that is not defined; a score from a process that trains along."""
     assert tuning.objective(result, Path("x"), SEARCH) == score
@@ -103,25 +111,31 @@ def test_packages_within_packages_that_are_not_there() -> None:
     assert not tuning.installed("no_such_package.module") and tuning.installed("hydra.core.plugins")
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (["optimizer.lr=interval(1e-4,1e-2)"], "add hydra/sweeper=optuna, or write optimizer.lr=A,B,C"),
-    (["optimizer.lr=interval(0,0.01)"], "optimizer.lr is 0.0; give a number above 0"),
-    (["optimizer.lr=interval(0.01,nan)"], "not finite"),
-    (["data.batch_size=interval(8,32)"], "for whole ones write data.batch_size=int(interval(8,32))"),
-    (["data.batch_size=interval(8.5,32)"], "data.batch_size=8.5 is not a whole number"),
-    (["data.bath_size=int(interval(8,32))"], "did you mean data.batch_size?"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["optimizer.lr=interval(1e-4,1e-2)"], "add hydra/sweeper=optuna, or write optimizer.lr=A,B,C"),
+        (["optimizer.lr=interval(0,0.01)"], "optimizer.lr is 0.0; give a number above 0"),
+        (["optimizer.lr=interval(0.01,nan)"], "not finite"),
+        (["data.batch_size=interval(8,32)"], "for whole ones write data.batch_size=int(interval(8,32))"),
+        (["data.batch_size=interval(8.5,32)"], "data.batch_size=8.5 is not a whole number"),
+        (["data.bath_size=int(interval(8,32))"], "did you mean data.batch_size?"),
+    ],
+)
 def test_intervals(arguments: list[str], said: str) -> None:
     """Prevents: an interval of which only Hydra knows, and complains that -m is missing; ends of it that cannot be."""
     assert said in mistake("-m", *arguments)
 
 
-@pytest.mark.parametrize(("sweeper", "said"), [
-    ({"direction": "minimize"}, "hydra.sweeper.direction=minimize would look for the worst student"),
-    ({"direction": ["maximize", "minimize"]}, "write hydra.sweeper.direction=maximize"),
-    ({"optim": {"maximize": False}}, "write hydra.sweeper.optim.maximize=true"),
-    ({"ax_config": {"experiment": {"minimize": True}}}, "write hydra.sweeper.ax_config.experiment.minimize=false"),
-])
+@pytest.mark.parametrize(
+    ("sweeper", "said"),
+    [
+        ({"direction": "minimize"}, "hydra.sweeper.direction=minimize would look for the worst student"),
+        ({"direction": ["maximize", "minimize"]}, "write hydra.sweeper.direction=maximize"),
+        ({"optim": {"maximize": False}}, "write hydra.sweeper.optim.maximize=true"),
+        ({"ax_config": {"experiment": {"minimize": True}}}, "write hydra.sweeper.ax_config.experiment.minimize=false"),
+    ],
+)
 def test_a_search_for_the_worst(sweeper: dict[str, Any], said: str) -> None:
     """Prevents: the default of Optuna, Ax and Nevergrad, for which the best student is the one with the lowest score."""
     with pytest.raises(UserError) as caught:
@@ -129,8 +143,10 @@ def test_a_search_for_the_worst(sweeper: dict[str, Any], said: str) -> None:
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("sweeper", [{}, {"direction": "maximize"}, {"optim": {"maximize": True}},
-                                     {"ax_config": {"experiment": {"minimize": False}}}])
+@pytest.mark.parametrize(
+    "sweeper",
+    [{}, {"direction": "maximize"}, {"optim": {"maximize": True}}, {"ax_config": {"experiment": {"minimize": False}}}],
+)
 def test_a_search_for_the_best(sweeper: dict[str, Any]) -> None:
     """Prevents: a check that stands in the way of what is right."""
     tuning.check_sweeper(OmegaConf.create({"_target_": "a.B", **sweeper}), [], CONF)
@@ -140,24 +156,37 @@ def test_a_search_for_the_best(sweeper: dict[str, Any]) -> None:
 
 
 @pytest.mark.skipif(not OPTUNA, reason="hydra-optuna-sweeper is not installed")
-@pytest.mark.parametrize(("arguments", "said"), [
-    (["hydra.sweeper.direction=minimize", "seed=0,1"], "write hydra.sweeper.direction=maximize"),
-    (["weighting=glob(rwkd*)"], "Optuna takes no glob; write weighting=rwkd,rwkd_online,rwkd_plain"),
-    (["terms=[ce],[ce,kd]"], "not among lists"),
-    (["optimizer.lr=1e-3", "optimizer.lr=interval(1e-4,1e-2)"], "optimizer.lr is given twice"),
-    (["data.batch_size=interval(8,32)"], "for whole ones write data.batch_size=int(interval(8,32))"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["hydra.sweeper.direction=minimize", "seed=0,1"], "write hydra.sweeper.direction=maximize"),
+        (["weighting=glob(rwkd*)"], "Optuna takes no glob; write weighting=rwkd,rwkd_online,rwkd_plain"),
+        (["terms=[ce],[ce,kd]"], "not among lists"),
+        (["optimizer.lr=1e-3", "optimizer.lr=interval(1e-4,1e-2)"], "optimizer.lr is given twice"),
+        (["data.batch_size=interval(8,32)"], "for whole ones write data.batch_size=int(interval(8,32))"),
+    ],
+)
 def test_what_optuna_cannot_take(arguments: list[str], said: str) -> None:
     """Prevents: an AssertionError of the plugin's, a search that quietly searches nothing."""
     assert said in mistake("-m", "hydra/sweeper=optuna", *arguments)
 
 
 @pytest.mark.skipif(not OPTUNA, reason="hydra-optuna-sweeper is not installed")
-@pytest.mark.parametrize("setting", [
-    "optimizer.lr=interval(1e-4,1e-2)", "optimizer.lr=tag(log, interval(1e-4,1e-2))", "data.batch_size=int(interval(8,32))",
-    "seed=range(0,3)", "optimizer.lr=range(0.01,0.05,0.01)", "weighting=choice(kd,ce)", "weighting=kd,ce", "seed=shuffle(0,1,2)",
-    "seed=shuffle(range(0,3))", "+experiment=probes",
-])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "optimizer.lr=interval(1e-4,1e-2)",
+        "optimizer.lr=tag(log, interval(1e-4,1e-2))",
+        "data.batch_size=int(interval(8,32))",
+        "seed=range(0,3)",
+        "optimizer.lr=range(0.01,0.05,0.01)",
+        "weighting=choice(kd,ce)",
+        "weighting=kd,ce",
+        "seed=shuffle(0,1,2)",
+        "seed=shuffle(range(0,3))",
+        "+experiment=probes",
+    ],
+)
 def test_what_optuna_takes(setting: str) -> None:
     """Prevents: a check that refuses what the sweeper knows."""
     check(["-m", "hydra/sweeper=optuna", setting], CONF)
@@ -166,18 +195,28 @@ def test_what_optuna_takes(setting: str) -> None:
 @pytest.mark.skipif(not OPTUNA, reason="hydra-optuna-sweeper is not installed")
 def test_a_search_by_optuna(arguments: list[str], tmp_path: Path) -> None:
     """Prevents: trials that train and return nothing, a best trial that is the worst, another score than that of the run."""
-    search = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", *arguments, "weighting=kd,ce",
-              "hydra/sweeper/sampler=grid"]
+    search = [
+        "-m",
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.n_trials=2",
+        *arguments,
+        "weighting=kd,ce",
+        "hydra/sweeper/sampler=grid",
+    ]
     done = train(*search)
     assert done.returncode == 0, done.stderr
-    scores = {file.parent.name.split("-")[0]: json.loads(file.read_text())["meta"]["accuracy"]
-              for file in (tmp_path / "runs").rglob("metrics.json")}
+    scores = {
+        file.parent.name.split("-")[0]: json.loads(file.read_text())["meta"]["accuracy"]
+        for file in (tmp_path / "runs").rglob("metrics.json")
+    }
     found = OmegaConf.load(tmp_path / "runs/optimization_results.yaml")
     assert set(scores) == {"kd", "ce"}
     assert found.best_value == max(scores.values()) == scores[found.best_params.weighting]
     again = train(*search)  # finished runs return their scores
     assert again.returncode == 0 and again.stdout.count("already finished") == 2
     again_found = OmegaConf.load(tmp_path / "runs/optimization_results.yaml")
-    assert again_found.best_value == found.best_value == scores[again_found.best_params.weighting]  # of equals either may be best
+    assert (
+        again_found.best_value == found.best_value == scores[again_found.best_params.weighting]
+    )  # of equals either may be best
     failed = train(*search, "temperature=-1")
     assert failed.returncode == 1 and "temperature is -1" in failed.stderr and "Traceback" not in failed.stderr

@@ -21,8 +21,13 @@ ROOT = Path(__file__).parents[2]
 
 def test_a_run_without_what_windows_lacks(arguments: list[str], tmp_path: Path) -> None:
     """Prevents: a module that cannot be imported on Windows, or a run that asks for a signal which there is not."""
-    done = subprocess.run([sys.executable, "-m", "tests.run.play_windows", *arguments, "weighting=rwkd"], cwd=ROOT,
-                          capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.run.play_windows", *arguments, "weighting=rwkd"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     modules = list((ROOT / "rwkd_lightning").rglob("*.py"))
     assert f"imported {len(modules) - 1} modules" in done.stdout  # all but the package itself

@@ -27,8 +27,13 @@ def sbatch(script: str) -> None:
     jobs = [f"{FIRST_JOB}_{i}" for i in range(int(elements[1]) + 1)] if elements else [str(FIRST_JOB)]
     for job in jobs:
         (state() / f"{job}.state").write_text("PENDING")
-    subprocess.Popen([sys.executable, __file__, *jobs], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                     stderr=subprocess.DEVNULL, start_new_session=True)
+    subprocess.Popen(
+        [sys.executable, __file__, *jobs],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     print(f"Submitted batch job {FIRST_JOB}")
 
 
@@ -38,17 +43,27 @@ def controller(jobs: list[str]) -> None:
     asked = dict(re.findall(r"^#SBATCH --([\w-]+)=(.*)$", text, re.MULTILINE))
     for i, job in enumerate(jobs):
         for restart in range(5):
-            environment = {**os.environ, "SLURM_JOB_ID": str(FIRST_JOB + i), "SLURM_JOB_NAME": asked["job-name"], "JOB": job,
-                           "SLURM_NTASKS": asked["ntasks-per-node"], "SLURM_NTASKS_PER_NODE": asked["ntasks-per-node"],
-                           "SLURM_CPUS_PER_TASK": asked["cpus-per-task"],
-                           "SLURM_NNODES": "1", "SLURM_JOB_NUM_NODES": "1", "SLURM_NODELIST": "127.0.0.1",
-                           "SLURM_JOB_NODELIST": "localhost", **({"SLURM_RESTART_COUNT": str(restart)} if restart else {})}
+            environment = {
+                **os.environ,
+                "SLURM_JOB_ID": str(FIRST_JOB + i),
+                "SLURM_JOB_NAME": asked["job-name"],
+                "JOB": job,
+                "SLURM_NTASKS": asked["ntasks-per-node"],
+                "SLURM_NTASKS_PER_NODE": asked["ntasks-per-node"],
+                "SLURM_CPUS_PER_TASK": asked["cpus-per-task"],
+                "SLURM_NNODES": "1",
+                "SLURM_JOB_NUM_NODES": "1",
+                "SLURM_NODELIST": "127.0.0.1",
+                "SLURM_JOB_NODELIST": "localhost",
+                **({"SLURM_RESTART_COUNT": str(restart)} if restart else {}),
+            }
             if "_" in job:
                 environment |= {"SLURM_ARRAY_JOB_ID": str(FIRST_JOB), "SLURM_ARRAY_TASK_ID": str(i)}
             (state() / f"{job}.state").write_text("RUNNING")
             with (state() / f"{job}.out").open("a") as output:
-                done = subprocess.run(["bash", state() / "submitted.sh"], env=environment, stdout=output, stderr=output,
-                                      check=False)
+                done = subprocess.run(
+                    ["bash", state() / "submitted.sh"], env=environment, stdout=output, stderr=output, check=False
+                )
             if not (state() / f"{job}.requeue").exists():
                 break
             (state() / f"{job}.requeue").unlink()
@@ -65,9 +80,16 @@ def srun(arguments: list[str]) -> None:
     tasks, job = [], os.environ["JOB"]
     for rank in range(int(os.environ["SLURM_NTASKS"])):
         names = {"%j": os.environ["SLURM_JOB_ID"], "%A": str(FIRST_JOB), "%a": job.rpartition("_")[2], "%t": str(rank)}
-        output, error = (functools.reduce(lambda file, item: file.replace(*item), names.items(), file) for file in files.values())
-        environment = {**os.environ, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0",
-                       "SLURM_STEP_NUM_TASKS": os.environ["SLURM_NTASKS"]}
+        output, error = (
+            functools.reduce(lambda file, item: file.replace(*item), names.items(), file) for file in files.values()
+        )
+        environment = {
+            **os.environ,
+            "SLURM_PROCID": str(rank),
+            "SLURM_LOCALID": str(rank),
+            "SLURM_NODEID": "0",
+            "SLURM_STEP_NUM_TASKS": os.environ["SLURM_NTASKS"],
+        }
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         tasks.append(subprocess.Popen(arguments, env=environment, stdout=open(output, "a"), stderr=open(error, "a")))  # noqa: SIM115
     (state() / f"{job}.tasks").write_text(" ".join(str(task.pid) for task in tasks))
@@ -101,7 +123,7 @@ def install(folder: Path) -> dict[str, str]:
     (folder / "bin").mkdir(parents=True)
     for name in ("sbatch", "srun", "sacct", "scontrol"):
         command = folder / "bin" / name
-        command.write_text(f"#!/bin/sh\nCALLED={name} exec {shlex.join([sys.executable, __file__])} \"$@\"\n")
+        command.write_text(f'#!/bin/sh\nCALLED={name} exec {shlex.join([sys.executable, __file__])} "$@"\n')
         command.chmod(0o755)
     return {"FAKE_SLURM": str(folder), "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
 

@@ -20,18 +20,36 @@ TWO = ["-m", "hydra/launcher=slurm", "trainer=ddp", "trainer.devices=2", "weight
 def test_what_is_asked_for() -> None:
     """Prevents: one process for two GPUs, a GPU too few, a signal too late for a checkpoint."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("config", ["hydra/launcher=slurm", "trainer=ddp", "trainer.devices=2"], return_hydra_config=True)
+        composed = compose(
+            "config", ["hydra/launcher=slurm", "trainer=ddp", "trainer.devices=2"], return_hydra_config=True
+        )
         asked = OmegaConf.to_container(composed.hydra.launcher, resolve=False)
         resources = composed.hydra.launcher
     assert asked["_target_"].endswith("SlurmLauncher") and resources.max_num_timeout > 0 and resources.timeout_min > 15
-    text = _make_sbatch_string("run", "folder", time=resources.timeout_min, nodes=resources.nodes,
-                               ntasks_per_node=resources.tasks_per_node, gpus_per_node=resources.gpus_per_node,
-                               cpus_per_task=resources.cpus_per_task, signal_delay_s=resources.signal_delay_s,
-                               setup=list(resources.setup))
+    text = _make_sbatch_string(
+        "run",
+        "folder",
+        time=resources.timeout_min,
+        nodes=resources.nodes,
+        ntasks_per_node=resources.tasks_per_node,
+        gpus_per_node=resources.gpus_per_node,
+        cpus_per_task=resources.cpus_per_task,
+        signal_delay_s=resources.signal_delay_s,
+        setup=list(resources.setup),
+    )
     lines = text.splitlines()
-    for line in ("--nodes=1", "--ntasks-per-node=2", "--gpus-per-node=2", "--cpus-per-task=4", "--signal=USR2@180", "--time=720"):
+    for line in (
+        "--nodes=1",
+        "--ntasks-per-node=2",
+        "--gpus-per-node=2",
+        "--cpus-per-task=4",
+        "--signal=USR2@180",
+        "--time=720",
+    ):
         assert f"#SBATCH {line}" in lines
-    assert lines.index("export SLURM_KILL_BAD_EXIT=1") < next(i for i, line in enumerate(lines) if line.startswith("srun "))
+    assert lines.index("export SLURM_KILL_BAD_EXIT=1") < next(
+        i for i, line in enumerate(lines) if line.startswith("srun ")
+    )
 
 
 def mistake(arguments: list[str]) -> str:
@@ -41,15 +59,31 @@ def mistake(arguments: list[str]) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (TWO[1:4], "hydra/launcher=slurm is for sweeps and would do nothing here: add -m"),
-    (["hydra/launcher=submitit_local"], "hydra/launcher=submitit_local is for sweeps and would do nothing here: add -m"),
-    ([*TWO[:3], "seed=0,1"], "trainer.devices=auto: SLURM is asked for a number of devices; write trainer.devices=2"),
-    ([*TWO, "trainer.devices=1,2"], "trainer.devices=1,2: the jobs of one command get the same resources; one command each"),
-    ([*TWO, "hydra.launcher.tasks_per_node=1"], "hydra.launcher.tasks_per_node=1: SLURM starts one process a device, and"),
-    ([*TWO, "hydra.launcher.nodes=2"], "hydra.launcher.nodes=2: a job runs on one node; set trainer.devices only"),
-    ([*TWO, "trainer.accelerator=cpu"], "add hydra.launcher.gpus_per_node=null"),
-], ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (TWO[1:4], "hydra/launcher=slurm is for sweeps and would do nothing here: add -m"),
+        (
+            ["hydra/launcher=submitit_local"],
+            "hydra/launcher=submitit_local is for sweeps and would do nothing here: add -m",
+        ),
+        (
+            [*TWO[:3], "seed=0,1"],
+            "trainer.devices=auto: SLURM is asked for a number of devices; write trainer.devices=2",
+        ),
+        (
+            [*TWO, "trainer.devices=1,2"],
+            "trainer.devices=1,2: the jobs of one command get the same resources; one command each",
+        ),
+        (
+            [*TWO, "hydra.launcher.tasks_per_node=1"],
+            "hydra.launcher.tasks_per_node=1: SLURM starts one process a device, and",
+        ),
+        ([*TWO, "hydra.launcher.nodes=2"], "hydra.launcher.nodes=2: a job runs on one node; set trainer.devices only"),
+        ([*TWO, "trainer.accelerator=cpu"], "add hydra.launcher.gpus_per_node=null"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
 def test_mistakes(arguments: list[str], said: str) -> None:
     """Prevents: a sweep that quietly runs here, jobs that fail after hours in the queue, GPUs that stand idle."""
     assert said in mistake(arguments)
@@ -64,10 +98,19 @@ def test_no_cluster_and_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pip install hydra-submitit-launcher" in mistake(TWO)
 
 
-@pytest.mark.parametrize("arguments", [
-    [], ["seed=1"], ["-m", "seed=0,1"], ["seed"], ["-m", "hydra/launcher=submitit_local", "seed=0,1"],
-    ["hydra.mode=MULTIRUN", "hydra/launcher=submitit_local", "seed=0,1"], ["hydra/launcher=basic", "-m"],
-], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["seed=1"],
+        ["-m", "seed=0,1"],
+        ["seed"],
+        ["-m", "hydra/launcher=submitit_local", "seed=0,1"],
+        ["hydra.mode=MULTIRUN", "hydra/launcher=submitit_local", "seed=0,1"],
+        ["hydra/launcher=basic", "-m"],
+    ],
+    ids=" ".join,
+)
 def test_other_commands_pass(arguments: list[str]) -> None:
     """Prevents: a check that stands in the way of runs that have nothing to do with SLURM."""
     slurm.check(arguments, CONF)

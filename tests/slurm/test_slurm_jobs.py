@@ -27,7 +27,10 @@ def test_a_sweep_in_processes_of_their_own(arguments: list[str], tmp_path: Path)
     sweep = ["-m", *arguments, "weighting=ce,kd", "data.label_noise=0.4"]
     done = train(*sweep, "hydra/launcher=submitit_local")
     assert done.returncode == 0, done.stderr[-3000:]
-    found = {file.parent.name.split("-")[0]: json.loads(file.read_text()) for file in (tmp_path / "runs").rglob("metrics.json")}
+    found = {
+        file.parent.name.split("-")[0]: json.loads(file.read_text())
+        for file in (tmp_path / "runs").rglob("metrics.json")
+    }
     assert {name: result["weighting"] for name, result in found.items()} == {"ce": "ce", "kd": "kd"}
     again = train(*sweep)
     assert again.returncode == 0 and again.stdout.count("already finished") == 2, again.stderr[-3000:]
@@ -38,8 +41,18 @@ def test_a_job_whose_time_is_over_goes_on(arguments: list[str], tmp_path: Path) 
     each time), or one that is not put in the queue again."""
     cluster, folder = tmp_path / "cluster", tmp_path / "runs"
     launcher = Command(
-        "-m", "hydra/launcher=slurm", *arguments, "trainer=ddp", "trainer.devices=2", "weighting=kd", "trainer.max_epochs=20",
-        "trainer.select=best", "hydra.launcher.gpus_per_node=null", "force=true", environment={**GLOO, **install(cluster)})
+        "-m",
+        "hydra/launcher=slurm",
+        *arguments,
+        "trainer=ddp",
+        "trainer.devices=2",
+        "weighting=kd",
+        "trainer.max_epochs=20",
+        "trainer.select=best",
+        "hydra.launcher.gpus_per_node=null",
+        "force=true",
+        environment={**GLOO, **install(cluster)},
+    )
     wait_for("tweets/*/checkpoints/step-*.ckpt", folder)
     for task in (cluster / f"{FIRST_JOB}.tasks").read_text().split():
         os.kill(int(task), signal.SIGUSR2)

@@ -38,7 +38,11 @@ from rwkd_lightning.weighting.columns import Columns
 from tests.test_configs import config
 
 ROOT = Path(rwkd_lightning.__file__).parent
-KD4 = ["+loss_terms.kd4._target_=rwkd_lightning.terms.DistillationKL", "+loss_terms.kd4.temperature=4", "terms=[ce,kd,kd4]"]
+KD4 = [
+    "+loss_terms.kd4._target_=rwkd_lightning.terms.DistillationKL",
+    "+loss_terms.kd4.temperature=4",
+    "terms=[ce,kd,kd4]",
+]
 ROLES = {CrossEntropy: ("label", None, {"classes"}), SquaredError: ("label", None, {"numbers"}),
          PriorKL: ("label", None, {"words"}), Reconstruction: ("label", None, {"words"}),
          DistillationKL: ("teacher", 0, {"probabilities"}), SoftCrossEntropy: ("teacher", 1, {"probabilities"}),
@@ -78,22 +82,31 @@ def test_two_terms_of_one_class_have_columns_of_their_own() -> None:
     step = Step(losses, losses >= 0, two, outputs, batch)
     assert step.columns("teacher") == [1, 2] and FixedAlpha(0.3)(step)[0].tolist() == pytest.approx([0.7, 0.3, 0.3])
     kept = set(Ledger(3, Columns.of(two)).columns())
-    assert kept == {"visits"} | {f"{kind}_{name}" for kind in ("w", "loss", "influence") for name in ("ce", "kd", "kd4")}
+    assert kept == {"visits"} | {
+        f"{kind}_{name}" for kind in ("w", "loss", "influence") for name in ("ce", "kd", "kd4")
+    }
 
 
 def test_equal_names_are_refused() -> None:
     """Prevents: columns that overwrite each other silently; said wherever terms meet, and of both."""
-    match = r"two loss terms are called 'kd', DistillationKL\(temperature=2\) and DistillationKL\(temperature=4\).*another"
+    match = (
+        r"two loss terms are called 'kd', DistillationKL\(temperature=2\) and DistillationKL\(temperature=4\).*another"
+    )
     two = [CrossEntropy(), DistillationKL(), DistillationKL(4.0)]
     outputs, batch = classes()
-    for attempt in (lambda: Columns.of(two), lambda: terms_of(config(*KD4, "+loss_terms.kd4.name=kd")),
-                    lambda: DistillationModule(nn.Linear(2, 3), two, FixedAlpha(), None, 4),  # type: ignore[arg-type]
-                    lambda: Step(stack(two, outputs, batch), torch.ones(6, 3) > 0, two, outputs, batch)):
+    for attempt in (
+        lambda: Columns.of(two),
+        lambda: terms_of(config(*KD4, "+loss_terms.kd4.name=kd")),
+        lambda: DistillationModule(nn.Linear(2, 3), two, FixedAlpha(), None, 4),  # type: ignore[arg-type]
+        lambda: Step(stack(two, outputs, batch), torch.ones(6, 3) > 0, two, outputs, batch),
+    ):
         with pytest.raises(UserError, match=match):
             attempt()  # type: ignore[no-untyped-call]
     with pytest.raises(UserError, match="two loss terms"):
         Ledger(3, ("a", "a"))
-    with pytest.raises(UserError, match="called 'teacher_ce'.*ce_of_teacher say"):  # weights.parquet has a loss_teacher_ce
+    with pytest.raises(
+        UserError, match="called 'teacher_ce'.*ce_of_teacher say"
+    ):  # weights.parquet has a loss_teacher_ce
         Columns.of([CrossEntropy(name="teacher_ce")])
 
 
@@ -124,8 +137,12 @@ def test_the_output_is_an_argument() -> None:
     assert torch.equal(CrossEntropy(output="image")(other, batch), CrossEntropy()(outputs, batch))
     with pytest.raises(UserError, match="'kd' reads the student's output 'logits', and it gives image"):
         DistillationKL()(other, batch)
-    with pytest.raises(UserError, match="reads the student's output 'image'.*gives hidden, logits; set loss_terms.other.output"):
-        check_outputs([HiddenStates(), DistillationKL(), DistillationKL(name="other", output="image")], {"logits", "hidden"})
+    with pytest.raises(
+        UserError, match="reads the student's output 'image'.*gives hidden, logits; set loss_terms.other.output"
+    ):
+        check_outputs(
+            [HiddenStates(), DistillationKL(), DistillationKL(name="other", output="image")], {"logits", "hidden"}
+        )
     with pytest.raises(UserError, match="reads the teacher's output 'image'.*set loss_terms.kd.teacher_output"):
         check_outputs([DistillationKL(teacher_output="image")], {"logits"})
     with pytest.raises(UserError, match=r"batch\['teacher_image'\]"):
@@ -149,9 +166,16 @@ def test_roles_of_all_shipped_terms() -> None:
     assert [kind.regression for kind in (CrossEntropy, SquaredError, LogitMSE)] == [False, True, None]  # of version 0.1
 
 
-@pytest.mark.parametrize(("names", "teachers"), [
-    (("ce", "soft_ce", "kd"), [2]), (("soft_ce", "logit_mse"), [0]), (("logit_mse",), [0]),
-    (("prior_kl", "w2", "reconstruction", "soft_ce"), [1, 3]), (("ce", "hidden"), [])])
+@pytest.mark.parametrize(
+    ("names", "teachers"),
+    [
+        (("ce", "soft_ce", "kd"), [2]),
+        (("soft_ce", "logit_mse"), [0]),
+        (("logit_mse",), [0]),
+        (("prior_kl", "w2", "reconstruction", "soft_ce"), [1, 3]),
+        (("ce", "hidden"), []),
+    ],
+)
 def test_which_terms_speak_for_the_teacher(names: tuple[str, ...], teachers: list[int]) -> None:
     """Prevents: soft_ce beside kd taking α a second time, or one of a topic model's two teacher terms left at β."""
     assert Columns.of(names).having("teacher") == teachers
@@ -161,6 +185,7 @@ def test_which_terms_speak_for_the_teacher(names: tuple[str, ...], teachers: lis
 def test_version_0_1_stays_readable() -> None:
     """Prevents: a term or a method of one's own, written for version 0.1, that is no longer checked."""
     with pytest.warns(FutureWarning, match="regression=True is needs={'numbers'} now"):
+
         class Old(Term):
             name, regression = "old", True
 
@@ -184,8 +209,13 @@ def test_version_0_1_stays_readable() -> None:
 # Rows that are coupled
 
 
-@pytest.mark.parametrize(("settings", "match"), [({"accumulate": 2}, "trainer.accumulate=2: the term 'in_batch'"),
-                                                ({"processes": 2}, "2 processes: the term 'in_batch'")])
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"accumulate": 2}, "trainer.accumulate=2: the term 'in_batch'"),
+        ({"processes": 2}, "2 processes: the term 'in_batch'"),
+    ],
+)
 def test_coupled_rows_are_not_cut_or_dealt_out(settings: dict[str, int], match: str) -> None:
     """Prevents: contrasts among half of a batch, with every figure of the run looking right."""
     with pytest.raises(UserError, match=match):
@@ -199,8 +229,11 @@ def test_coupled_rows_are_not_cut_or_dealt_out(settings: dict[str, int], match: 
 # Positions
 
 
-@pytest.mark.parametrize("term", [DistillationKL(3.0, mask="mask"), SoftCrossEntropy(3.0, mask="mask"), LogitMSE(mask="mask")],
-                         ids=lambda term: term.name)
+@pytest.mark.parametrize(
+    "term",
+    [DistillationKL(3.0, mask="mask"), SoftCrossEntropy(3.0, mask="mask"), LogitMSE(mask="mask")],
+    ids=lambda term: term.name,
+)
 def test_positions_against_a_loop(term: Term) -> None:
     """Prevents: a softmax over the positions, a mean over padding, and a gradient from what stands in it."""
     outputs, batch = classes(3, 4)
@@ -215,7 +248,9 @@ def test_positions_against_a_loop(term: Term) -> None:
     rows = []
     for i in range(3):
         valid = [j for j in range(4) if batch["mask"][i, j]]
-        values = [one({"logits": free[i, j][None]}, {"teacher_logits": batch["teacher_logits"][i, j][None]})[0] for j in valid]
+        values = [
+            one({"logits": free[i, j][None]}, {"teacher_logits": batch["teacher_logits"][i, j][None]})[0] for j in valid
+        ]
         rows.append(torch.stack(values).mean() if values else torch.zeros((), dtype=torch.float64))
     torch.testing.assert_close(found, torch.stack(rows), rtol=1e-12, atol=0)
     (expected,) = torch.autograd.grad(torch.stack(rows).sum(), free)
@@ -259,8 +294,14 @@ def named_in_code(path: Path) -> set[str]:
             free |= {id(x) for default in [*node.defaults, *node.kw_defaults] if default for x in ast.walk(default)}
         elif isinstance(node, ast.ClassDef):
             free |= {id(x.value) for x in node.body if isinstance(x, ast.AnnAssign) and x.value}
-    texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in free}
-    return texts | {word for text in texts for word in re.findall(r"\w+", text) if word != "logits"}  # a gate has some too
+    texts = {
+        n.value
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in free
+    }
+    return texts | {
+        word for text in texts for word in re.findall(r"\w+", text) if word != "logits"
+    }  # a gate has some too
 
 
 @pytest.mark.parametrize("folder", CLEAN)

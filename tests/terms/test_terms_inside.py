@@ -128,7 +128,9 @@ def test_logit_mse():
 
 def test_missing_states_are_named():
     """Prevents a KeyError from the depths where the teacher was forgotten."""
-    with pytest.raises(UserError, match="hidden reads batch\\['teacher_hidden'\\].*give DistillationModule the teacher"):
+    with pytest.raises(
+        UserError, match="hidden reads batch\\['teacher_hidden'\\].*give DistillationModule the teacher"
+    ):
         HiddenStates()({"hidden": states(2, 1, 4)}, {})
     with pytest.raises(UserError, match="value_relation reads batch\\['teacher_values'\\]"):
         ValueRelation()({"values": states(2, 1, 3, 16)}, {"attention_mask": torch.ones(2, 3)})

@@ -85,7 +85,9 @@ def meta_step() -> Callable[..., MetaStep]:
     """The shipped default on 20 held-out rows."""
 
     def make(size: int = 20, engine: Any = None, theta: Any = None, **options: Any) -> MetaStep:
-        return MetaStep(engine or Jvp(), theta or HeadWithBank(), [CrossEntropy()], Stream(Rows(size, 7).rows, 5), **options)
+        return MetaStep(
+            engine or Jvp(), theta or HeadWithBank(), [CrossEntropy()], Stream(Rows(size, 7).rows, 5), **options
+        )
 
     return make
 

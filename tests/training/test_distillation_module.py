@@ -252,6 +252,7 @@ def test_fixed_alpha_is_no_collapse(module, rows, fit, caplog):
 
 def test_alarm_where_rows_have_totals_of_their_own():
     """Prevents an alarm over samples that are told apart by how much they weigh, and silence over weights that are all gone."""
+
     def said(*rows):
         return CollapseAlarm(("ce", "kd"), "REMEDY", patience=1)(torch.tensor(rows))
 
@@ -336,7 +337,9 @@ def test_annealing_kd(module, rows, fit, accumulate):
 def test_progress_in_the_meta_step(module, rows, fit, meta_step, engine):
     """Prevents passes of the meta step in which a term that changes with the training is missing or at another time."""
     term = Recorded()
-    net = module(GlobalAlpha(("ce", "annealed_mse")), terms=[CrossEntropy(), term], meta=meta_step(engine=engine(), theta=All()))
+    net = module(
+        GlobalAlpha(("ce", "annealed_mse")), terms=[CrossEntropy(), term], meta=meta_step(engine=engine(), theta=All())
+    )
     fit(net, rows(32, 1))
     assert len(term.seen) == 8 and term.seen == [x for b in range(4) for x in [b / 4] * 2]
     assert bool(net.ledger.influence.ne(0).all())
@@ -409,9 +412,14 @@ def test_ledger_by_hand():
     ledger.record(Visit.of(without), torch.tensor([[0.0, 1.0]]))  # no meta step
     columns, nan = ledger.columns(), torch.nan
     assert columns["visits"].tolist() == [0, 2, 1, 0, 2] and columns["visits"].dtype == torch.int32
-    for name, expected in {"influence_kd": [nan, -0.5, nan, nan, -1.5 + 0.5], "influence_ce": [nan, nan, nan, nan, 0.5 + 0.5],
-                           "loss_kd": [nan, 4, 6, nan, 2], "loss_ce": [nan, nan, 5, nan, 1], "w_ce": [nan, nan, 0, nan, 0.1],
-                           "w_kd": [nan, 0.8, 1, nan, 0.9]}.items():
+    for name, expected in {
+        "influence_kd": [nan, -0.5, nan, nan, -1.5 + 0.5],
+        "influence_ce": [nan, nan, nan, nan, 0.5 + 0.5],
+        "loss_kd": [nan, 4, 6, nan, 2],
+        "loss_ce": [nan, nan, 5, nan, 1],
+        "w_ce": [nan, nan, 0, nan, 0.1],
+        "w_kd": [nan, 0.8, 1, nan, 0.9],
+    }.items():
         torch.testing.assert_close(columns[name], torch.tensor(expected), equal_nan=True)
 
 

@@ -70,18 +70,34 @@ def loader(size: int = 48, seed: int = 1, **options: Any) -> DataLoader[dict[str
 
 
 def made(weighting: Any = None, student: Any = None, **options: Any) -> DistillationModule:
-    options = {"teacher": Expert(), "meta_data": loader(20, 7), "optimizer": functools.partial(adamw, lr=2e-2), **options}
-    return DistillationModule(student or FromBatch(network(), "x", head="3"), [CrossEntropy(), DistillationKL(2.0)],
-                              weighting or RWKD(ClassificationFeatures()), **options)
+    options = {
+        "teacher": Expert(),
+        "meta_data": loader(20, 7),
+        "optimizer": functools.partial(adamw, lr=2e-2),
+        **options,
+    }
+    return DistillationModule(
+        student or FromBatch(network(), "x", head="3"),
+        [CrossEntropy(), DistillationKL(2.0)],
+        weighting or RWKD(ClassificationFeatures()),
+        **options,
+    )
 
 
 @pytest.fixture
 def trainer(tmp_path: Path) -> Callable[..., lightning.Trainer]:
     """A plain Trainer."""
+
     def make(**options: Any) -> lightning.Trainer:
         options = {"max_epochs": 2, "logger": False, "enable_checkpointing": False, **options}
-        return lightning.Trainer(accelerator="cpu", devices=1, default_root_dir=tmp_path, enable_progress_bar=False,
-                                 enable_model_summary=False, **options)
+        return lightning.Trainer(
+            accelerator="cpu",
+            devices=1,
+            default_root_dir=tmp_path,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **options,
+        )
 
     return make
 
@@ -165,8 +181,13 @@ def test_callbacks_and_loggers_of_lightning(trainer: Any, tmp_path: Path) -> Non
     module = made(metrics={"accuracy": MulticlassAccuracy(CLASSES, average="micro")}, schedule=linear_schedule)
     best = ModelCheckpoint(tmp_path / "kept", monitor="meta/accuracy", mode="max", save_last=True)
     stop = EarlyStopping("meta/accuracy", mode="max", stopping_threshold=0.9, patience=1000)
-    own = trainer(max_epochs=60, logger=CSVLogger(tmp_path), callbacks=[best, stop, LearningRateMonitor("step")],
-                  enable_checkpointing=True, log_every_n_steps=2)
+    own = trainer(
+        max_epochs=60,
+        logger=CSVLogger(tmp_path),
+        callbacks=[best, stop, LearningRateMonitor("step")],
+        enable_checkpointing=True,
+        log_every_n_steps=2,
+    )
     own.fit(module, loader(), loader(60, 2))
     assert stop.stopped_epoch and own.current_epoch < 60
     table = logged(tmp_path)
@@ -185,6 +206,7 @@ def test_checkpoint_without_the_constructor(trainer: Any, tmp_path: Path) -> Non
     """Prevents: a checkpoint that pickles student or teacher, one that is not read with weights_only, or that loses φ, bank or
     ledger; a resumed training that is not the whole one.
     """
+
     def build() -> DistillationModule:
         return made(student=FromBatch(network(dropout=0.3), "x", head="3"))
 
@@ -193,8 +215,9 @@ def test_checkpoint_without_the_constructor(trainer: Any, tmp_path: Path) -> Non
     trainer(enable_checkpointing=True, callbacks=[save]).fit(whole, loader())
     path = tmp_path / "epoch=1.ckpt"
     parts = {"terms": [CrossEntropy(), DistillationKL(2.0)], "weighting": RWKD(ClassificationFeatures())}
-    loaded = DistillationModule.load_from_checkpoint(path, student=FromBatch(network(seed=9), "x", head="3"), **parts,
-                                                     meta_data=loader(20, 7), weights_only=True)
+    loaded = DistillationModule.load_from_checkpoint(
+        path, student=FromBatch(network(seed=9), "x", head="3"), **parts, meta_data=loader(20, 7), weights_only=True
+    )
     assert loaded.state_dict().keys() == whole.state_dict().keys()
     assert [n for n, v in loaded.state_dict().items() if not torch.equal(v, whole.state_dict()[n])] == []
     assert not any("teacher" in name for name in torch.load(path, weights_only=True)["state_dict"])
@@ -209,8 +232,10 @@ def test_checkpoint_without_the_constructor(trainer: Any, tmp_path: Path) -> Non
 
 def test_predict_validate_and_test(trainer: Any) -> None:
     """Prevents: predictions that are not the student's, in training mode or out of order; scores of batches in place of rows."""
-    module = made(metrics={"accuracy": MulticlassAccuracy(CLASSES, average="micro")},
-                  student=FromBatch(network(dropout=0.5), "x", head="3"))
+    module = made(
+        metrics={"accuracy": MulticlassAccuracy(CLASSES, average="micro")},
+        student=FromBatch(network(dropout=0.5), "x", head="3"),
+    )
     plain, data = trainer(), loader(50, 3, batch_size=16)
     predicted = torch.cat([outputs["logits"] for outputs in plain.predict(module, data)])
     x, labels = rows(50, 3).tensors
@@ -219,7 +244,9 @@ def test_predict_validate_and_test(trainer: Any) -> None:
     assert plain.test(module, data, verbose=False) == [{"test/accuracy": pytest.approx(expected)}]
     assert plain.validate(module, data, verbose=False) == [{"meta/accuracy": pytest.approx(expected)}]
     mean = Metrics({"mean": lambda predictions, targets: targets.float().mean()}, output="features")
-    assert plain.test(made(validation=mean), data, verbose=False) == [{"test/mean": pytest.approx(float(labels.float().mean()))}]
+    assert plain.test(made(validation=mean), data, verbose=False) == [
+        {"test/mean": pytest.approx(float(labels.float().mean()))}
+    ]
 
 
 def test_a_teacher_in_the_batches(trainer: Any) -> None:
@@ -242,18 +269,43 @@ def unlabelled() -> DataLoader[Any]:
     return DataLoader(IndexedDataset(TensorDataset(rows(8, 1).tensors[0]), "x"), 4)
 
 
-@pytest.mark.parametrize(("options", "data", "said"), [
-    ({}, lambda: DataLoader(rows(8, 1), 4), r"is a list and not a dict.*DataLoader\(IndexedDataset\(dataset, 'x', 'labels'\)"),
-    ({}, lambda: DataLoader([{"x": torch.ones(WIDTH), "labels": 0}] * 8, 4), r"no 'index'.*DataLoader\(IndexedDataset\("),
-    ({"train_size": 20}, loader, "'index' from 16 to 23, and train_size is 20; leave train_size out"),
-    ({"weighting": LabelsOnly()}, unlabelled, "a loss term reads 'labels', which neither the batch"),
-    ({"weighting": FixedAlpha(), "teacher": None}, loader,
-     r"reads batch\['teacher_logits'\].*give DistillationModule the teacher"),
-    ({"weighting": FixedAlpha(), "student": nn.Sequential(FromBatch(nn.Linear(WIDTH, CLASSES), "x", output="scores"))}, loader,
-     r"reads the student's output 'logits', and it gives scores"),
-    ({"weighting": FixedAlpha(), "student": FromBatch(network(), "y")}, loader, "FromBatch reads 'y', which the batch .* lacks"),
-    ({"weighting": FixedAlpha()}, lambda: DataLoader(Endless(), 4), "has no length.*their number, train_size"),
-], ids=["tuples", "no index", "another size", "no labels", "no teacher", "no logits", "no input", "endless"])
+@pytest.mark.parametrize(
+    ("options", "data", "said"),
+    [
+        (
+            {},
+            lambda: DataLoader(rows(8, 1), 4),
+            r"is a list and not a dict.*DataLoader\(IndexedDataset\(dataset, 'x', 'labels'\)",
+        ),
+        (
+            {},
+            lambda: DataLoader([{"x": torch.ones(WIDTH), "labels": 0}] * 8, 4),
+            r"no 'index'.*DataLoader\(IndexedDataset\(",
+        ),
+        ({"train_size": 20}, loader, "'index' from 16 to 23, and train_size is 20; leave train_size out"),
+        ({"weighting": LabelsOnly()}, unlabelled, "a loss term reads 'labels', which neither the batch"),
+        (
+            {"weighting": FixedAlpha(), "teacher": None},
+            loader,
+            r"reads batch\['teacher_logits'\].*give DistillationModule the teacher",
+        ),
+        (
+            {
+                "weighting": FixedAlpha(),
+                "student": nn.Sequential(FromBatch(nn.Linear(WIDTH, CLASSES), "x", output="scores")),
+            },
+            loader,
+            r"reads the student's output 'logits', and it gives scores",
+        ),
+        (
+            {"weighting": FixedAlpha(), "student": FromBatch(network(), "y")},
+            loader,
+            "FromBatch reads 'y', which the batch .* lacks",
+        ),
+        ({"weighting": FixedAlpha()}, lambda: DataLoader(Endless(), 4), "has no length.*their number, train_size"),
+    ],
+    ids=["tuples", "no index", "another size", "no labels", "no teacher", "no logits", "no input", "endless"],
+)
 def test_what_is_missing(trainer: Any, options: dict[str, Any], data: Any, said: str) -> None:
     """Prevents: a KeyError from the middle of the loop, or a record of the wrong rows."""
     with pytest.raises(UserError, match=said) as caught:
@@ -276,16 +328,27 @@ def test_a_student_that_returns_a_tensor(trainer: Any) -> None:
         trainer().fit(made(FixedAlpha(), student=Tensors()), loader())
 
 
-@pytest.mark.parametrize(("build", "said"), [
-    (lambda: made(meta_data=None), r"learns from held-out samples.*meta_data"),
-    (lambda: made(meta_data=DataLoader(Endless())), "Endless has no length"),
-    (lambda: made(meta_data=TensorDataset(torch.ones(0, 1))), "TensorDataset has no rows"),
-    (lambda: IndexedDataset(rows(4, 0))[0], r"is a tuple and not a dict; name its parts, as IndexedDataset\(dataset, 'x'"),
-    (lambda: IndexedDataset(rows(4, 0), "x")[0], r"has 2 parts, and the names \('x',\)"),
-    (lambda: DistillationModule(FromBatch(network(), "x"), [CrossEntropy()], FixedAlpha()), "has no teacher term"),
-    (lambda: DistillationModule(FromBatch(network(), "x"), [SquaredError(), DistillationKL()],
-                                TeacherConfidence()), "this task is a regression; use weighting=kd"),
-], ids=["no held-out rows", "endless", "no rows", "tuples", "names", "no teacher term", "check"])
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: made(meta_data=None), r"learns from held-out samples.*meta_data"),
+        (lambda: made(meta_data=DataLoader(Endless())), "Endless has no length"),
+        (lambda: made(meta_data=TensorDataset(torch.ones(0, 1))), "TensorDataset has no rows"),
+        (
+            lambda: IndexedDataset(rows(4, 0))[0],
+            r"is a tuple and not a dict; name its parts, as IndexedDataset\(dataset, 'x'",
+        ),
+        (lambda: IndexedDataset(rows(4, 0), "x")[0], r"has 2 parts, and the names \('x',\)"),
+        (lambda: DistillationModule(FromBatch(network(), "x"), [CrossEntropy()], FixedAlpha()), "has no teacher term"),
+        (
+            lambda: DistillationModule(
+                FromBatch(network(), "x"), [SquaredError(), DistillationKL()], TeacherConfidence()
+            ),
+            "this task is a regression; use weighting=kd",
+        ),
+    ],
+    ids=["no held-out rows", "endless", "no rows", "tuples", "names", "no teacher term", "check"],
+)
 def test_refused_when_it_is_made(build: Callable[[], Any], said: str) -> None:
     """Prevents: a method that is never asked whether it suits the terms, and data that fails after hours."""
     with pytest.raises(UserError, match=said):

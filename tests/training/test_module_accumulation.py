@@ -97,7 +97,9 @@ def assert_same(one, other, tolerance=1e-10):
     a, b = one.state_dict(), other.state_dict()
     assert a.keys() == b.keys()
     for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=tolerance, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(
+            a[name], b[name], rtol=tolerance, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}"
+        )
 
 
 def sizes(rows, parts):
@@ -134,7 +136,9 @@ def test_parts_equal_the_whole(module, meta_step, rows, fit, name, updated_weigh
         assert len(passes) == len(expected) * (1 if by_sample else 2)
 
 
-@pytest.mark.parametrize("make", [FixedAlpha, lambda: Permuted(FixedAlpha(0.3)), rwkd], ids=["kd", "permuted kd", "rwkd"])
+@pytest.mark.parametrize(
+    "make", [FixedAlpha, lambda: Permuted(FixedAlpha(0.3)), rwkd], ids=["kd", "permuted kd", "rwkd"]
+)
 def test_terms_with_parameters_and_a_teacher_along(module, rows, fit, make):
     """Prevents a projection trained on one part, a teacher asked again for rows that it has answered, and answers that the
     method and the meta step do not get.
@@ -146,7 +150,10 @@ def test_terms_with_parameters_and_a_teacher_along(module, rows, fit, make):
         net = module(weighting, 40, Inner(0), terms, teacher=teacher, accumulate=accumulate,
                      optimizer=lambda m: sgd(m.parameters()))  # fmt: skip
         observe = weighting.observe
-        weighting.observe = lambda step, observe=observe, seen=seen: (observe(step), seen.append(step.batch["teacher_logits"]))
+        weighting.observe = lambda step, observe=observe, seen=seen: (
+            observe(step),
+            seen.append(step.batch["teacher_logits"]),
+        )
         data = rows(40, 1)
         del data.rows["teacher_logits"]
         fit(net, data, 16, precision="64-true")

@@ -77,7 +77,9 @@ def test_a_loss(module, rows, fit, name, value, accumulate):
     error = stopped(module(METHODS[name](), accumulate=accumulate), fit, data)
     assert str(error).startswith("step 2: the loss of 'kd' is nan for the samples [1019, 1021]; lower optimizer.lr")
     assert (error.step, error.epoch, error.what) == (2, 0, "loss")
-    assert torch.equal(error.batch["idx"], torch.arange(1016, 1024)) and torch.equal(error.batch["x"], data.rows["x"][16:24])
+    assert torch.equal(error.batch["idx"], torch.arange(1016, 1024)) and torch.equal(
+        error.batch["x"], data.rows["x"][16:24]
+    )
     assert error.losses.shape == error.weights.shape == (8, 2)
     assert error.losses.isfinite().tolist() == [[True, i not in (3, 5)] for i in range(8)]
     assert bool(error.weights.isnan().all())
@@ -118,7 +120,9 @@ def test_a_gradient(module, rows, fit, clip, accumulate):
     """Prevents a student of NaN after a step whose losses were all finite."""
     net = module(FixedAlpha(), terms=[CrossEntropy(), Steep()], clip=clip, accumulate=accumulate)
     error = stopped(net, fit, rows(32, 1))
-    assert str(error).startswith("step 2: the gradient is nan, of a batch of 8 rows whose losses are finite; lower optimizer.lr")
+    assert str(error).startswith(
+        "step 2: the gradient is nan, of a batch of 8 rows whose losses are finite; lower optimizer.lr"
+    )
     assert error.what == "gradient" and torch.equal(error.weights, torch.full((8, 2), 0.5))
 
 
@@ -147,7 +151,9 @@ def test_a_meta_loss(module, rows, fit, meta_step, theta, engine):
     stationary point.
     """
     meta = meta_step(theta=theta(), engine=engine)
-    meta.stream.rows["x"][11] = float("nan")  # met in the first step by the bank, in the third by a stream of 5 rows a step
+    meta.stream.rows["x"][11] = float(
+        "nan"
+    )  # met in the first step by the bank, in the third by a stream of 5 rows a step
     error = stopped(module(meta=meta), fit, rows(32, 1))
     assert error.what == "meta loss" and "look at the held-out rows" in str(error)
     assert error.step == (0 if theta is HeadWithBank else 2)
@@ -180,7 +186,9 @@ def test_what_a_method_learns_and_gives(module, rows, fit):
     assert error.what == "gradient of the weighting" and "step 2: the gradient of the weighting is inf" in str(error)
     net = module(Learned(weight=float("nan")))
     student = copy.deepcopy(net.student.state_dict())
-    with pytest.raises(NotFinite, match="step 2: the weight of 'ce' and 'kd' is nan for the samples .*; lower weight") as caught:
+    with pytest.raises(
+        NotFinite, match="step 2: the weight of 'ce' and 'kd' is nan for the samples .*; lower weight"
+    ) as caught:
         fit(net, rows(32, 1))
     assert caught.value.what == "weight" and bool(caught.value.weights.isnan().all())
     assert not any(torch.equal(v, student[k]) for k, v in net.student.state_dict().items())  # two steps were taken

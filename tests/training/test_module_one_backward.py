@@ -190,7 +190,9 @@ def test_not_finite(made, rows, fit, which):
     for shared in (True, False):
         net = made(lambda: GlobalAlpha(lr=0.1), shared, terms=terms)
         found.append(str(stopped(net, fit, data)))
-    assert found[0] == found[1] and found[0].startswith("step 2: the loss of 'kd'" if which == "loss" else "step 2: the ")
+    assert found[0] == found[1] and found[0].startswith(
+        "step 2: the loss of 'kd'" if which == "loss" else "step 2: the "
+    )
 
 
 class Claims(GlobalAlpha):

@@ -35,7 +35,9 @@ class Recorder(torch.optim.SGD):
         self.gradients.append([p.grad.clone() for p in self.param_groups[0]["params"]])
 
 
-@pytest.mark.parametrize("make", [lambda: RWKD(ClassificationFeatures()), MetaWeightNet, tgeo], ids=["rwkd", "mwn", "tgeo"])
+@pytest.mark.parametrize(
+    "make", [lambda: RWKD(ClassificationFeatures()), MetaWeightNet, tgeo], ids=["rwkd", "mwn", "tgeo"]
+)
 def test_networks_leave_autocast(module, rows, fit, make):
     """Prevents weights and φ-gradients rounded to bf16's eight bits: they are what the same φ gives in float32."""
     method, exact = make(), []
@@ -77,7 +79,10 @@ def test_64_true(module, rows, fit, name):
 @pytest.mark.parametrize("make", [FixedAlpha, PerturbationRWKD])
 def test_refused_without_the_pipeline(module, rows, fit, make, precision):
     """Prevents a student whose updates are rounded away, for somebody who has a Trainer and our module only."""
-    with warnings.catch_warnings(), pytest.raises(UserError, match=f"trainer.precision={precision}.*use bf16-mixed or 32-true"):
+    with (
+        warnings.catch_warnings(),
+        pytest.raises(UserError, match=f"trainer.precision={precision}.*use bf16-mixed or 32-true"),
+    ):
         warnings.simplefilter("ignore")
         fit(module(make()), rows(32, 1), precision=precision)
 

@@ -54,8 +54,14 @@ def test_projection_is_trained_clipped_and_kept(module, rows, fit, tmp_path):
         seen.append({id(p) for p in trained.parameters()})
         return torch.optim.SGD(trained.parameters(), lr=1.0)
 
-    made = module(FixedAlpha(0.5), net=Inner(0), terms=[CrossEntropy(), DistillationKL(2.0), term], teacher=Wide(1),
-                  optimizer=optimizer, clip=1e-3)
+    made = module(
+        FixedAlpha(0.5),
+        net=Inner(0),
+        terms=[CrossEntropy(), DistillationKL(2.0), term],
+        teacher=Wide(1),
+        optimizer=optimizer,
+        clip=1e-3,
+    )
     before = [p.detach().clone() for p in made.trained.parameters()]
     trainer = fit(made, rows(8, 1))  # one step
     assert id(term.projections[0].weight) in seen[0]
@@ -78,8 +84,13 @@ def test_teacher_runs_along_for_what_is_missing(module, rows, fit):
     """Prevents a teacher asked in vain, trained, in training mode, or whose logits replace those of the batch."""
     teacher = Inner(1)
     before = [p.detach().clone() for p in teacher.parameters()]
-    made = module(FixedAlpha(0.5), net=Inner(0), terms=[CrossEntropy(), DistillationKL(2.0), hidden_term()], teacher=teacher,
-                  train_size=16)
+    made = module(
+        FixedAlpha(0.5),
+        net=Inner(0),
+        terms=[CrossEntropy(), DistillationKL(2.0), hidden_term()],
+        teacher=teacher,
+        train_size=16,
+    )
     batches = []
     made.weighting.observe = lambda step: batches.append(step.batch)
     fit(made, rows(16, 1))
@@ -92,8 +103,16 @@ def test_teacher_runs_along_for_what_is_missing(module, rows, fit):
 
     calls = teacher.calls
     data.rows["teacher_hidden"] = expected["hidden"].detach()
-    fit(module(FixedAlpha(0.5), net=Inner(0), terms=[CrossEntropy(), hidden_term(), DistillationKL()], teacher=teacher,
-               train_size=16), data)
+    fit(
+        module(
+            FixedAlpha(0.5),
+            net=Inner(0),
+            terms=[CrossEntropy(), hidden_term(), DistillationKL()],
+            teacher=teacher,
+            train_size=16,
+        ),
+        data,
+    )
     assert teacher.calls == calls
 
 

@@ -31,11 +31,18 @@ def rows(size, seed):
 @pytest.fixture
 def influences(fit, monkeypatch):
     """u of the two meta steps of a training in float64 on sixteen rows, the student made ready by ``change``."""
+
     def taken(change, engine, theta, lookahead=None):
         torch.manual_seed(0)
         meta = MetaStep(engine(), theta(), [CrossEntropy()], Stream(separable(20, 7), 5), lookahead_lr=lookahead)
-        net = DistillationModule(change(copy.deepcopy(bert())), [CrossEntropy(), DistillationKL(2.0)],
-                                 RWKD(ClassificationFeatures()), functools.partial(adamw, lr=1e-3), 16, meta=meta)
+        net = DistillationModule(
+            change(copy.deepcopy(bert())),
+            [CrossEntropy(), DistillationKL(2.0)],
+            RWKD(ClassificationFeatures()),
+            functools.partial(adamw, lr=1e-3),
+            16,
+            meta=meta,
+        )
         seen, real = [], meta.influence
         monkeypatch.setattr(meta, "influence", lambda *a: seen.append(real(*a)) or seen[-1])
         fit(net, rows(16, 1), precision="64-true")
@@ -65,8 +72,13 @@ def compiled_head(student):
     return student
 
 
-COMPILED = {"student": lambda s: torch.compile(s, backend="eager"), "aot": lambda s: torch.compile(s, backend="aot_eager"),
-            "network": compiled_inside, "in place": compiled_in_place, "head": compiled_head}
+COMPILED = {
+    "student": lambda s: torch.compile(s, backend="eager"),
+    "aot": lambda s: torch.compile(s, backend="aot_eager"),
+    "network": compiled_inside,
+    "in place": compiled_in_place,
+    "head": compiled_head,
+}
 
 
 @pytest.mark.parametrize("theta", [All, LastBlock, Head, HeadWithBank])
@@ -88,8 +100,9 @@ def test_compiled_with_every_engine(influences, engine):
             with pytest.raises(UserError, match=r"compiled student; use `engine=FiniteDifference\(\)`"):
                 influences(COMPILED[how], engine, LastBlock)
         return
-    torch.testing.assert_close(influences(change, engine, LastBlock), influences(lambda s: s, engine, LastBlock), rtol=1e-6,
-                               atol=1e-9)
+    torch.testing.assert_close(
+        influences(change, engine, LastBlock), influences(lambda s: s, engine, LastBlock), rtol=1e-6, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("how", ["function", "method"])
@@ -169,10 +182,17 @@ def normed(norm):
 
 
 REFUSED = {
-    "LSTM": (lambda _: Recurrent(), Jvp, r"`engine=jvp` cannot go through this student .*; use `engine=FiniteDifference\(\)`"),
+    "LSTM": (
+        lambda _: Recurrent(),
+        Jvp,
+        r"`engine=jvp` cannot go through this student .*; use `engine=FiniteDifference\(\)`",
+    ),
     "weight norm": (normed(weight_norm), Jvp, r"`engine=jvp` cannot go .*; use `engine=FiniteDifference\(\)`"),
-    "spectral norm": (normed(spectral_norm), FiniteDifference,
-                      r"_u changes with every pass .*; use `theta=HeadWithBank\(\)` or `theta=Head\(\)`"),
+    "spectral norm": (
+        normed(spectral_norm),
+        FiniteDifference,
+        r"_u changes with every pass .*; use `theta=HeadWithBank\(\)` or `theta=Head\(\)`",
+    ),
     "own generator": (OwnNoise, FiniteDifference, "logits differ by .* same state .*; draw from torch's own generator"),
 }
 
@@ -182,7 +202,9 @@ def test_refused_before_the_first_step(module, fit, case):
     """Prevents: a training that stops in its first meta step, a fifth of the way on, or whose u is the noise of two passes."""
     change, engine, message = REFUSED[case]
     student = change(bert(dtype=torch.float32))
-    net = module(net=student, train_size=16, meta=MetaStep(engine(), All(), [CrossEntropy()], Stream(separable(20, 7), 5)))
+    net = module(
+        net=student, train_size=16, meta=MetaStep(engine(), All(), [CrossEntropy()], Stream(separable(20, 7), 5))
+    )
     with pytest.raises(UserError, match=message) as told:
         fit(net, rows(16, 1))
     assert "\n" not in str(told.value) and net.global_step == 0
@@ -190,8 +212,12 @@ def test_refused_before_the_first_step(module, fit, case):
 
 def test_an_lstm_works_as_told(module, fit):
     """Prevents: a remedy that is none."""
-    net = module(net=Recurrent(), train_size=16, terms=[CrossEntropy(), DistillationKL(2.0)],
-                 meta=MetaStep(FiniteDifference(), All(), [CrossEntropy()], Stream(separable(20, 7), 5)))
+    net = module(
+        net=Recurrent(),
+        train_size=16,
+        terms=[CrossEntropy(), DistillationKL(2.0)],
+        meta=MetaStep(FiniteDifference(), All(), [CrossEntropy()], Stream(separable(20, 7), 5)),
+    )
     fit(net, rows(16, 1))
     assert int(net.meta.taken) == 2
 
@@ -231,10 +257,13 @@ class Spread(nn.Module):
         self.inner = nn.DataParallel(student)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (nn.DataParallel, "wrapped in DataParallel; give it without, and use trainer=ddp"),
-    (Spread, r"the student \(inner\) is wrapped in DataParallel"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (nn.DataParallel, "wrapped in DataParallel; give it without, and use trainer=ddp"),
+        (Spread, r"the student \(inner\) is wrapped in DataParallel"),
+    ],
+)
 def test_spread_over_devices(module, student, change, message):
     """Prevents: PyTorch's traceback in the first meta step, for a student that is spread over devices by another wrapper."""
     with pytest.raises(UserError, match=message):
@@ -251,6 +280,7 @@ def test_inference_tensors(module, student):
 
 def test_teacher_in_inference_mode(module, student, fit, rows):
     """Prevents: the same of a teacher whose own forward is decorated with it."""
+
     class Frozen(nn.Module):
         @torch.inference_mode()
         def forward(self, batch):
@@ -261,12 +291,17 @@ def test_teacher_in_inference_mode(module, student, fit, rows):
     assert fit(module(teacher=Frozen()), data).global_step == 4
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda s: s.head.requires_grad_(False), r"frozen here; use `theta=All\(\)` or `theta=LastBlock\(\)`"),
-    (lambda s: weight_norm(s.head), "computed from other parameters here"),
-    (lambda s: setattr(s, "head", nn.Sequential(s.head)),
-     r"its attribute head, is linear; .* use `theta=All\(\)` or `theta=LastBlock\(\)`"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.head.requires_grad_(False), r"frozen here; use `theta=All\(\)` or `theta=LastBlock\(\)`"),
+        (lambda s: weight_norm(s.head), "computed from other parameters here"),
+        (
+            lambda s: setattr(s, "head", nn.Sequential(s.head)),
+            r"its attribute head, is linear; .* use `theta=All\(\)` or `theta=LastBlock\(\)`",
+        ),
+    ],
+)
 @pytest.mark.parametrize("theta", [Head, HeadWithBank])
 def test_heads_that_are_not_trained_as_they_are(module, student, meta_step, change, message, theta):
     """Prevents: an influence by a weight that the student's optimizer never moves, or not directly."""
@@ -288,6 +323,7 @@ def test_last_block_frozen(module, meta_step):
 
 def test_shared_and_frozen_parameters(influences):
     """Prevents: tied or frozen parameters counted twice, left out of the pass, or moved; the reference is the double backward."""
+
     def change(student):
         layers = student.network.bert.encoder.layer
         layers[0].attention.self.query.weight = layers[1].attention.self.query.weight

@@ -50,8 +50,16 @@ def step_of(terms: list[Term]) -> Step:
     batch = {"labels": torch.arange(8) % 3, "index": torch.arange(8), "teacher_logits": torch.randn(8, 3, generator=g),
              "teacher_corrupted": torch.arange(8) % 2 == 0, "label_flipped": torch.arange(8) % 3 == 0}  # fmt: skip
     losses = torch.stack([term({"logits": logits}, batch) for term in terms], 1)
-    return Step(losses, torch.ones_like(losses, dtype=torch.bool), terms, {"logits": logits.detach()}, batch, 0.25,
-                torch.randn(losses.shape, generator=g), shared_parameters=tuple(head.parameters()))
+    return Step(
+        losses,
+        torch.ones_like(losses, dtype=torch.bool),
+        terms,
+        {"logits": logits.detach()},
+        batch,
+        0.25,
+        torch.randn(losses.shape, generator=g),
+        shared_parameters=tuple(head.parameters()),
+    )
 
 
 def made(*words: str) -> tuple[list[Term], Weighting, DictConfig]:
@@ -67,7 +75,9 @@ def test_a_teacher_of_ones_own_under_every_method(name: str) -> None:
     words = [f"weighting={name}", "terms=[ce,cosine]"]
     if name == "annealing_kd":
         terms, method, composed = made(*words)
-        with pytest.raises(UserError, match=r"no annealed term.*\(ce has role label, cosine has role teacher\).*annealed_mse\]"):
+        with pytest.raises(
+            UserError, match=r"no annealed term.*\(ce has role label, cosine has role teacher\).*annealed_mse\]"
+        ):
             check_terms(terms, composed, {"classes"}, method, "own")
         words.append(f"loss_terms.cosine._target_={__name__}.Annealed")
     terms, method, composed = made(*words)
@@ -131,7 +141,9 @@ def test_two_temperatures_side_by_side_in_a_run(arguments: list[str], tmp_path: 
     assert both["loss_kd"] != both["loss_kd4"]
     for name, alone in (("kd", columns["ce,kd"]), ("kd4", columns["ce,kd4"])):
         assert both["idx"] == alone["idx"]
-        torch.testing.assert_close(torch.tensor(both[f"loss_{name}"]), torch.tensor(alone[f"loss_{name}"]), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            torch.tensor(both[f"loss_{name}"]), torch.tensor(alone[f"loss_{name}"]), rtol=1e-4, atol=1e-6
+        )
 
 
 def test_the_loop_takes_it() -> None:

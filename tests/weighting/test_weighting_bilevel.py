@@ -63,7 +63,9 @@ def setting(size=7, hidden=(4,)):
     meta = MetaStep(Jvp(), All(), [CrossEntropy()], Stream(held_out, 6))
     state, outputs = RandomState.capture(torch.device("cpu")), student(batch)
     losses = stack(TERMS, outputs, batch)
-    u = meta.influence(student, batch, outputs, lambda o: stack(TERMS, o, batch), torch.full_like(losses, 0.5).detach(), state)
+    u = meta.influence(
+        student, batch, outputs, lambda o: stack(TERMS, o, batch), torch.full_like(losses, 0.5).detach(), state
+    )
     valid = torch.stack([term.valid(batch) for term in TERMS], 1)
     step = Step(losses, valid, ("ce", "kd"), {"logits": outputs["logits"].detach()}, batch, influence=u)
     return student, batch, held_out, step
@@ -116,7 +118,9 @@ def tgeo_features(step, training_set):
             g[i, y] = 1
             if (y_all == y).any():
                 mean[i] = t_all[y_all == y].mean(0)
-    return np.concatenate([s, t, g, mean, (mean - s) ** 2, (g - s) ** 2, (t - s) ** 2, (t - g) ** 2, (mean - g) ** 2], 1)
+    return np.concatenate(
+        [s, t, g, mean, (mean - s) ** 2, (g - s) ** 2, (t - s) ** 2, (t - g) ** 2, (mean - g) ** 2], 1
+    )
 
 
 def tgeo_weights(method, step, training_set):
@@ -213,7 +217,9 @@ def test_l2rw_without_use_for_any_sample_does_not_move_the_student():
     (weights * step.losses).sum(1).mean().backward()
     assert all(torch.equal(p.grad, torch.zeros_like(p)) for p in student.parameters())
     step.influence = None
-    assert method(step)[0].tolist() == pytest.approx([0.7, 0.3]) and method(step)[4].tolist() == pytest.approx([0.0, 1.0])
+    assert method(step)[0].tolist() == pytest.approx([0.7, 0.3]) and method(step)[4].tolist() == pytest.approx(
+        [0.0, 1.0]
+    )
     step.influence = torch.full_like(step.losses, float("nan")).detach()
     step.influence[1] = 1.0
     assert bool(method(step)[1].isnan().all())
@@ -224,7 +230,9 @@ def test_l2rw_normalises_over_all_ranks(monkeypatch):
     *_, step = setting(size=8, hidden=())
     whole = LearningToReweight()(step)
     clipped = step.influence.sum(1).clamp_min(0) / 2
-    monkeypatch.setattr("rwkd_lightning.weighting.l2rw.all_reduce_mean", lambda _: clipped.mean())  # of two ranks of four
+    monkeypatch.setattr(
+        "rwkd_lightning.weighting.l2rw.all_reduce_mean", lambda _: clipped.mean()
+    )  # of two ranks of four
     part = slice(0, 4)
     rank = Step(step.losses[part], step.valid[part], step.terms, {}, {}, influence=step.influence[part])
     torch.testing.assert_close(LearningToReweight()(rank), whole[part])
@@ -235,7 +243,10 @@ def test_tgeo_features(classes):
     """Prevents a feature that is something else than its name; T̄ of the batch, of another class, or NaN for an empty class."""
     g = torch.Generator().manual_seed(0)
     draw = lambda n: 2 * torch.randn(n, classes, generator=g, dtype=torch.float64)  # noqa: E731
-    training_set = {"labels": torch.arange(40) % max(2, classes - 1), "teacher_logits": draw(40)}  # of 3, 5: the last is empty
+    training_set = {
+        "labels": torch.arange(40) % max(2, classes - 1),
+        "teacher_logits": draw(40),
+    }  # of 3, 5: the last is empty
     training_set["labels"][::7] = -1
     batch = {"labels": torch.arange(8) % classes, "teacher_logits": draw(8)}
     batch["labels"][2] = -1
@@ -326,7 +337,9 @@ def annealed(progress, classes=3, **options):
 
 
 @pytest.mark.parametrize("classes", [1, 3])
-@pytest.mark.parametrize("progress,temperature", [(0.0, 10.0), (0.25, 7.0), (0.375, 5.5), (0.5, 4.0), (0.75, 1.0), (0.9, 1.0)])
+@pytest.mark.parametrize(
+    "progress,temperature", [(0.0, 10.0), (0.25, 7.0), (0.375, 5.5), (0.5, 4.0), (0.75, 1.0), (0.9, 1.0)]
+)
 def test_annealed_mse(progress, temperature, classes):
     """Prevents a T that rises, that ends elsewhere than at 1, or at another time; a sum over the classes."""
     s, t, found = annealed(progress, classes)
@@ -348,7 +361,12 @@ def test_annealing_kd_stages(label_term, classes):
     logits = torch.randn(4, classes, generator=g).requires_grad_()
 
     def gradient(progress, teacher, labels):
-        batch = {"labels": labels, "teacher_logits": teacher, "index": torch.arange(4), "progress": torch.tensor(progress)}
+        batch = {
+            "labels": labels,
+            "teacher_logits": teacher,
+            "index": torch.arange(4),
+            "progress": torch.tensor(progress),
+        }
         terms = [AnnealedMSE(), label_term]
         losses = stack(terms, {"logits": logits}, batch)
         step = Step(losses, losses >= 0, tuple(t.name for t in terms), {}, batch, progress)

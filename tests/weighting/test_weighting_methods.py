@@ -207,7 +207,10 @@ GOLDEN = {
     "gradnorm": (balanced, [[1.5, 0.5]] * 4),
     "teacher_confidence": (lambda: TeacherConfidence(), teacher_confidence),
     "mwn starts at half of alpha's": (lambda: MetaWeightNet(0.4).double(), [[0.3, 0.2]] * 4),
-    "l2rw": (lambda: LearningToReweight(), [[2, 2], [0, 0], [0, 0], [0, 0]]),  # u of the samples: 2, −1.5, −1.75, −0.9995
+    "l2rw": (
+        lambda: LearningToReweight(),
+        [[2, 2], [0, 0], [0, 0], [0, 0]],
+    ),  # u of the samples: 2, −1.5, −1.75, −0.9995
     "l2rw, alpha 0": (lambda: LearningToReweight(0.0), [[8 / 3, 0], [0, 0], [4 / 3, 0], [0, 0]]),  # 1, −1, 0.5, −2
     "tgeo starts uniform": (tgeo, [[0.5, 0.5]] * 4),
     "annealing_kd, stage 1": (annealing, [[0, 1]] * 4),

@@ -43,7 +43,9 @@ def history(k=2, dtype=torch.float32):
     visits, weights = torch.tensor([0.0, 0.0, 1.0, 3.0]), torch.rand(4, k, generator=g)
     weights[0] = 0
     weights[1:] /= weights[1:].sum(1, keepdim=True)
-    return History(visits.to(dtype), (torch.randn(4, k, generator=g) * (visits > 0)[:, None]).to(dtype), weights.to(dtype))
+    return History(
+        visits.to(dtype), (torch.randn(4, k, generator=g) * (visits > 0)[:, None]).to(dtype), weights.to(dtype)
+    )
 
 
 def make_step(k=2, dtype=torch.float64, **changes):
@@ -54,8 +56,16 @@ def make_step(k=2, dtype=torch.float64, **changes):
              "teacher_logits": (2 * torch.randn(4, 3, generator=g)).to(dtype)}  # fmt: skip
     losses = stack([CrossEntropy(), DistillationKL(2.0), LogitMSE()][:k], {"logits": logits}, batch)
     u = torch.randn(4, k, generator=g).to(dtype)
-    fields = {"losses": losses, "valid": torch.ones(4, k, dtype=torch.bool), "terms": TERMS[:k],
-              "outputs": {"logits": logits.detach()}, "batch": batch, "influence": u, "history": history(k, dtype), **changes}
+    fields = {
+        "losses": losses,
+        "valid": torch.ones(4, k, dtype=torch.bool),
+        "terms": TERMS[:k],
+        "outputs": {"logits": logits.detach()},
+        "batch": batch,
+        "influence": u,
+        "history": history(k, dtype),
+        **changes,
+    }
     return Step(**fields)
 
 
@@ -96,7 +106,9 @@ def test_default_is_bit_identical():
     loss = -(normal(step.influence) * w).sum(1).mean() + (w * w.clamp_min(1e-12).log()).sum(1).mean()
     assert torch.equal(method.own_loss(step), loss)
     gradients = torch.autograd.grad(loss, [*first.parameters(), *last.parameters()])
-    for found, wanted in zip(torch.autograd.grad(method.own_loss(step), list(method.parameters())), gradients, strict=True):
+    for found, wanted in zip(
+        torch.autograd.grad(method.own_loss(step), list(method.parameters())), gradients, strict=True
+    ):
         assert torch.equal(found, wanted)
 
 
@@ -295,7 +307,9 @@ def test_smoothing_keeps_the_optimum():
         method.own_loss(step).backward()
         optimizer.step()
         weights = method(step).detach()
-    np.testing.assert_allclose(weights[0].numpy(), optimum("softmax", normal(step.influence).mean(0).numpy(), 0.7), atol=5e-3)
+    np.testing.assert_allclose(
+        weights[0].numpy(), optimum("softmax", normal(step.influence).mean(0).numpy(), 0.7), atol=5e-3
+    )
 
 
 @pytest.mark.parametrize("name", GATES)
@@ -325,7 +339,7 @@ def test_features_of_the_past(k):
     past = step.history
     assert features.width == found.shape[1] == 8 + 2 * k + 1
     assert torch.equal(found[:, :8], ClassificationFeatures()(step)) and not found.requires_grad
-    assert torch.equal(found[:, 8:8 + k], past.influence) and torch.equal(found[:, 8 + k:8 + 2 * k], past.weights)
+    assert torch.equal(found[:, 8 : 8 + k], past.influence) and torch.equal(found[:, 8 + k : 8 + 2 * k], past.weights)
     np.testing.assert_allclose(found[:, -1].numpy(), np.log1p([0, 0, 1, 3]))
     step.history = None
     assert not features(step)[:, 8:].any() and torch.equal(features(step)[:, :8], found[:, :8])
@@ -373,16 +387,21 @@ def made(width=2, forward=lambda step: step.losses.detach()):
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["alone", "as a part"])
-@pytest.mark.parametrize("features,said", [
-    (lambda: made(width=None), "width=None"), (lambda: made(width=0), "width=0"), (lambda: made(width="2"), "width='2'"),
-    (lambda: made(width=True), "width=True"),
-    (lambda: made(width=3), r"gave \(4, 2\).*shape \(4, 3\)"),
-    (lambda: made(forward=lambda s: s.losses.detach()[:2]), r"gave \(2, 2\).*shape \(4, 2\)"),
-    (lambda: made(forward=lambda s: s.losses.detach().sum(1)), r"gave \(4,\)"),
-    (lambda: made(forward=lambda s: (s.losses.detach(),)), "gave tuple"),
-    (lambda: made(forward=lambda s: s.losses), "gradient.*no_grad"),
-    (lambda: made(forward=lambda s: (s.losses.detach() * torch.tensor([[1.0]] * 3 + [[float("inf")]]))), r"row 3"),
-])
+@pytest.mark.parametrize(
+    "features,said",
+    [
+        (lambda: made(width=None), "width=None"),
+        (lambda: made(width=0), "width=0"),
+        (lambda: made(width="2"), "width='2'"),
+        (lambda: made(width=True), "width=True"),
+        (lambda: made(width=3), r"gave \(4, 2\).*shape \(4, 3\)"),
+        (lambda: made(forward=lambda s: s.losses.detach()[:2]), r"gave \(2, 2\).*shape \(4, 2\)"),
+        (lambda: made(forward=lambda s: s.losses.detach().sum(1)), r"gave \(4,\)"),
+        (lambda: made(forward=lambda s: (s.losses.detach(),)), "gave tuple"),
+        (lambda: made(forward=lambda s: s.losses), "gradient.*no_grad"),
+        (lambda: made(forward=lambda s: s.losses.detach() * torch.tensor([[1.0]] * 3 + [[float("inf")]])), r"row 3"),
+    ],
+)
 def test_mistakes_in_own_features(features, said, together):
     """Prevents a traceback from a matrix product, NaN weights that are blamed on the rate, and a graph into the student."""
     with pytest.raises(UserError, match=f"meta_features: Wrong .*{said}") as caught:
@@ -400,7 +419,10 @@ def test_losses_that_are_not_finite_are_not_blamed_on_the_features():
 
 def test_other_dtypes_are_taken():
     """Prevents a traceback for features that count, or that were computed in double precision."""
-    for features in (made(forward=lambda s: s.batch["labels"][:, None].expand(-1, 2)), made(forward=lambda s: s.losses.detach())):
+    for features in (
+        made(forward=lambda s: s.batch["labels"][:, None].expand(-1, 2)),
+        made(forward=lambda s: s.losses.detach()),
+    ):
         assert RWKD(features)(make_step(dtype=torch.float64)).shape == (4, 2)
 
 
@@ -425,19 +447,27 @@ def test_own_features_by_name():
     here = "tests.weighting.test_weighting_options"
     own = configured("meta_features=own", f"meta_features._target_={here}.Mine").features
     assert type(own).__name__ == "Mine" and own.width == 2
-    own = configured(f"meta_features._target_={here}.Configurable", "temperature=3").features  # gets what the standard ones get
+    own = configured(
+        f"meta_features._target_={here}.Configurable", "temperature=3"
+    ).features  # gets what the standard ones get
     assert type(own).__name__ == "Configurable" and own.options == (False, 3)
 
 
-@pytest.mark.parametrize("overrides,said", [
-    (["meta_features=own"], "_target_=my_package.MyFeatures"),
-    (["meta_features=own", "meta_features._target_=tests.weighting.nowhere.Mine"], "nowhere"),
-    (["meta_features._target_=tests.weighting.test_weighting_options.Mine"], "unexpected keyword argument 'regression'"),
-    (["weighting.smoothing=1"], "weighting.smoothing is 1"),
-    (["weighting.gate.bound=0"], "weighting.gate.bound is 0"),
-    (["weighting=permuted", "meta_features=history"], "meta_features=history with weighting=permuted"),
-    (["weighting=permuted", "weighting.inner.smoothing=0.5"], "weighting.inner.smoothing=0.5"),
-])
+@pytest.mark.parametrize(
+    "overrides,said",
+    [
+        (["meta_features=own"], "_target_=my_package.MyFeatures"),
+        (["meta_features=own", "meta_features._target_=tests.weighting.nowhere.Mine"], "nowhere"),
+        (
+            ["meta_features._target_=tests.weighting.test_weighting_options.Mine"],
+            "unexpected keyword argument 'regression'",
+        ),
+        (["weighting.smoothing=1"], "weighting.smoothing is 1"),
+        (["weighting.gate.bound=0"], "weighting.gate.bound is 0"),
+        (["weighting=permuted", "meta_features=history"], "meta_features=history with weighting=permuted"),
+        (["weighting=permuted", "weighting.inner.smoothing=0.5"], "weighting.inner.smoothing=0.5"),
+    ],
+)
 def test_choices_that_cannot_be(overrides, said):
     """Prevents a traceback, and a control that learns otherwise than what it is a control of."""
     with pytest.raises(UserError) as caught:
@@ -453,12 +483,17 @@ def test_gates_by_name(name):
     assert repr(configured("weighting=permuted", f"weighting.inner.gate.{target}").inner.gate) == name
 
 
-@pytest.mark.parametrize("build,said", [
-    (lambda: RWKD(Mine(), smoothing=-0.1), "smoothing is -0.1"), (lambda: RWKD(Mine(), smoothing=float("nan")), "is nan"),
-    (lambda: Sigmoid(-1.0), "bound is -1.0"), (lambda: Reject(float("inf")), "bound is inf"),
-    (lambda: Together([]), "meta_features.parts is empty"),
-    (lambda: Permuted(RWKD(all_features())), "permuted"),
-])
+@pytest.mark.parametrize(
+    "build,said",
+    [
+        (lambda: RWKD(Mine(), smoothing=-0.1), "smoothing is -0.1"),
+        (lambda: RWKD(Mine(), smoothing=float("nan")), "is nan"),
+        (lambda: Sigmoid(-1.0), "bound is -1.0"),
+        (lambda: Reject(float("inf")), "bound is inf"),
+        (lambda: Together([]), "meta_features.parts is empty"),
+        (lambda: Permuted(RWKD(all_features())), "permuted"),
+    ],
+)
 def test_bad_values_are_named(build, said):
     """Prevents a run that trains on a typo."""
     with pytest.raises(UserError, match=said):

@@ -79,7 +79,9 @@ def net_and_step(seed=0, rows=7, k=2, classes=3, hidden=(), progress=0.0, soft=N
 def losses_step(losses, valid=None):
     """A step of which only the losses matter."""
     losses = torch.as_tensor(losses, dtype=torch.float64)
-    return Step(losses, torch.ones_like(losses, dtype=torch.bool) if valid is None else valid, NAMES[: losses.shape[1]], {}, {})
+    return Step(
+        losses, torch.ones_like(losses, dtype=torch.bool) if valid is None else valid, NAMES[: losses.shape[1]], {}, {}
+    )
 
 
 def mean_terms(step):
@@ -266,7 +268,11 @@ def test_dwa_over_windows(k):
 def test_dwa_of_a_term_without_value():
     """Prevents NaN weights where a term had no value in a window, or was 0 in it."""
     method = DynamicWeightAverage(window=1)
-    for losses, valid in (([[0.0, 2.0]], [[False, True]]), ([[0.0, 1.0]], [[False, True]]), ([[0.0, 1.0]], [[True, True]])):
+    for losses, valid in (
+        ([[0.0, 2.0]], [[False, True]]),
+        ([[0.0, 1.0]], [[False, True]]),
+        ([[0.0, 1.0]], [[True, True]]),
+    ):
         method.observe(losses_step(losses, torch.tensor(valid)))
     assert method(losses_step([[0.0, 1.0]]))[0].tolist() == pytest.approx([1.0, 1.0])
 
@@ -438,7 +444,9 @@ def distilled(weighting, tmp_path, epochs=2, resume=None, keep=None, **options):
     trainer = lightning.Trainer(accelerator="cpu", devices=1, logger=False, enable_model_summary=False, max_epochs=epochs,
                                 enable_progress_bar=False, default_root_dir=tmp_path, callbacks=saver,
                                 enable_checkpointing=bool(keep))  # fmt: skip
-    trainer.fit(net, DataLoader(data, 8, generator=torch.Generator()), ckpt_path=resume, weights_only=True if resume else None)
+    trainer.fit(
+        net, DataLoader(data, 8, generator=torch.Generator()), ckpt_path=resume, weights_only=True if resume else None
+    )
     return net
 
 

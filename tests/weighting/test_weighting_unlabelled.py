@@ -38,12 +38,27 @@ from tests.training.conftest import Rows, Student
 
 ROOT = Path(__file__).parents[2]
 UNLABELLED = [0, 1, 2, 3, 10, 21]  # the first batch of 4, and two rows more
-SHARES = ("kd", "annealed", "annealing_kd", "teacher_confidence", "oracle", "rwkd", "rwkd_plain", "rwkd_online", "global",
-          "permuted", "tgeo")
+SHARES = (
+    "kd",
+    "annealed",
+    "annealing_kd",
+    "teacher_confidence",
+    "oracle",
+    "rwkd",
+    "rwkd_plain",
+    "rwkd_online",
+    "global",
+    "permuted",
+    "tgeo",
+)
 TEACHER = {  # the weight of the teacher's term where the label's has no value, and how far it may be off
-    "ce": (0.0, 0.0), **dict.fromkeys(SHARES, (1.0, 1e-6)), **dict.fromkeys(("dwa", "gradnorm"), (2.0, 1e-6)),  # of 1, of K
-    "wls": (2.5, 1e-6), "uncertainty": (math.exp(0.5) / 2, 0.1),  # a weight that has nothing to do with the label's
-    "mwn": (0.5, 0.4), "l2rw": (2.0, 2.0),  # one of the sample: in (0, 1), and from 0 to B = 4
+    "ce": (0.0, 0.0),
+    **dict.fromkeys(SHARES, (1.0, 1e-6)),
+    **dict.fromkeys(("dwa", "gradnorm"), (2.0, 1e-6)),  # of 1, of K
+    "wls": (2.5, 1e-6),
+    "uncertainty": (math.exp(0.5) / 2, 0.1),  # a weight that has nothing to do with the label's
+    "mwn": (0.5, 0.4),
+    "l2rw": (2.0, 2.0),  # one of the sample: in (0, 1), and from 0 to B = 4
 }
 
 
@@ -54,10 +69,21 @@ def trained(weighting: Weighting, terms: list[Term], data: Rows, folder: Path, *
     if weighting.needs_influence:
         meta = MetaStep(Jvp(), HeadWithBank(), [CrossEntropy()], Stream(Rows(20, 7).rows, 5))
     weighting.prepare(data.rows)
-    net = DistillationModule(Student(dropout=0.2), terms, weighting, functools.partial(adamw, lr=1e-2), 32, meta=meta, **options)
-    trainer = lightning.Trainer(accelerator="cpu", devices=1, logger=False, enable_model_summary=False, max_epochs=1,
-                                enable_progress_bar=False, default_root_dir=folder, enable_checkpointing=False,
-                                log_every_n_steps=1, callbacks=[LogFile(folder / "log.csv", 1)])
+    net = DistillationModule(
+        Student(dropout=0.2), terms, weighting, functools.partial(adamw, lr=1e-2), 32, meta=meta, **options
+    )
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_model_summary=False,
+        max_epochs=1,
+        enable_progress_bar=False,
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        log_every_n_steps=1,
+        callbacks=[LogFile(folder / "log.csv", 1)],
+    )
     trainer.fit(net, DataLoader(data, 4, generator=torch.Generator()))
     return net
 
@@ -70,8 +96,15 @@ def half_labelled() -> Rows:
 
 
 @pytest.mark.filterwarnings("ignore:The `.*dataloader.*` does not have many workers")
-@pytest.mark.parametrize(("name", "accumulate"), [
-    *((path.stem, 1) for path in sorted((ROOT / "conf/weighting").glob("*.yaml"))), ("kd", 2), ("dwa", 2), ("rwkd", 2)])
+@pytest.mark.parametrize(
+    ("name", "accumulate"),
+    [
+        *((path.stem, 1) for path in sorted((ROOT / "conf/weighting").glob("*.yaml"))),
+        ("kd", 2),
+        ("dwa", 2),
+        ("rwkd", 2),
+    ],
+)
 def test_every_method(name: str, accumulate: int, tmp_path: Path) -> None:
     """Prevents: weight on a label that is not there, a row that is lost to the teacher too, and a batch without any label that
     turns the student, a statistic or the log into NaN."""
@@ -98,18 +131,34 @@ def test_every_method(name: str, accumulate: int, tmp_path: Path) -> None:
     for step in (2, 3, 5):
         of_batch = slice(4 * step, 4 * step + 4)
         known = net.ledger.valid[of_batch, 0]
-        assert float(rows[step]["loss/ce"]) == pytest.approx(float(net.ledger.losses[of_batch, 0][known].mean()), rel=1e-6)
+        assert float(rows[step]["loss/ce"]) == pytest.approx(
+            float(net.ledger.losses[of_batch, 0][known].mean()), rel=1e-6
+        )
 
 
 def test_no_alarm_where_rows_have_no_choice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Prevents: a collapse that is told of because nearly all rows have no label, so no term but the teacher's."""
     data = Rows(32, 1)
     data.rows["labels"][:28] = -1
-    net = DistillationModule(Student(), [CrossEntropy(), DistillationKL()], RWKD(LabelFree()), functools.partial(adamw, lr=1e-2),
-                             32, meta=MetaStep(Jvp(), HeadWithBank(), [CrossEntropy()], Stream(Rows(20, 7).rows, 5)))
+    net = DistillationModule(
+        Student(),
+        [CrossEntropy(), DistillationKL()],
+        RWKD(LabelFree()),
+        functools.partial(adamw, lr=1e-2),
+        32,
+        meta=MetaStep(Jvp(), HeadWithBank(), [CrossEntropy()], Stream(Rows(20, 7).rows, 5)),
+    )
     net.alarm.patience = 1
-    trainer = lightning.Trainer(accelerator="cpu", devices=1, logger=False, enable_model_summary=False, max_epochs=1,
-                                enable_progress_bar=False, default_root_dir=tmp_path, enable_checkpointing=False)
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_model_summary=False,
+        max_epochs=1,
+        enable_progress_bar=False,
+        default_root_dir=tmp_path,
+        enable_checkpointing=False,
+    )
     with caplog.at_level(logging.WARNING, "rwkd_lightning"):
         trainer.fit(net, DataLoader(data, 4, generator=torch.Generator()))
     assert net.alarm.count == 0 and "collapsed" not in caplog.text
@@ -142,8 +191,16 @@ def test_the_teacher_alone(method: Weighting, tmp_path: Path) -> None:
     FixedAlpha(0.0).check(("ce", "kd"))
 
 
-@pytest.mark.parametrize(("alpha", "beta", "expected"), [(0.5, 1.0, [0.0, 1.0]), (0.25, 1.0, [0.0, 1.0]), (0.0, 1.0, [0.0, 0.0]),
-                                                         (0.5, 1.0, [0.0, 2 / 3, 4 / 3]), (0.2, 0.6, [0.0, 0.4, 1.2])])
+@pytest.mark.parametrize(
+    ("alpha", "beta", "expected"),
+    [
+        (0.5, 1.0, [0.0, 1.0]),
+        (0.25, 1.0, [0.0, 1.0]),
+        (0.0, 1.0, [0.0, 0.0]),
+        (0.5, 1.0, [0.0, 2 / 3, 4 / 3]),
+        (0.2, 0.6, [0.0, 0.4, 1.2]),
+    ],
+)
 def test_the_label_share_goes_to_the_others_in_proportion(alpha: float, beta: float, expected: list[float]) -> None:
     """Prevents: a row without a label whose total is another than that of the rest (docs/weighting.md gives these figures)."""
     losses = torch.rand(1, len(expected), dtype=torch.float64)
@@ -155,8 +212,11 @@ def test_the_label_share_goes_to_the_others_in_proportion(alpha: float, beta: fl
 def test_a_regression(tmp_path: Path) -> None:
     """Prevents: a score that is missing (NaN) and reaches the loss, its gradient or the network that weighs."""
     logits = torch.randn(5, 1, dtype=torch.float64, requires_grad=True)
-    batch = {"labels": torch.tensor([1.0, float("nan"), 2.5, float("nan"), 0.0], dtype=torch.float64), "index": torch.arange(5),
-             "teacher_logits": torch.randn(5, 1, dtype=torch.float64)}
+    batch = {
+        "labels": torch.tensor([1.0, float("nan"), 2.5, float("nan"), 0.0], dtype=torch.float64),
+        "index": torch.arange(5),
+        "teacher_logits": torch.randn(5, 1, dtype=torch.float64),
+    }
     term, known = SquaredError(), torch.tensor([True, False, True, False, True])
     assert torch.equal(term.valid(batch), known)
     losses = term({"logits": logits}, batch)
@@ -165,8 +225,13 @@ def test_a_regression(tmp_path: Path) -> None:
     torch.testing.assert_close(gradient[:, 0], expected)
     torch.testing.assert_close(losses.detach(), (expected / 2) ** 2)
 
-    step = Step(torch.stack([losses, LogitMSE()({"logits": logits}, batch)], 1), torch.stack([known, known | True], 1),
-                ("squared_error", "logit_mse"), {"logits": logits.detach()}, batch)
+    step = Step(
+        torch.stack([losses, LogitMSE()({"logits": logits}, batch)], 1),
+        torch.stack([known, known | True], 1),
+        ("squared_error", "logit_mse"),
+        {"logits": logits.detach()},
+        batch,
+    )
     features = RegressionFeatures()(step)
     assert features[~known][:, [0, 2, 3]].tolist() == [[0.0] * 3] * 2 and bool((features[:, 1] > 0).all())
     assert bool(features[known].ne(0).all())

@@ -26,10 +26,14 @@ def data_of(config: DictConfig) -> TaskData:
     """
     data: TaskData = create(config.task.load, TaskData)
     if data.task.is_regression != config.task.regression:
-        raise UserError(f"task={data.task.name}: task.regression is {config.task.regression}, but its data says otherwise")
+        raise UserError(
+            f"task={data.task.name}: task.regression is {config.task.regression}, but its data says otherwise"
+        )
     if data.task.is_regression and (config.data.label_noise or config.data.teacher_noise or config.data.meta_noise):
-        raise UserError("data.label_noise, data.teacher_noise and data.meta_noise move labels and logits between classes; "
-                        f"task={data.task.name} is a regression")
+        raise UserError(
+            "data.label_noise, data.teacher_noise and data.meta_noise move labels and logits between classes; "
+            f"task={data.task.name} is a regression"
+        )
     check_interval(config, len(data.splits["train"]))
     return data
 
@@ -37,11 +41,18 @@ def data_of(config: DictConfig) -> TaskData:
 def tell_unlabelled(config: DictConfig, data: TaskData, terms: Sequence[Term], weighting: Weighting) -> None:
     """Log how many training rows teach the student nothing in this run, as they have no label."""
     count = int(data.task.lacks_label(column(data.splits["train"], "label")).sum())
-    alpha = getattr(getattr(weighting, "fixed", weighting), "alpha", None)  # the teacher's share, where the method has one
+    alpha = getattr(
+        getattr(weighting, "fixed", weighting), "alpha", None
+    )  # the teacher's share, where the method has one
     if count and (isinstance(weighting, LabelsOnly) or alpha == 0 or all(term.role == "label" for term in terms)):
-        log.info("the %d rows of 'train' without a label teach the student nothing under weighting=%s terms=[%s], where they "
-                 "weigh 0; they do by a teacher's term: terms=[%s] weighting=kd weighting.alpha=0.5", count,
-                 config.weighting_name, ",".join(term.name for term in terms), ",".join(config.task.terms))
+        log.info(
+            "the %d rows of 'train' without a label teach the student nothing under weighting=%s terms=[%s], where they "
+            "weigh 0; they do by a teacher's term: terms=[%s] weighting=kd weighting.alpha=0.5",
+            count,
+            config.weighting_name,
+            ",".join(term.name for term in terms),
+            ",".join(config.task.terms),
+        )
 
 
 def student_of(config: DictConfig, task: TaskSpec, teacher: str) -> tuple[Classifier, Any]:

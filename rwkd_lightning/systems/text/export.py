@@ -60,11 +60,15 @@ def try_writing(folder: Path, student: Classifier, tokenizer: Any, source: str) 
             raise
         except Exception as error:  # configs are checked by their classes, which raise what they like
             reason = " ".join(str(error).split())[:160].replace(part, "the folder")
-            raise UserError(f"{source}: this model cannot be written and loaded again ({reason}); give another, or use "
-                            "pair.student.layers=null if it was cut") from error
+            raise UserError(
+                f"{source}: this model cannot be written and loaded again ({reason}); give another, or use "
+                "pair.student.layers=null if it was cut"
+            ) from error
     if not same:
-        raise UserError(f"{source}: written and loaded again, this model says other things than before; give another, or use "
-                        "pair.student.layers=null if it was cut")
+        raise UserError(
+            f"{source}: written and loaded again, this model says other things than before; give another, or use "
+            "pair.student.layers=null if it was cut"
+        )
 
 
 def teacher_ce(data: DistillationDataModule) -> dict[str, Tensor]:
@@ -77,8 +81,12 @@ def teacher_ce(data: DistillationDataModule) -> dict[str, Tensor]:
         return {}
     labels = data.train_labels
     groups = [slice(start, start + ROW_GROUP) for start in range(0, data.train_size, ROW_GROUP)]
-    losses = torch.cat([F.cross_entropy(logits[rows].float(), labels[rows], ignore_index=UNLABELLED, reduction="none")
-                        for rows in groups])
+    losses = torch.cat(
+        [
+            F.cross_entropy(logits[rows].float(), labels[rows], ignore_index=UNLABELLED, reduction="none")
+            for rows in groups
+        ]
+    )
     return {"loss_teacher_ce": losses.masked_fill_(labels == UNLABELLED, torch.nan)}
 
 
@@ -91,9 +99,15 @@ def probe_scores(columns: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """
     flipped, corrupted = columns["label_flipped"], columns["teacher_corrupted"]
     found: dict[str, dict[str, float]] = {}
-    for name, flag, others, term in (("teacher_corrupted", corrupted, ~flipped, "kd"),
-                                     ("label_flipped", flipped, ~corrupted, "ce")):
-        trusted = {"weight": columns[f"w_{term}"], "influence": columns[f"influence_{term}"]} if f"w_{term}" in columns else {}
+    for name, flag, others, term in (
+        ("teacher_corrupted", corrupted, ~flipped, "kd"),
+        ("label_flipped", flipped, ~corrupted, "ce"),
+    ):
+        trusted = (
+            {"weight": columns[f"w_{term}"], "influence": columns[f"influence_{term}"]}
+            if f"w_{term}" in columns
+            else {}
+        )
         suspicion = {n: -c for n, c in trusted.items() if differs(c)}
         suspicion |= {n: columns[n] for n in ("loss_teacher_ce", "loss_ce", "loss_kd") if n in columns}
         rows = others & (columns["visits"] > 0)

@@ -94,16 +94,31 @@ class TextSystem(System):
         config, classifier = self.config, as_classifier(student)
         self.inside = inside_of(config, terms, classifier, self.given, self.data, run.store, run.device)
         self.batches = DistillationDataModule(
-            self.data, self.inside.tokenizer or self.tokenizer, max_length=config.data.max_length,
-            batch_size=config.data.batch_size * config.trainer.accumulate,  # of a student step; the module cuts it into parts
-            eval_batch_size=config.data.eval_batch_size, meta_batch_size=config.meta.batch_size, seed=config.seed,
-            label_noise=config.data.label_noise, teacher_noise=config.data.teacher_noise, meta_noise=config.data.meta_noise,
-            teacher_logits=self.logits, teacher_states=self.inside.states, num_workers=config.data.num_workers, store=run.store)
+            self.data,
+            self.inside.tokenizer or self.tokenizer,
+            max_length=config.data.max_length,
+            batch_size=config.data.batch_size
+            * config.trainer.accumulate,  # of a student step; the module cuts it into parts
+            eval_batch_size=config.data.eval_batch_size,
+            meta_batch_size=config.meta.batch_size,
+            seed=config.seed,
+            label_noise=config.data.label_noise,
+            teacher_noise=config.data.teacher_noise,
+            meta_noise=config.data.meta_noise,
+            teacher_logits=self.logits,
+            teacher_states=self.inside.states,
+            num_workers=config.data.num_workers,
+            store=run.store,
+        )
         self.batches.setup()
         return self.batches
 
-    def module(self, student: nn.Module, terms: Sequence[Term], weighting: Weighting, **options: Any) -> DistillationModule:
-        return module_of(self.config, self.batches, as_classifier(student), weighting, terms, self.inside.teacher, **options)
+    def module(
+        self, student: nn.Module, terms: Sequence[Term], weighting: Weighting, **options: Any
+    ) -> DistillationModule:
+        return module_of(
+            self.config, self.batches, as_classifier(student), weighting, terms, self.inside.teacher, **options
+        )
 
     def evaluate(self, run: Run, student: nn.Module, device: torch.device) -> Evaluation:
         classifier = as_classifier(student)
@@ -129,10 +144,23 @@ def as_classifier(student: nn.Module) -> Classifier:
     return student
 
 
-def module_of(config: DictConfig, loaders: DistillationDataModule, student: Classifier, weighting: Weighting,
-              terms: Sequence[Term], teacher: Classifier | None, **options: Any) -> DistillationModule:
+def module_of(
+    config: DictConfig,
+    loaders: DistillationDataModule,
+    student: Classifier,
+    weighting: Weighting,
+    terms: Sequence[Term],
+    teacher: Classifier | None,
+    **options: Any,
+) -> DistillationModule:
     """The LightningModule; ``teacher`` only where a term needs it to run along."""
     return DistillationModule(
-        student, terms, weighting,
-        optimizer_of(config), schedule=schedule_of(config), teacher=teacher,
-        metrics=metrics(loaders.task), **options)
+        student,
+        terms,
+        weighting,
+        optimizer_of(config),
+        schedule=schedule_of(config),
+        teacher=teacher,
+        metrics=metrics(loaders.task),
+        **options,
+    )

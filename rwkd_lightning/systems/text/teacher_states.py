@@ -48,8 +48,9 @@ def looking_inside(terms: Sequence[Term]) -> list[Term]:
     return [term for term in terms if set(term.reads) != {"logits"}]
 
 
-def check_inside(config: DictConfig, task: TaskSpec, terms: Sequence[Term], weighting: Weighting, student: Classifier,
-                 tokenizer: Any) -> None:
+def check_inside(
+    config: DictConfig, task: TaskSpec, terms: Sequence[Term], weighting: Weighting, student: Classifier, tokenizer: Any
+) -> None:
     """Refuse terms that do not fit the pair or the meta step, before the teacher is trained.
 
     Raises:
@@ -63,22 +64,33 @@ def check_inside(config: DictConfig, task: TaskSpec, terms: Sequence[Term], weig
         for term in inside:
             term.connect(student, teacher)
             if term.per_token and not same_tokens(tokenizer, theirs):
-                raise UserError(f"the term {term.name!r} compares student and teacher token by token, and the tokenizers of "
-                                f"{config.pair.student.path!r} and {path!r} differ; take a pair with one tokenizer, or the term "
-                                "hidden, which compares whole texts")
+                raise UserError(
+                    f"the term {term.name!r} compares student and teacher token by token, and the tokenizers of "
+                    f"{config.pair.student.path!r} and {path!r} differ; take a pair with one tokenizer, or the term "
+                    "hidden, which compares whole texts"
+                )
             if getattr(term, "pool", None) == "cls":
                 for name, its in ((config.pair.student.path, tokenizer), (path, theirs)):
                     if its.cls_token_id is None or its.padding_side == "left":
-                        raise UserError(f"the term {term.name!r} reads the state of the first token, and the tokenizer of "
-                                        f"{name!r} puts none there that stands for the text; use "
-                                        f"loss_terms.{term.name}.pool=mean")
+                        raise UserError(
+                            f"the term {term.name!r} reads the state of the first token, and the tokenizer of "
+                            f"{name!r} puts none there that stands for the text; use "
+                            f"loss_terms.{term.name}.pool=mean"
+                        )
     check_outputs(terms, {"logits", "features", *student.kept_layers})
     theta: Restriction = create(config.meta.theta, Restriction)
     check_reach(terms, weighting, theta, student)
 
 
-def inside_of(config: DictConfig, terms: Sequence[Term], student: Classifier, teacher: Teacher, data: TaskData,
-              store: Store, device: torch.device) -> Inside:
+def inside_of(
+    config: DictConfig,
+    terms: Sequence[Term],
+    student: Classifier,
+    teacher: Teacher,
+    data: TaskData,
+    store: Store,
+    device: torch.device,
+) -> Inside:
     """Connect student and teacher, and compute or find what the terms read of the teacher."""
     result = Inside()
     inside = looking_inside(terms)
@@ -98,22 +110,45 @@ def inside_of(config: DictConfig, terms: Sequence[Term], student: Classifier, te
     return result
 
 
-def states(config: DictConfig, name: str, network: Classifier, teacher: Teacher, data: TaskData, store: Store,
-           device: torch.device) -> Tensor:
+def states(
+    config: DictConfig,
+    name: str,
+    network: Classifier,
+    teacher: Teacher,
+    data: TaskData,
+    store: Store,
+    device: torch.device,
+) -> Tensor:
     """The teacher's output ``name`` ``(N, L, H)`` of the training rows in float16: from the cache, or computed now."""
-    key = {"teacher": fingerprint(teacher.folder), "settings": keyed(config, stages.LOGITS), "output": network.describe(name),
-           "data": data.fingerprint("train")}
+    key = {
+        "teacher": fingerprint(teacher.folder),
+        "settings": keyed(config, stages.LOGITS),
+        "output": network.describe(name),
+        "data": data.fingerprint("train"),
+    }
 
     def build(folder: Path) -> None:
         given = only(config, stages.LOGITS)
         loader = stages.loaders_of(given, teacher, data, store).dataloader("train")
-        computed = predict(network, loader, len(data.splits["train"]), device, f"teacher {name}: train",
-                           str(given.pair.teacher.precision), output=name, dtype=torch.float16)
+        computed = predict(
+            network,
+            loader,
+            len(data.splits["train"]),
+            device,
+            f"teacher {name}: train",
+            str(given.pair.teacher.precision),
+            output=name,
+            dtype=torch.float16,
+        )
         if not bool(computed.isfinite().all()):
-            raise UserError(f"the teacher's {name} do not fit into float16, in which they are cached; its weights are broken, or "
-                            "its scale is beyond any model known here")
-        save_file({"hidden": computed},  # under one name: two terms may keep the same layers
-                  folder / "states.safetensors")
+            raise UserError(
+                f"the teacher's {name} do not fit into float16, in which they are cached; its weights are broken, or "
+                "its scale is beyond any model known here"
+            )
+        save_file(
+            {"hidden": computed},  # under one name: two terms may keep the same layers
+            folder / "states.safetensors",
+        )
 
     folder = store.get("states", key, build, about=f"{data.task.name}: {name} of {config.pair.teacher.path}")
     return tensors(folder / "states.safetensors", {"hidden": (len(data.splits["train"]), None, None)})["hidden"]

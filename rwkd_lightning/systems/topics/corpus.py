@@ -41,12 +41,25 @@ class Corpus:
 
     def fingerprint(self) -> str:
         """SHA-256 over all that a training depends on (the counts are made from the words)."""
-        return digest([self.texts, self.words, self.vocabulary, None if self.labels is None else self.labels.tolist(),
-                       self.label_names, self.idx.tolist()])
+        return digest(
+            [
+                self.texts,
+                self.words,
+                self.vocabulary,
+                None if self.labels is None else self.labels.tolist(),
+                self.label_names,
+                self.idx.tolist(),
+            ]
+        )
 
 
-def make_corpus(name: str, texts: Sequence[str], words: Sequence[Sequence[str]], vocabulary: Sequence[str] | None = None,
-                labels: Sequence[str] | None = None) -> Corpus:
+def make_corpus(
+    name: str,
+    texts: Sequence[str],
+    words: Sequence[Sequence[str]],
+    vocabulary: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
+) -> Corpus:
     """A checked corpus; documents without a word of the vocabulary are left out, and one log line says how many.
 
     Args:
@@ -65,23 +78,39 @@ def make_corpus(name: str, texts: Sequence[str], words: Sequence[Sequence[str]],
         twice = next(word for number, word in enumerate(chosen) if column[word] != number)
         raise UserError(f"corpus {name!r}: its vocabulary has the word {twice!r} twice; name each once")
     if len(chosen) < FEWEST_WORDS:
-        raise UserError(f"corpus {name!r}: its vocabulary has {len(chosen)} words, and topics need {FEWEST_WORDS} or more; "
-                        "give more text")
+        raise UserError(
+            f"corpus {name!r}: its vocabulary has {len(chosen)} words, and topics need {FEWEST_WORDS} or more; "
+            "give more text"
+        )
     inside = [[word for word in document if word in column] for document in words]
     kept = [number for number, document in enumerate(inside) if document]
     if len(kept) < len(texts):
-        log.info("%s: %d of %d documents have no word of the vocabulary and are left out", name, len(texts) - len(kept),
-                 len(texts))
+        log.info(
+            "%s: %d of %d documents have no word of the vocabulary and are left out",
+            name,
+            len(texts) - len(kept),
+            len(texts),
+        )
     if len(kept) < FEWEST_DOCUMENTS:
-        raise UserError(f"corpus {name!r} has {len(kept)} documents with a word of its vocabulary (of {len(texts)}); give "
-                        f"{FEWEST_DOCUMENTS} or more")
+        raise UserError(
+            f"corpus {name!r} has {len(kept)} documents with a word of its vocabulary (of {len(texts)}); give "
+            f"{FEWEST_DOCUMENTS} or more"
+        )
     documents = [inside[number] for number in kept]
     names = None if labels is None else tuple(sorted({labels[number] for number in kept}))
     numbers = None
     if labels is not None and names is not None:
         numbers = np.array([names.index(labels[number]) for number in kept], dtype=np.int64)
-    return Corpus(name, [texts[number] for number in kept], documents, chosen, _count(documents, column), numbers, names,
-                  np.array(kept, dtype=np.int64))
+    return Corpus(
+        name,
+        [texts[number] for number in kept],
+        documents,
+        chosen,
+        _count(documents, column),
+        numbers,
+        names,
+        np.array(kept, dtype=np.int64),
+    )
 
 
 def _count(documents: Sequence[Sequence[str]], column: dict[str, int]) -> Any:
@@ -109,10 +138,14 @@ def split(corpus: Corpus, meta_fraction: float, test_fraction: float, seed: int)
     for part, fraction in (("meta", meta_fraction), ("test", test_fraction)):
         off = part == "test" and fraction == 0
         if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not (off or 0 < fraction <= 0.5):
-            raise UserError(f"{part}_fraction is {fraction!r}; give a number above 0 and up to 0.5{', or 0' * (part == 'test')}")
+            raise UserError(
+                f"{part}_fraction is {fraction!r}; give a number above 0 and up to 0.5{', or 0' * (part == 'test')}"
+            )
         sizes[part] = round(fraction * len(corpus))
         if not off and not sizes[part]:
-            raise UserError(f"{part}_fraction={fraction} of the {len(corpus)} documents of {corpus.name!r} is none; give more")
+            raise UserError(
+                f"{part}_fraction={fraction} of the {len(corpus)} documents of {corpus.name!r} is none; give more"
+            )
     same: dict[tuple[str, ...], list[int]] = {}
     for row, words in enumerate(corpus.words):
         same.setdefault(tuple(words), []).append(row)
@@ -122,6 +155,8 @@ def split(corpus: Corpus, meta_fraction: float, test_fraction: float, seed: int)
     for group in order:
         parts[next((part for part in ("meta", "test") if len(parts[part]) < sizes[part]), "train")] += group
     if empty := [part for part in parts if not parts[part] and sizes.get(part) != 0]:
-        raise UserError(f"meta_fraction={meta_fraction} and test_fraction={test_fraction} of {corpus.name!r} leave no document "
-                        f"for the {empty[0]} part ({len(corpus)} documents, {len(groups)} different ones); give less")
+        raise UserError(
+            f"meta_fraction={meta_fraction} and test_fraction={test_fraction} of {corpus.name!r} leave no document "
+            f"for the {empty[0]} part ({len(corpus)} documents, {len(groups)} different ones); give less"
+        )
     return {part: np.array(sorted(rows), dtype=np.int64) for part, rows in parts.items()}

@@ -26,7 +26,9 @@ class Documents(Dataset[Any]):
         self.counts = corpus.counts[rows]
         self.embeddings = embeddings[rows]
         self.extras = {name: values[rows] for name, values in states.items()}
-        self.labels = torch.from_numpy(corpus.labels[rows]) if corpus.labels is not None else torch.full((len(rows),), -1)
+        self.labels = (
+            torch.from_numpy(corpus.labels[rows]) if corpus.labels is not None else torch.full((len(rows),), -1)
+        )
         self.idx = torch.from_numpy(corpus.idx[rows])
         self.lengths: np.ndarray = np.zeros(len(rows), dtype=np.int64)  # nothing is padded, so no order saves anything
 
@@ -40,8 +42,14 @@ class Documents(Dataset[Any]):
         """index, idx, labels `(B,)`, embeddings `(B, E)`, counts `(B, V)` and the teacher's states."""
         at = torch.as_tensor(places, dtype=torch.long)
         counts = torch.from_numpy(self.counts[np.asarray(places)].toarray())
-        return {"index": at, "idx": self.idx[at], "labels": self.labels[at], "embeddings": self.embeddings[at], "counts": counts,
-                **{name: values[at] for name, values in self.extras.items()}}
+        return {
+            "index": at,
+            "idx": self.idx[at],
+            "labels": self.labels[at],
+            "embeddings": self.embeddings[at],
+            "counts": counts,
+            **{name: values[at] for name, values in self.extras.items()},
+        }
 
 
 def put_together(items: Sequence[Mapping[str, Any]]) -> Batch:
@@ -55,6 +63,7 @@ def check_batches(documents: int, batch_size: int, setting: str = "data.batch_si
 
     Of the documents that are left for the last batch each process gets its share.
     """
+
     def fits(size: int) -> bool:
         left = documents % (size * processes)
         return size > 1 and (left == 0 or left > processes)
@@ -72,8 +81,10 @@ def check_meta_batch(batch_size: int, processes: int = 1) -> None:
 def refuse(setting: str, value: int, instead: int, processes: int) -> None:
     """Say that a batch has one document, and what would do."""
     where = f" on one of {processes} processes" if processes > 1 else ""
-    raise UserError(f"{setting}={value} leaves one document alone in a batch{where}, and batch normalisation needs two; use "
-                    f"{setting}={instead}")
+    raise UserError(
+        f"{setting}={value} leaves one document alone in a batch{where}, and batch normalisation needs two; use "
+        f"{setting}={instead}"
+    )
 
 
 class TopicDataModule(ResumableDataModule):
@@ -92,9 +103,19 @@ class TopicDataModule(ResumableDataModule):
         UserError: as ``check_batches`` and ``check_meta_batch``.
     """
 
-    def __init__(self, corpus: Corpus, parts: Mapping[str, np.ndarray], embeddings: Tensor,
-                 states: Mapping[str, Tensor] | None = None, *, batch_size: int = 64, eval_batch_size: int = 256,
-                 meta_batch_size: int = 64, seed: int = 0, num_workers: int = 0) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        parts: Mapping[str, np.ndarray],
+        embeddings: Tensor,
+        states: Mapping[str, Tensor] | None = None,
+        *,
+        batch_size: int = 64,
+        eval_batch_size: int = 256,
+        meta_batch_size: int = 64,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
         super().__init__()
         check_batches(len(parts["train"]), batch_size)
         check_meta_batch(meta_batch_size)
@@ -104,7 +125,9 @@ class TopicDataModule(ResumableDataModule):
 
     def rows(self, split: str) -> Documents:
         if split not in self.documents:
-            raise UserError(f"unknown part {split!r} of corpus {self.corpus.name!r}; known are {sorted(self.documents)}")
+            raise UserError(
+                f"unknown part {split!r} of corpus {self.corpus.name!r}; known are {sorted(self.documents)}"
+            )
         return self.documents[split]
 
     @property

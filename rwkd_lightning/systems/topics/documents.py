@@ -27,8 +27,13 @@ class Document(NamedTuple):
     label: str | None
 
 
-def load_documents(path: str | Path, text_column: str = "text", label_column: str | None = None, delimiter: str | None = None,
-                   **words: Any) -> Corpus:
+def load_documents(
+    path: str | Path,
+    text_column: str = "text",
+    label_column: str | None = None,
+    delimiter: str | None = None,
+    **words: Any,
+) -> Corpus:
     """Load the documents, preprocessed by `preprocess`; the texts stay raw.
 
     Args:
@@ -49,8 +54,9 @@ def load_documents(path: str | Path, text_column: str = "text", label_column: st
     return make_corpus(file.stem, texts, found, vocabulary, labels if label_column is not None else None)
 
 
-def read_documents(file: Path, text_column: str, label_column: str | None, delimiter: str | None = None,
-                   settings: Settings = CONFIG) -> list[Document]:
+def read_documents(
+    file: Path, text_column: str, label_column: str | None, delimiter: str | None = None, settings: Settings = CONFIG
+) -> list[Document]:
     """The documents in the file's order.
 
     Args:
@@ -63,14 +69,18 @@ def read_documents(file: Path, text_column: str, label_column: str | None, delim
     if kind not in (*TEXT, *TABLES, *JSON):
         raise UserError(f"{where} ends in none of {KINDS}; rename it, or convert it to one of them")
     if not file.is_file():
-        raise UserError(f"{where} is {'a folder' if file.is_dir() else 'not there'}; give a file that ends in one of {KINDS}")
+        raise UserError(
+            f"{where} is {'a folder' if file.is_dir() else 'not there'}; give a file that ends in one of {KINDS}"
+        )
     check_delimiter(delimiter, kind, where, settings)
     content = read_text(file, settings.path)
     if kind in TEXT:
         if label_column is not None or text_column != "text":
             given = settings.label if label_column is not None else settings.text
-            raise UserError(f"{where} has no columns, so {given} does not apply; leave it out, or give a table "
-                            f"({', '.join(TABLES)})")
+            raise UserError(
+                f"{where} has no columns, so {given} does not apply; leave it out, or give a table "
+                f"({', '.join(TABLES)})"
+            )
         documents = [Document(number, line, None) for number, line in enumerate(lines(content), 1)]
     elif kind in TABLES:
         documents = _table(content, kind, delimiter or TABLES[kind], text_column, label_column, where, settings)
@@ -78,10 +88,16 @@ def read_documents(file: Path, text_column: str, label_column: str | None, delim
         documents = _objects(content, text_column, label_column, where, settings)
     for document in documents:
         if label_column is not None and not document.label:
-            raise UserError(f"{where} has no {label_column!r} in line {document.line}; give each document a label, or leave "
-                            f"{settings.label} out")
-        if any("\ud800" <= c <= "\udfff" for c in document.text + (document.label or "")):  # JSON can write half a character
-            raise UserError(f"{where} has half a surrogate pair in line {document.line}, which is no character; delete it")
+            raise UserError(
+                f"{where} has no {label_column!r} in line {document.line}; give each document a label, or leave "
+                f"{settings.label} out"
+            )
+        if any(
+            "\ud800" <= c <= "\udfff" for c in document.text + (document.label or "")
+        ):  # JSON can write half a character
+            raise UserError(
+                f"{where} has half a surrogate pair in line {document.line}, which is no character; delete it"
+            )
     return documents
 
 
@@ -93,12 +109,15 @@ def check_delimiter(delimiter: str | None, kind: str, where: str, settings: Sett
     if kind not in TABLES:
         raise UserError(f"{where} is no table ({', '.join(TABLES)}), so {option} does not apply; leave it out")
     if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
-        raise UserError(f"{option} is no delimiter; give a single character other than a quote and a line break, as "
-                        f"{settings.delimiter.format(';')}")
+        raise UserError(
+            f"{option} is no delimiter; give a single character other than a quote and a line break, as "
+            f"{settings.delimiter.format(';')}"
+        )
 
 
-def _table(content: str, kind: str, delimiter: str, text_column: str, label_column: str | None, where: str,
-           settings: Settings) -> list[Document]:
+def _table(
+    content: str, kind: str, delimiter: str, text_column: str, label_column: str | None, where: str, settings: Settings
+) -> list[Document]:
     documents = []
     limit = csv.field_size_limit(max(len(content), 1))  # a document may be a book
     rows = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
@@ -111,13 +130,17 @@ def _table(content: str, kind: str, delimiter: str, text_column: str, label_colu
         start = rows.line_num + 1
         for fields in rows:
             if fields and len(fields) != len(header):
-                raise UserError(f"{where} has {len(fields)} fields in line {start}, its header {len(header)}; put a text that "
-                                "holds the delimiter or a line break in quotes")
+                raise UserError(
+                    f"{where} has {len(fields)} fields in line {start}, its header {len(header)}; put a text that "
+                    "holds the delimiter or a line break in quotes"
+                )
             if fields:
                 documents.append(Document(start, fields[text], None if label is None else fields[label].strip()))
             start = rows.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{where} is not a readable table ({error} in line {rows.line_num}); look at the quotes there") from error
+        raise UserError(
+            f"{where} is not a readable table ({error} in line {rows.line_num}); look at the quotes there"
+        ) from error
     finally:
         csv.field_size_limit(limit)
     return documents
@@ -130,9 +153,14 @@ def check_header(header: str, delimiter: str, kind: str, where: str, settings: S
             way_out = f"give {settings.delimiter.format(other)}"
             if other in TABLES.values():
                 ending = next(ending for ending, mark in TABLES.items() if mark == other)
-                way_out = f"leave {settings.delimiter.format(delimiter)} out" if ending == kind else \
-                    f"rename it so that it ends in {ending}"
-            raise UserError(f"{where} has no {delimiter!r} in its header {header!r}; if its delimiter is {other!r}, {way_out}")
+                way_out = (
+                    f"leave {settings.delimiter.format(delimiter)} out"
+                    if ending == kind
+                    else f"rename it so that it ends in {ending}"
+                )
+            raise UserError(
+                f"{where} has no {delimiter!r} in its header {header!r}; if its delimiter is {other!r}, {way_out}"
+            )
 
 
 def _column(header: list[str], name: str, option: str, where: str) -> int:
@@ -142,7 +170,9 @@ def _column(header: list[str], name: str, option: str, where: str) -> int:
     return header.index(name)
 
 
-def _objects(content: str, text_column: str, label_column: str | None, where: str, settings: Settings) -> list[Document]:
+def _objects(
+    content: str, text_column: str, label_column: str | None, where: str, settings: Settings
+) -> list[Document]:
     documents = []
     for number, line in enumerate(lines(content), 1):
         if not line.strip():
@@ -156,13 +186,19 @@ def _objects(content: str, text_column: str, label_column: str | None, where: st
             raise UserError(f"{where} has a {type(row).__name__} in line {number}; write one object a line")
         for name, option in ((text_column, settings.text), (label_column, settings.label)):
             if name is not None and name not in row:
-                raise UserError(f"{where} has no {name!r} in line {number}; there are {', '.join(row) or 'none'}: name one with "
-                                f"{option}")
+                raise UserError(
+                    f"{where} has no {name!r} in line {number}; there are {', '.join(row) or 'none'}: name one with "
+                    f"{option}"
+                )
         text, label = row[text_column], None if label_column is None else row[label_column]
         if not isinstance(text, str):
             raise UserError(f"{where} has a {type(text).__name__} as {text_column!r} in line {number}; give text")
-        if isinstance(label, bool) or not isinstance(label, str | int | None):  # the name of true or of 1e3 would be a guess
-            raise UserError(f"{where} has {json.dumps(label)[:60]} as {label_column!r} in line {number}; give text or a whole "
-                            "number")
+        if isinstance(label, bool) or not isinstance(
+            label, str | int | None
+        ):  # the name of true or of 1e3 would be a guess
+            raise UserError(
+                f"{where} has {json.dumps(label)[:60]} as {label_column!r} in line {number}; give text or a whole "
+                "number"
+            )
         documents.append(Document(number, text, None if label is None else str(label).strip()))
     return documents

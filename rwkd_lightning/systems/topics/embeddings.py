@@ -22,7 +22,9 @@ FILE = "embeddings.safetensors"
 _FORMAT = 1  # of the kept file; another one makes each kept file stale
 
 
-def embeddings(texts: Sequence[str], fingerprint: str, encoder: str, store: Store, device: torch.device | str) -> Tensor:
+def embeddings(
+    texts: Sequence[str], fingerprint: str, encoder: str, store: Store, device: torch.device | str
+) -> Tensor:
     """The encoder's sentence embedding of each text: ``(N, E)`` float32 on the CPU, kept in the store.
 
     Kept by the texts and the encoder's files, which also say at how many tokens it cuts a text; one log line says how many
@@ -36,8 +38,12 @@ def embeddings(texts: Sequence[str], fingerprint: str, encoder: str, store: Stor
         UserError: if the encoder cannot be had or loaded, or gives a text a number that is not finite.
     """
     folder = find(encoder)
-    key = {"format": _FORMAT, "texts": digest(list(texts)), "encoder": encoder_digest(folder, encoder),
-           "device": torch.device(device).type}
+    key = {
+        "format": _FORMAT,
+        "texts": digest(list(texts)),
+        "encoder": encoder_digest(folder, encoder),
+        "device": torch.device(device).type,
+    }
 
     def build(part: Path) -> None:
         needed("safetensors.torch").save_file({"embeddings": _embed(texts, folder, encoder, device)}, part / FILE)
@@ -53,8 +59,10 @@ def _embed(texts: Sequence[str], folder: Path, encoder: str, device: torch.devic
         found: Tensor = model.encode(list(texts), show_progress_bar=bars.shown(), convert_to_tensor=True).float().cpu()
     wrong = (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()
     if wrong:
-        raise UserError(f"encoder {encoder!r} gives document {wrong[0]} ({texts[wrong[0]][:60]!r}) an embedding that is not "
-                        f"finite ({len(wrong)} documents in all); its weights are broken, fetch them again")
+        raise UserError(
+            f"encoder {encoder!r} gives document {wrong[0]} ({texts[wrong[0]][:60]!r}) an embedding that is not "
+            f"finite ({len(wrong)} documents in all); its weights are broken, fetch them again"
+        )
     return found.contiguous()
 
 
@@ -64,4 +72,6 @@ def _tell_cut(texts: Sequence[str], model: Any) -> None:
         return
     ids = model.tokenizer(list(texts), truncation=False, padding=False, return_attention_mask=False)["input_ids"]
     cut = sum(len(row) > length for row in ids)
-    log.info("embedding %d documents, %d of them (%.1f%%) cut at %d tokens", len(texts), cut, 100 * cut / len(texts), length)
+    log.info(
+        "embedding %d documents, %d of them (%.1f%%) cut at %d tokens", len(texts), cut, 100 * cut / len(texts), length
+    )

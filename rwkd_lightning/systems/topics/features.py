@@ -28,8 +28,10 @@ class TopicFeatures(nn.Module):
     def __init__(self, terms: Sequence[str]) -> None:
         super().__init__()
         if "reconstruction" not in terms:
-            raise UserError("meta_features: TopicFeatures reads the reconstruction of documents, and "
-                            f"terms={list(terms)} has none; leave meta_features out for another task, or add the term")
+            raise UserError(
+                "meta_features: TopicFeatures reads the reconstruction of documents, and "
+                f"terms={list(terms)} has none; leave meta_features out for another task, or add the term"
+            )
 
     @torch.no_grad()
     def forward(self, step: Step) -> Tensor:
@@ -37,12 +39,17 @@ class TopicFeatures(nn.Module):
         losses = dict(zip(step.terms, at_least_float32(step.losses.detach()).T, strict=True))
         nothing = torch.zeros_like(words)
         student = at_least_float32(step.outputs["theta"]).clamp_min(1e-12)
-        teacher = at_least_float32(step.batch["teacher_theta"]).clamp_min(1e-12) if "teacher_theta" in step.batch else None
-        return torch.stack([
-            torch.log1p(words),
-            torch.log1p(losses.get("reconstruction", nothing) / words.clamp_min(1)),
-            torch.log1p(losses.get("prior_kl", nothing).clamp_min(0)),
-            -(student * student.log()).sum(1),
-            nothing if teacher is None else -(teacher * teacher.log()).sum(1),
-            nothing if teacher is None else (student * teacher).sum(1),
-        ], 1)
+        teacher = (
+            at_least_float32(step.batch["teacher_theta"]).clamp_min(1e-12) if "teacher_theta" in step.batch else None
+        )
+        return torch.stack(
+            [
+                torch.log1p(words),
+                torch.log1p(losses.get("reconstruction", nothing) / words.clamp_min(1)),
+                torch.log1p(losses.get("prior_kl", nothing).clamp_min(0)),
+                -(student * student.log()).sum(1),
+                nothing if teacher is None else -(teacher * teacher.log()).sum(1),
+                nothing if teacher is None else (student * teacher).sum(1),
+            ],
+            1,
+        )

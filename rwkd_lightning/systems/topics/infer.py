@@ -45,26 +45,34 @@ class Student:
     def __init__(self, folder: Path, encoder: str | None = None, device: str = "cpu") -> None:
         self.model: TopicModel = load(folder).to(device)
         if self.model.shape.bag_of_words:
-            raise UserError(f"{folder}: this student reads word counts too, and those of new documents are not prepared here; "
-                            "distil one with train.py and pair.student.bag_of_words=false")
+            raise UserError(
+                f"{folder}: this student reads word counts too, and those of new documents are not prepared here; "
+                "distil one with train.py and pair.student.bag_of_words=false"
+            )
         try:
             self.vocabulary = (folder / "vocabulary.txt").read_text(encoding="utf-8").splitlines()
             if len(self.vocabulary) != self.model.shape.vocabulary:
-                raise ValueError(f"vocabulary.txt has {len(self.vocabulary)} words, the model {self.model.shape.vocabulary}")
+                raise ValueError(
+                    f"vocabulary.txt has {len(self.vocabulary)} words, the model {self.model.shape.vocabulary}"
+                )
             path = json.loads((folder / "encoder.json").read_text())["encoder"] if encoder is None else encoder
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{folder} is not a whole student ({error}); give the folder student/ of a run of "
-                            "task=topics") from error
+            raise UserError(
+                f"{folder} is not a whole student ({error}); give the folder student/ of a run of task=topics"
+            ) from error
         try:
             self.encoder: Any = load_encoder(find(path), path, device)
         except UserError as error:
-            raise UserError(f"{error} (another place of the student's sentence encoder: --encoder DIR, in Python "
-                            "encoder='DIR')") from error
+            raise UserError(
+                f"{error} (another place of the student's sentence encoder: --encoder DIR, in Python encoder='DIR')"
+            ) from error
         width = len(self.encoder.encode("a"))
         if width != self.model.shape.embedding:
-            raise UserError(f"encoder {path!r} gives {width} numbers a sentence, and the student reads "
-                            f"{self.model.shape.embedding}; give the one that it was distilled with (--encoder DIR, in Python "
-                            "encoder='DIR')")
+            raise UserError(
+                f"encoder {path!r} gives {width} numbers a sentence, and the student reads "
+                f"{self.model.shape.embedding}; give the one that it was distilled with (--encoder DIR, in Python "
+                "encoder='DIR')"
+            )
 
     def words(self, count: int = 10) -> list[list[str]]:
         """The top words of each topic, as the decoder has them."""
@@ -120,12 +128,16 @@ def write_file(to: Path, shares: Tensor, words: Sequence[Sequence[str]]) -> None
         os.replace(part, to)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise UserError(f"--to={str(to)!r} cannot be written ({error.strerror}); name a file in another folder") from error
+        raise UserError(
+            f"--to={str(to)!r} cannot be written ({error.strerror}); name a file in another folder"
+        ) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m rwkd_lightning.systems.topics.infer", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m rwkd_lightning.systems.topics.infer", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("student", help="the folder student/ of a run of task=topics")
     parser.add_argument("file", help=f"the documents, one a line or row: {KINDS}")
     parser.add_argument("--column", default="text", help="of the documents in a table or in JSON (text)")

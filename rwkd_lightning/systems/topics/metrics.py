@@ -24,12 +24,16 @@ def top_words(beta: Tensor, vocabulary: Sequence[str], count: int = TOP_WORDS) -
         UserError: if a weight is not finite, the vocabulary is not of V words, or has fewer than ``count``.
     """
     if beta.shape[1] != len(vocabulary) or not 1 <= count <= len(vocabulary):
-        raise UserError(f"{count} top words of topics over {beta.shape[1]} words with a vocabulary of {len(vocabulary)}; "
-                        "beta must have a column for each word of the vocabulary, and count lie between 1 and their number")
+        raise UserError(
+            f"{count} top words of topics over {beta.shape[1]} words with a vocabulary of {len(vocabulary)}; "
+            "beta must have a column for each word of the vocabulary, and count lie between 1 and their number"
+        )
     if not bool(beta.isfinite().all()):
         broken = int((~beta.isfinite()).any(1).nonzero()[0])
-        raise UserError(f"topic {broken} has a weight that is NaN or infinite, so it has no top words; did its training diverge? "
-                        "try a lower learning rate")
+        raise UserError(
+            f"topic {broken} has a weight that is NaN or infinite, so it has no top words; did its training diverge? "
+            "try a lower learning rate"
+        )
     order = beta.sort(dim=1, descending=True, stable=True).indices[:, :count]
     return [[vocabulary[word] for word in topic] for topic in order.tolist()]
 
@@ -55,18 +59,28 @@ def coherence(topics: Sequence[Sequence[str]], documents: Sequence[Sequence[str]
     known = [[word for word in topic if word in dictionary.token2id] for topic in topics]
     defined = [k for k, topic in enumerate(known) if len(topic) > 1]
     if not defined or len(reference) < 2:
-        raise UserError(f"coherence is not defined for any of {len(topics)} topics in {len(reference)} documents: each topic has "
-                        "fewer than two words that occur there, or there are no two documents; give more documents")
+        raise UserError(
+            f"coherence is not defined for any of {len(topics)} topics in {len(reference)} documents: each topic has "
+            "fewer than two words that occur there, or there are no two documents; give more documents"
+        )
     model = needed("gensim.models.coherencemodel").CoherenceModel
     wanted = {word for topic in topics for word in topic}
     result: dict[str, Any] = {"undefined": len(topics) - len(defined), "words_missing": len(wanted.difference(*known))}
     for name, measure in (("npmi", "c_npmi"), ("c_v", "c_v")):
         # one process: those of gensim's own pool outlive a run that is stopped
-        scores = model(topics=[known[k] for k in defined], texts=reference, dictionary=dictionary, coherence=measure, processes=1,
-                       topn=max(map(len, known))).get_coherence_per_topic()
+        scores = model(
+            topics=[known[k] for k in defined],
+            texts=reference,
+            dictionary=dictionary,
+            coherence=measure,
+            processes=1,
+            topn=max(map(len, known)),
+        ).get_coherence_per_topic()
         by_topic = dict(zip(defined, map(float, scores), strict=True))
-        result |= {name: sum(by_topic.values()) / len(by_topic),
-                   f"{name}_per_topic": [by_topic.get(k, float("nan")) for k in range(len(topics))]}
+        result |= {
+            name: sum(by_topic.values()) / len(by_topic),
+            f"{name}_per_topic": [by_topic.get(k, float("nan")) for k in range(len(topics))],
+        }
     return result
 
 
@@ -88,8 +102,10 @@ def clustering(labels: Sequence[Any], theta: Tensor) -> dict[str, float]:
         UserError: if the numbers of labels and documents differ, there is none, or a share is NaN.
     """
     if len(labels) != len(theta) or len(labels) == 0 or bool(theta.isnan().any()):
-        raise UserError(f"clustering {len(theta)} documents with {len(labels)} labels, {int(theta.isnan().any(1).sum())} of them "
-                        "with NaN as shares; give a label and finite shares for each document")
+        raise UserError(
+            f"clustering {len(theta)} documents with {len(labels)} labels, {int(theta.isnan().any(1).sum())} of them "
+            "with NaN as shares; give a label and finite shares for each document"
+        )
     codes = torch.as_tensor(np.unique(np.asarray(labels), return_inverse=True)[1])
     clusters = theta.detach().cpu().argmax(1)
     table = torch.zeros(theta.shape[1], int(codes.max()) + 1, dtype=torch.long)
@@ -102,8 +118,10 @@ def perplexity(log_likelihoods: Tensor, words: Tensor) -> float:
     """exp(-Σ log-likelihood / Σ words) over documents, both ``(N,)``; from ELBOs instead of likelihoods an upper bound."""
     total = float(words.double().sum())
     if log_likelihoods.shape != words.shape or total <= 0:
-        raise UserError(f"perplexity of {tuple(log_likelihoods.shape)} log-likelihoods over {total:.0f} words of "
-                        f"{tuple(words.shape)} documents; give one log-likelihood for each document, and documents with words")
+        raise UserError(
+            f"perplexity of {tuple(log_likelihoods.shape)} log-likelihoods over {total:.0f} words of "
+            f"{tuple(words.shape)} documents; give one log-likelihood for each document, and documents with words"
+        )
     return float((-log_likelihoods.double().sum() / total).exp())
 
 

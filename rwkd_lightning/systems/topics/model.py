@@ -50,7 +50,9 @@ class Shape:
     def __post_init__(self) -> None:
         for name, lowest in (("vocabulary", 2), ("topics", 2), ("embedding", 1), ("layers", 0)):
             if getattr(self, name) < lowest:
-                raise UserError(f"a topic model with {name}={getattr(self, name)} cannot be built; give {lowest} or more")
+                raise UserError(
+                    f"a topic model with {name}={getattr(self, name)} cannot be built; give {lowest} or more"
+                )
 
 
 class TopicModel(nn.Module):
@@ -115,8 +117,9 @@ class TopicModel(nn.Module):
         softmax(β) alone, by which topics are read and scored in the literature, is nearly flat: what the decoder says of a topic
         it says through the normalisation.
         """
-        normalised: Tensor = nn.functional.batch_norm(self.beta, self.norm_words.running_mean, self.norm_words.running_var,
-                                                      eps=self.norm_words.eps)
+        normalised: Tensor = nn.functional.batch_norm(
+            self.beta, self.norm_words.running_mean, self.norm_words.running_var, eps=self.norm_words.eps
+        )
         return normalised.softmax(1)
 
 
@@ -166,6 +169,8 @@ def load(folder: Path) -> TopicModel:
     except UserError:  # of the shape, which names the number
         raise
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder} holds no topic model ({' '.join(str(error).split())[:200]}); give the folder student/ of a "
-                        "run of task=topics") from error
+        raise UserError(
+            f"{folder} holds no topic model ({' '.join(str(error).split())[:200]}); give the folder student/ of a "
+            "run of task=topics"
+        ) from error
     return model.eval()

@@ -22,8 +22,9 @@ class Likelihood:
 
     def update(self, student: nn.Module, batch: dict[str, Tensor]) -> None:
         model: Any = student
-        self.documents.append((log_likelihoods(model, batch, model.mixture(*model.encode(batch))).cpu(),
-                               batch["counts"].sum(1).cpu()))
+        self.documents.append(
+            (log_likelihoods(model, batch, model.mixture(*model.encode(batch))).cpu(), batch["counts"].sum(1).cpu())
+        )
 
     def compute(self) -> dict[str, Tensor]:
         if not self.documents:

@@ -13,5 +13,6 @@ def needed(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise UserError(f"topic models need {module}, which cannot be imported ({error}); "
-                        'pip install "rwkd_lightning[topics]"') from error
+        raise UserError(
+            f'topic models need {module}, which cannot be imported ({error}); pip install "rwkd_lightning[topics]"'
+        ) from error

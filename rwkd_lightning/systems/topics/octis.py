@@ -23,19 +23,24 @@ def load_octis(folder: str | Path) -> Corpus:
     root = place(folder, PATH)
     for name in (DOCUMENTS, VOCABULARY):
         if not (root / name).is_file():
-            raise UserError(f"{PATH}={str(root)!r} has no {name}; a corpus in the format of OCTIS has {DOCUMENTS} and "
-                            f"{VOCABULARY}")
+            raise UserError(
+                f"{PATH}={str(root)!r} has no {name}; a corpus in the format of OCTIS has {DOCUMENTS} and {VOCABULARY}"
+            )
     vocabulary = [line.strip() for line in lines(read_text(root / VOCABULARY))]
     for number, word in enumerate(vocabulary, 1):
         if len(word.split()) != 1:
-            raise UserError(f"{PATH}: {str(root / VOCABULARY)!r} has {word!r} in line {number}; it takes one word a line")
+            raise UserError(
+                f"{PATH}: {str(root / VOCABULARY)!r} has {word!r} in line {number}; it takes one word a line"
+            )
     rows = [line.split("\t") for line in lines(read_text(root / DOCUMENTS))]
     fields = len(rows[0])
     for number, row in enumerate(rows, 1):
         where = f"{PATH}: {str(root / DOCUMENTS)!r} has"
         if len(row) != fields or fields > 3:
-            raise UserError(f"{where} {len(row)} fields in line {number}, and {fields} in line 1; each line is text, partition "
-                            "and label with tabs between them, or the first one or two of them")
+            raise UserError(
+                f"{where} {len(row)} fields in line {number}, and {fields} in line 1; each line is text, partition "
+                "and label with tabs between them, or the first one or two of them"
+            )
         if fields == 3 and not row[2].strip():
             raise UserError(f"{where} no label in line {number}; give each document one, or leave the column out")
     labels = [row[2].strip() for row in rows] if fields == 3 else None

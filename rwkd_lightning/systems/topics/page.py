@@ -53,16 +53,22 @@ class TopicPage:
 
     def __post_init__(self) -> None:
         k, v = self.beta_student.shape
-        for name, found, wanted in (("vocabulary", len(self.vocabulary), v), ("sizes", len(self.sizes), k),
-                                    ("npmi", len(self.npmi), k), ("examples", len(self.examples), k)):
+        for name, found, wanted in (
+            ("vocabulary", len(self.vocabulary), v),
+            ("sizes", len(self.sizes), k),
+            ("npmi", len(self.npmi), k),
+            ("examples", len(self.examples), k),
+        ):
             if found != wanted:
                 raise UserError(f"page of {k} topics over {v} words: {name} has {found} entries instead of {wanted}")
         for who, beta in (("student", self.beta_student), ("teacher", self.beta_teacher)):
             if beta is None:
                 continue
             if beta.shape[1] != v or not np.allclose(beta.sum(1), 1, atol=1e-3) or bool((beta < 0).any()):
-                raise UserError(f"page of {k} topics over {v} words: beta_{who} {beta.shape} is not a word distribution in each "
-                                "row; give probabilities (softmax over the words) for the same vocabulary")
+                raise UserError(
+                    f"page of {k} topics over {v} words: beta_{who} {beta.shape} is not a word distribution in each "
+                    "row; give probabilities (softmax over the words) for the same vocabulary"
+                )
 
 
 def write_page(path: Path, page_of: TopicPage) -> None:
@@ -80,8 +86,10 @@ def page(p: TopicPage) -> str:
     numbers = sorted(range(len(top)), key=lambda k: -p.sizes[k])
     cards = "\n".join(card(k, p, top[k], matched[k]) for k in numbers)
     captions = [clean(" ".join(w for w, _ in words[:2])) for words in top]
-    hints = [clean(f"topic {k}, {percent(p.sizes[k])} of the corpus: " + ", ".join(w for w, _ in words))
-             for k, words in enumerate(top)]
+    hints = [
+        clean(f"topic {k}, {percent(p.sizes[k])} of the corpus: " + ", ".join(w for w, _ in words))
+        for k, words in enumerate(top)
+    ]
     legend = MATCHED if p.beta_teacher is not None else ""
     svg = topic_map(points, p.sizes, captions, hints)
     return f"""<!DOCTYPE html>
@@ -118,28 +126,45 @@ MATCHED = """ In <span class="teacher">orange</span> the teacher's topic that be
 Hellinger distances (0 equal, 1 no word in common); words that are among the top words of both are bold."""
 
 
-def card(k: int, p: TopicPage, top: Sequence[tuple[str, float]], matched: tuple[int, float, Sequence[str]] | None) -> str:
+def card(
+    k: int, p: TopicPage, top: Sequence[tuple[str, float]], matched: tuple[int, float, Sequence[str]] | None
+) -> str:
     """The card of topic ``k``."""
     largest = top[0][1]
     shared = set(matched[2]) if matched else set()
-    words = "\n".join(f'<li><span dir="auto">{bold(w, w in shared)}</span>'
-                      f'<span class="bar" style="width:{100 * q / largest:.1f}%"></span>'
-                      f'<span class="share">{text(percent(q))}</span></li>' for w, q in top)
+    words = "\n".join(
+        f'<li><span dir="auto">{bold(w, w in shared)}</span>'
+        f'<span class="bar" style="width:{100 * q / largest:.1f}%"></span>'
+        f'<span class="share">{text(percent(q))}</span></li>'
+        for w, q in top
+    )
     match = "" if p.beta_teacher is None else '<p class="match quiet">no topic of the teacher is left for it</p>\n'
     if matched:
         number, distance, theirs = matched
         own = {w for w, _ in top}
         listed = ", ".join(bold(w, w in own) for w in theirs)
-        match = (f'<p class="match teacher">teacher\'s topic {number}, distance {distance:.2f}: '
-                 f'<span dir="auto">{listed}</span></p>\n')
-    documents = "\n".join(f'<li><b>{text(percent(share))}</b> <span dir="auto">{text(shortened(document))}</span></li>'
-                          for document, share in p.examples[k])
+        match = (
+            f'<p class="match teacher">teacher\'s topic {number}, distance {distance:.2f}: '
+            f'<span dir="auto">{listed}</span></p>\n'
+        )
+    documents = "\n".join(
+        f'<li><b>{text(percent(share))}</b> <span dir="auto">{text(shortened(document))}</span></li>'
+        for document, share in p.examples[k]
+    )
     unfolded = " open" if len(p.examples) <= OPEN_UP_TO else ""
-    examples = (f"<details{unfolded}><summary>most typical documents</summary>\n"
-                f'<ol class="examples">\n{documents}\n</ol></details>\n') if documents else ""
-    return (f'<article id="topic-{k}">\n<h3 class="student">Topic {k}</h3>\n'
-            f'<div class="quiet">size {text(percent(p.sizes[k]))}, NPMI {number_or_dash(p.npmi[k])}</div>\n'
-            f'<ol class="words">\n{words}\n</ol>\n{match}{examples}</article>')
+    examples = (
+        (
+            f"<details{unfolded}><summary>most typical documents</summary>\n"
+            f'<ol class="examples">\n{documents}\n</ol></details>\n'
+        )
+        if documents
+        else ""
+    )
+    return (
+        f'<article id="topic-{k}">\n<h3 class="student">Topic {k}</h3>\n'
+        f'<div class="quiet">size {text(percent(p.sizes[k]))}, NPMI {number_or_dash(p.npmi[k])}</div>\n'
+        f'<ol class="words">\n{words}\n</ol>\n{match}{examples}</article>'
+    )
 
 
 def table(scores: Mapping[str, tuple[Any, Any]], teacher: bool) -> str:
@@ -147,10 +172,15 @@ def table(scores: Mapping[str, tuple[Any, Any]], teacher: bool) -> str:
     if not scores:
         return ""
     column = '<th scope="col" class="teacher">teacher</th>' if teacher else ""
-    rows = "\n".join(f'<tr><th scope="row">{text(name)}</th>{f"<td>{number_or_dash(t)}</td>" if teacher else ""}'
-                     f"<td>{number_or_dash(s)}</td></tr>" for name, (t, s) in scores.items())
-    return (f'<table>\n<thead><tr><td></td>{column}<th scope="col" class="student">student</th></tr></thead>\n'
-            f"<tbody>\n{rows}\n</tbody>\n</table>")
+    rows = "\n".join(
+        f'<tr><th scope="row">{text(name)}</th>{f"<td>{number_or_dash(t)}</td>" if teacher else ""}'
+        f"<td>{number_or_dash(s)}</td></tr>"
+        for name, (t, s) in scores.items()
+    )
+    return (
+        f'<table>\n<thead><tr><td></td>{column}<th scope="col" class="student">student</th></tr></thead>\n'
+        f"<tbody>\n{rows}\n</tbody>\n</table>"
+    )
 
 
 def teachers_words(p: TopicPage) -> list[tuple[int, float, list[str]] | None]:
@@ -164,7 +194,7 @@ def teachers_words(p: TopicPage) -> list[tuple[int, float, list[str]] | None]:
 
 def top_of(row: NDArray[np.floating[Any]], p: TopicPage) -> list[tuple[str, float]]:
     """The likeliest words of a topic and their probabilities, equal ones as in the vocabulary."""
-    return [(p.vocabulary[i], float(row[i])) for i in np.argsort(-row, kind="stable")[:p.words]]
+    return [(p.vocabulary[i], float(row[i])) for i in np.argsort(-row, kind="stable")[: p.words]]
 
 
 def bold(word: str, yes: bool) -> str:
@@ -183,7 +213,9 @@ def number_or_dash(value: Any) -> str:
         return "–"
     if isinstance(value, Integral):
         return f"{int(value):,}"
-    return f"{float(value):{'.4f' if abs(float(value)) < 100 else '.1f'}}" if isinstance(value, Real) else text(str(value))
+    return (
+        f"{float(value):{'.4f' if abs(float(value)) < 100 else '.1f'}}" if isinstance(value, Real) else text(str(value))
+    )
 
 
 def shortened(document: str) -> str:

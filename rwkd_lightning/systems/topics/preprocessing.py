@@ -18,18 +18,48 @@ log = logging.getLogger(__name__)
 Cut = Callable[[str], list[str]]
 LETTERS = r"(?u)\b[^\W\d_]{%d,}\b"
 WORD = LETTERS % 3
-LEFTOVERS = {"ain", "aren", "couldn", "didn", "doesn", "don", "hadn", "hasn", "haven", "isn", "mustn", "needn", "shouldn", "wasn",
-             "weren", "wouldn",  # of contractions, which are cut at the apostrophe
-             "amp", "com", "http", "https", "quot", "www"}  # of addresses and HTML
-OTHER_WAYS = (r"where words are short or have no blanks between them, give task.load.min_letters=1, another pattern "
-              r"('task.load.token_pattern=\w' makes each letter a word), your own function as "
-              r"task.load.tokenizer=MODULE.NAME, or task.load.stop_words=none; or cut the words yourself and give a folder in "
-              r"the format of OCTIS (corpus.tsv and vocabulary.txt)")
+LEFTOVERS = {
+    "ain",
+    "aren",
+    "couldn",
+    "didn",
+    "doesn",
+    "don",
+    "hadn",
+    "hasn",
+    "haven",
+    "isn",
+    "mustn",
+    "needn",
+    "shouldn",
+    "wasn",
+    "weren",
+    "wouldn",  # of contractions, which are cut at the apostrophe
+    "amp",
+    "com",
+    "http",
+    "https",
+    "quot",
+    "www",
+}  # of addresses and HTML
+OTHER_WAYS = (
+    r"where words are short or have no blanks between them, give task.load.min_letters=1, another pattern "
+    r"('task.load.token_pattern=\w' makes each letter a word), your own function as "
+    r"task.load.tokenizer=MODULE.NAME, or task.load.stop_words=none; or cut the words yourself and give a folder in "
+    r"the format of OCTIS (corpus.tsv and vocabulary.txt)"
+)
 
 
-def preprocess(texts: Sequence[str], min_documents: int = 5, max_share: float = 0.5, max_words: int = 2000,
-               tokenizer: str | Callable[[str], Any] | None = None, stop_words: str = "english",
-               token_pattern: str | None = None, min_letters: int | None = None) -> tuple[list[list[str]], tuple[str, ...]]:
+def preprocess(
+    texts: Sequence[str],
+    min_documents: int = 5,
+    max_share: float = 0.5,
+    max_words: int = 2000,
+    tokenizer: str | Callable[[str], Any] | None = None,
+    stop_words: str = "english",
+    token_pattern: str | None = None,
+    min_letters: int | None = None,
+) -> tuple[list[list[str]], tuple[str, ...]]:
     """The words of each text, in order, and the vocabulary, sorted: lower case, 3 letters or more, no English stop words.
 
     Args:
@@ -44,30 +74,43 @@ def preprocess(texts: Sequence[str], min_documents: int = 5, max_share: float = 
     Raises:
         UserError: for an option out of range, for a tokenizer that fails, or where no word is left.
     """
-    for name, value, least in (("min_documents", min_documents, 1), ("max_words", max_words, 2),
-                               ("min_letters", 1 if min_letters is None else min_letters, 1)):
+    for name, value, least in (
+        ("min_documents", min_documents, 1),
+        ("max_words", max_words, 2),
+        ("min_letters", 1 if min_letters is None else min_letters, 1),
+    ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UserError(f"task.load.{name} is {value!r}; give a whole number, {least} or more")
     if isinstance(max_share, bool) or not isinstance(max_share, int | float) or not 0 < max_share <= 1:
         raise UserError(f"task.load.max_share is {max_share!r}; give a number above 0 and up to 1")
     if tokenizer is not None and token_pattern is not None:
-        raise UserError(f"task.load.tokenizer and task.load.token_pattern={token_pattern!r} both cut texts into words; give one")
+        raise UserError(
+            f"task.load.tokenizer and task.load.token_pattern={token_pattern!r} both cut texts into words; give one"
+        )
     own = tokenizer is not None or token_pattern is not None
     least = min_letters if min_letters is not None else 1 if own else 3
-    cut = by_function(tokenizer) if tokenizer is not None else by_pattern(token_pattern or "") if own else \
-        re.compile(LETTERS % least).findall
+    cut = (
+        by_function(tokenizer)
+        if tokenizer is not None
+        else by_pattern(token_pattern or "")
+        if own
+        else re.compile(LETTERS % least).findall
+    )
     if not own:
         warn_of_marks(texts)
     out = stop_list(stop_words)
     documents = [[word for word in cut(text.lower()) if len(word) >= least and word not in out] for text in texts]
     vectorizer = needed("sklearn.feature_extraction.text").CountVectorizer(
-        analyzer=list, min_df=min_documents, max_df=float(max_share), max_features=max_words)  # as an int, 1 is one document
+        analyzer=list, min_df=min_documents, max_df=float(max_share), max_features=max_words
+    )  # as an int, 1 is one document
     try:
         vectorizer.fit(documents)
     except ValueError as error:  # no text has a word, or none is left
-        raise UserError(f"no word of {least} letter{'s' * (least > 1)} or more is in at least {min_documents} and at most "
-                        f"{100 * max_share:g}% of the {len(texts)} documents; give more text, lower task.load.min_documents or "
-                        f"raise task.load.max_share; {OTHER_WAYS}") from error
+        raise UserError(
+            f"no word of {least} letter{'s' * (least > 1)} or more is in at least {min_documents} and at most "
+            f"{100 * max_share:g}% of the {len(texts)} documents; give more text, lower task.load.min_documents or "
+            f"raise task.load.max_share; {OTHER_WAYS}"
+        ) from error
     vocabulary = tuple(vectorizer.get_feature_names_out().tolist())
     inside = set(vocabulary)
     return [[word for word in document if word in inside] for document in documents], vocabulary
@@ -84,11 +127,15 @@ def by_pattern(pattern: Any) -> Cut:
     try:
         compiled = re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
-        raise UserError(f"task.load.token_pattern={pattern!r} is no regular expression ({error}); write one as Python's re takes "
-                        r"it: 'task.load.token_pattern=\w+'") from error
+        raise UserError(
+            f"task.load.token_pattern={pattern!r} is no regular expression ({error}); write one as Python's re takes "
+            r"it: 'task.load.token_pattern=\w+'"
+        ) from error
     if compiled.groups > 1:
-        raise UserError(f"task.load.token_pattern={pattern!r} has {compiled.groups} groups, and one at most can be the word; "
-                        "write (?:...) for the others")
+        raise UserError(
+            f"task.load.token_pattern={pattern!r} has {compiled.groups} groups, and one at most can be the word; "
+            "write (?:...) for the others"
+        )
     if "" in compiled.findall(" a1, b"):
         raise UserError(f"task.load.token_pattern={pattern!r} finds words without a letter; write + in place of *")
     return lambda text: [word for found in compiled.findall(text) if (word := one_line(found))]
@@ -104,8 +151,10 @@ def by_function(tokenizer: str | Callable[[str], Any]) -> Cut:
     try:
         function = pkgutil.resolve_name(tokenizer) if isinstance(tokenizer, str) else tokenizer
     except Exception as error:  # a module of one's own may raise anything
-        raise UserError(f"{setting} cannot be imported ({first(error)}); write MODULE.NAME of an installed module, or put its "
-                        "folder on PYTHONPATH") from error
+        raise UserError(
+            f"{setting} cannot be imported ({first(error)}); write MODULE.NAME of an installed module, or put its "
+            "folder on PYTHONPATH"
+        ) from error
     if not callable(function):
         raise UserError(f"{setting} is a {type(function).__name__}, and no function from a text to its words")
 
@@ -114,11 +163,17 @@ def by_function(tokenizer: str | Callable[[str], Any]) -> Cut:
             found = function(text)
             words = None if isinstance(found, str | bytes) else list(found)
         except Exception as error:
-            raise UserError(f"{setting} fails ({first(error)}) at the document {text[:60]!r}; it takes a text and gives a list "
-                            "of words") from error
+            raise UserError(
+                f"{setting} fails ({first(error)}) at the document {text[:60]!r}; it takes a text and gives a list "
+                "of words"
+            ) from error
         if words is None or not all(isinstance(word, str) for word in words):
-            kind = type(found).__name__ if words is None else f"{type(found).__name__} that holds other things than texts"
-            raise UserError(f"{setting} gives a {kind} for the document {text[:60]!r}; it takes a text and gives a list of words")
+            kind = (
+                type(found).__name__ if words is None else f"{type(found).__name__} that holds other things than texts"
+            )
+            raise UserError(
+                f"{setting} gives a {kind} for the document {text[:60]!r}; it takes a text and gives a list of words"
+            )
         return [word for each in words if (word := one_line(each))]
 
     return cut
@@ -141,23 +196,32 @@ def stop_list(stop_words: Any) -> set[str]:
         return LEFTOVERS.union(needed("sklearn.feature_extraction.text").ENGLISH_STOP_WORDS)
     file = place(stop_words, "task.load.stop_words")
     if not file.is_file():
-        raise UserError(f"task.load.stop_words={str(file)!r} is no file; give english, none, or a file of text with one word a "
-                        "line")
+        raise UserError(
+            f"task.load.stop_words={str(file)!r} is no file; give english, none, or a file of text with one word a line"
+        )
     words = [line.strip().lower() for line in lines(read_text(file, "task.load.stop_words"))]
     for number, word in enumerate(words, 1):
         if len(word.split()) > 1:
-            raise UserError(f"task.load.stop_words={str(file)!r} has {word[:60]!r} in line {number}; it takes one word a line")
+            raise UserError(
+                f"task.load.stop_words={str(file)!r} has {word[:60]!r} in line {number}; it takes one word a line"
+            )
     return {word for word in words if word}
 
 
 def warn_of_marks(texts: Sequence[str]) -> None:
     """Say that words are cut at vowel signs and accents of their own, as Hindi, Thai and decomposed accents have them."""
     between = re.compile(r"[^\W\d_]([^\w\s]+)(?=[^\W\d_])")
-    marked = sum(any(all(unicodedata.category(c)[0] == "M" for c in found) for found in set(between.findall(text)))
-                 for text in texts)
+    marked = sum(
+        any(all(unicodedata.category(c)[0] == "M" for c in found) for found in set(between.findall(text)))
+        for text in texts
+    )
     if marked:
-        log.warning(r"%d of %d documents have words with combining marks, at which words are cut; "
-                    r"'task.load.token_pattern=\S+' takes all between two blanks", marked, len(texts))
+        log.warning(
+            r"%d of %d documents have words with combining marks, at which words are cut; "
+            r"'task.load.token_pattern=\S+' takes all between two blanks",
+            marked,
+            len(texts),
+        )
 
 
 def first(error: BaseException) -> str:

@@ -63,17 +63,30 @@ class TopicSystem(System):
 
     def inputs(self) -> Inputs:
         sha256 = self.corpus.fingerprint()
-        return inputs.inputs({name: (len(rows), digest([sha256, rows.tolist()])) for name, rows in self.parts.items()},
-                             {who: encoder_digest(find(self.config.pair[who].encoder), self.config.pair[who].encoder)
-                              for who in ("teacher", "student")})
+        return inputs.inputs(
+            {name: (len(rows), digest([sha256, rows.tolist()])) for name, rows in self.parts.items()},
+            {
+                who: encoder_digest(find(self.config.pair[who].encoder), self.config.pair[who].encoder)
+                for who in ("teacher", "student")
+            },
+        )
 
     def prepare(self, run: Run, terms: Sequence[Term], weighting: Weighting) -> TopicModel:
-        log.info("%s: %d documents, %d words; %s", self.corpus.name, len(self.corpus), len(self.corpus.vocabulary),
-                 ", ".join(f"{name} {len(rows)}" for name, rows in self.parts.items()))
+        log.info(
+            "%s: %d documents, %d words; %s",
+            self.corpus.name,
+            len(self.corpus),
+            len(self.corpus.vocabulary),
+            ", ".join(f"{name} {len(rows)}" for name, rows in self.parts.items()),
+        )
         with torch.random.fork_rng(devices=[]):
             check_early(self.config, self.corpus, len(self.parts["train"]), processes(run.options), terms, weighting)
-        self.embeddings = {who: embeddings(self.corpus.texts, self.corpus.fingerprint(), self.config.pair[who].encoder, run.store,
-                                           run.device) for who in ("teacher", "student")}
+        self.embeddings = {
+            who: embeddings(
+                self.corpus.texts, self.corpus.fingerprint(), self.config.pair[who].encoder, run.store, run.device
+            )
+            for who in ("teacher", "student")
+        }
         return TopicModel(stages.shape_of(self.config, "student", self.corpus, self.embeddings["student"]))
 
     def teacher(self, run: Run) -> tuple[Teacher, Any]:
@@ -87,21 +100,43 @@ class TopicSystem(System):
     def loaders(self, run: Run, student: nn.Module, terms: Sequence[Term]) -> TopicDataModule:
         data = self.config.data
         self.batches = TopicDataModule(
-            self.corpus, self.parts, self.embeddings["student"], self.states, batch_size=data.batch_size,
-            eval_batch_size=data.eval_batch_size, meta_batch_size=self.config.meta.batch_size, seed=self.config.seed,
-            num_workers=data.num_workers)
+            self.corpus,
+            self.parts,
+            self.embeddings["student"],
+            self.states,
+            batch_size=data.batch_size,
+            eval_batch_size=data.eval_batch_size,
+            meta_batch_size=self.config.meta.batch_size,
+            seed=self.config.seed,
+            num_workers=data.num_workers,
+        )
         self.network = load(self.folder)
         stages.warn_of_sharing(self.network, self.corpus.vocabulary)
         return self.batches
 
-    def module(self, student: nn.Module, terms: Sequence[Term], weighting: Weighting, **options: Any) -> DistillationModule:
+    def module(
+        self, student: nn.Module, terms: Sequence[Term], weighting: Weighting, **options: Any
+    ) -> DistillationModule:
         return TopicDistillationModule(
-            student, terms, weighting, optimizer_of(self.config), schedule=schedule_of(self.config),
-            teacher=TeacherWords(self.network, self.config.pair.teacher.normalised), **options)
+            student,
+            terms,
+            weighting,
+            optimizer_of(self.config),
+            schedule=schedule_of(self.config),
+            teacher=TeacherWords(self.network, self.config.pair.teacher.normalised),
+            **options,
+        )
 
     def evaluate(self, run: Run, student: nn.Module, device: torch.device) -> Evaluation:
-        return evaluate(self.config, self.batches, self.embeddings["teacher"], as_topic_model(student), self.network, run.store,
-                        device)
+        return evaluate(
+            self.config,
+            self.batches,
+            self.embeddings["teacher"],
+            as_topic_model(student),
+            self.network,
+            run.store,
+            device,
+        )
 
     def export(self, folder: Path, student: nn.Module, result: Mapping[str, Any]) -> int:
         return write_topics(folder, self.config, result, self.batches, as_topic_model(student), self.network)
@@ -112,8 +147,10 @@ class TopicSystem(System):
         return {FLAG: found_by(columns, [t for t in self.config.terms if t in self.config.task.meta_terms.soft])}
 
     def lines(self, metrics: Mapping[str, Any]) -> list[str]:
-        topics = [f"{k:3d} {topic['share']:6.1%}  {' '.join(topic['words'])}"
-                  for k, topic in enumerate(metrics["topics"]["student"])]
+        topics = [
+            f"{k:3d} {topic['share']:6.1%}  {' '.join(topic['words'])}"
+            for k, topic in enumerate(metrics["topics"]["student"])
+        ]
         return ["", "topics of the student, with their share of the documents", *topics]
 
 
@@ -129,19 +166,23 @@ def documents_of(config: DictConfig) -> tuple[Corpus, dict[str, np.ndarray]]:
     return corpus, split(corpus, config.data.meta_fraction, config.data.test_fraction, config.data.split_seed)
 
 
-def check_early(config: DictConfig, corpus: Corpus, documents: int, together: int, terms: Sequence[Term],
-                weighting: Weighting) -> None:
+def check_early(
+    config: DictConfig, corpus: Corpus, documents: int, together: int, terms: Sequence[Term], weighting: Weighting
+) -> None:
     """Raise UserError for what would be found after the embeddings and the teacher, which may take long."""
     if len(corpus.vocabulary) < TOP_WORDS:
-        raise UserError(f"corpus {corpus.name!r}: its vocabulary has {len(corpus.vocabulary)} words, and {TOP_WORDS} are shown "
-                        "of each topic; give more text, or, unless the words are cut already, lower task.load.min_documents or "
-                        "raise task.load.max_share")
+        raise UserError(
+            f"corpus {corpus.name!r}: its vocabulary has {len(corpus.vocabulary)} words, and {TOP_WORDS} are shown "
+            "of each topic; give more text, or, unless the words are cut already, lower task.load.min_documents or "
+            "raise task.load.max_share"
+        )
     check_share(config.data.teacher_noise, documents)
     check_interval(config, documents)
     check_batches(documents, config.data.batch_size, processes=together)
     check_meta_batch(config.meta.batch_size, together)
     check_batches(documents, config.pair.teacher.batch_size, "pair.teacher.batch_size")
-    student = TopicModel(Shape(len(corpus.vocabulary), config.topics, 1, config.pair.student.layers,
-                               config.pair.student.bag_of_words))  # the width of the embeddings does not matter here
+    student = TopicModel(
+        Shape(len(corpus.vocabulary), config.topics, 1, config.pair.student.layers, config.pair.student.bag_of_words)
+    )  # the width of the embeddings does not matter here
     check_reach(terms, weighting, create(config.meta.theta, Restriction), student)
     check_parts(student, config.trainer.accumulate)

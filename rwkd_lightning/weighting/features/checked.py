@@ -27,8 +27,10 @@ def width_of(features: Any) -> int:
     """
     width = getattr(features, "width", None)
     if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-        raise UserError(f"meta_features: {name(features)} has width={width!r}; it must be the number of columns that its "
-                        "forward(step) gives, 1 or more (meta_features=own meta_features._target_=my_package.MyFeatures)")
+        raise UserError(
+            f"meta_features: {name(features)} has width={width!r}; it must be the number of columns that its "
+            "forward(step) gives, 1 or more (meta_features=own meta_features._target_=my_package.MyFeatures)"
+        )
     return width
 
 
@@ -41,17 +43,23 @@ def read(features: Any, step: Step) -> Tensor:
     values, expected = features(step), (len(step.losses), width_of(features))
     found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
     if not isinstance(values, Tensor) or found != expected:
-        raise UserError(f"meta_features: {name(features)} gave {found}; forward(step) must give a tensor of shape {expected}, a "
-                        "row for each sample and its width in columns")
+        raise UserError(
+            f"meta_features: {name(features)} gave {found}; forward(step) must give a tensor of shape {expected}, a "
+            "row for each sample and its width in columns"
+        )
     if values.requires_grad:
-        raise UserError(f"meta_features: {name(features)} gave values with a gradient, which would reach into what it reads; "
-                        "put @torch.no_grad() on its forward, or detach them")
+        raise UserError(
+            f"meta_features: {name(features)} gave values with a gradient, which would reach into what it reads; "
+            "put @torch.no_grad() on its forward, or detach them"
+        )
     # where the losses are not finite either it is the student, of which the training loop tells
     bad = (~values.isfinite().all(1) & step.losses.isfinite().all(1)).nonzero()
     if len(bad):
         row = int(bad[0])
-        raise UserError(f"meta_features: {name(features)} gave {values[row].tolist()} for row {row} of a batch, whose losses are "
-                        "finite; keep logarithms and quotients away from 0")
+        raise UserError(
+            f"meta_features: {name(features)} gave {values[row].tolist()} for row {row} of a batch, whose losses are "
+            "finite; keep logarithms and quotients away from 0"
+        )
     return values
 
 

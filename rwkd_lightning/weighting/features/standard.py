@@ -39,9 +39,20 @@ class ClassificationFeatures(nn.Module):
         log_s, log_t = student.gather(1, at)[:, 0], teacher.gather(1, at)[:, 0]
         p_s, p_t = student.exp(), teacher.exp()
         divergence = self.kd(step.outputs, step.batch)
-        by_label = [torch.where(known, x, 0.0) for x in (torch.log1p(-log_s), torch.log1p(-log_t), log_s.exp(), log_t.exp())]
-        return torch.stack([by_label[0], torch.log1p(divergence), *by_label[1:], -(p_s * student).sum(1),
-                            -(p_t * teacher).sum(1), (p_s * p_t).sum(1)], 1)
+        by_label = [
+            torch.where(known, x, 0.0) for x in (torch.log1p(-log_s), torch.log1p(-log_t), log_s.exp(), log_t.exp())
+        ]
+        return torch.stack(
+            [
+                by_label[0],
+                torch.log1p(divergence),
+                *by_label[1:],
+                -(p_s * student).sum(1),
+                -(p_t * teacher).sum(1),
+                (p_s * p_t).sum(1),
+            ],
+            1,
+        )
 
 
 class RegressionFeatures(nn.Module):
@@ -70,10 +81,13 @@ class RegressionFeatures(nn.Module):
         return torch.where(y.isnan()[:, None] & by_label, 0.0, features)
 
 
-def standard_features(regression: bool | None, temperature: float = 2.0,
-                      output: str = "logits") -> ClassificationFeatures | RegressionFeatures:
+def standard_features(
+    regression: bool | None, temperature: float = 2.0, output: str = "logits"
+) -> ClassificationFeatures | RegressionFeatures:
     """The features for the kind of task; UserError for one that is neither of classes nor of a number."""
     if regression is None:
-        raise UserError("meta_features: the standard ones read probabilities of classes or predicted numbers, and this task has "
-                        "neither; leave meta_features at the task's own")
+        raise UserError(
+            "meta_features: the standard ones read probabilities of classes or predicted numbers, and this task has "
+            "neither; leave meta_features at the task's own"
+        )
     return RegressionFeatures(output) if regression else ClassificationFeatures(temperature, output)

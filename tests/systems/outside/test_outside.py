@@ -38,15 +38,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(folder: Path) -> list[str]:
-    return ["task=digits", f"cache_dir={folder / 'cache'}", "trainer.accelerator=cpu", "trainer.max_epochs=2",
-            "trainer.log_every_n_steps=1"]
+    return [
+        "task=digits",
+        f"cache_dir={folder / 'cache'}",
+        "trainer.accelerator=cpu",
+        "trainer.max_epochs=2",
+        "trainer.log_every_n_steps=1",
+    ]
 
 
 def start(folder: Path, *more: str) -> subprocess.Popen[str]:
     """``train.py`` as the document says."""
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    return subprocess.Popen([sys.executable, "train.py", "--config-dir", str(folder), *arguments(folder), *more], cwd=ROOT,
-                            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [sys.executable, "train.py", "--config-dir", str(folder), *arguments(folder), *more],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def test_it_is_small() -> None:
@@ -64,7 +75,9 @@ def ended(process: subprocess.Popen[str]) -> str:
 
 def test_through_train_py_and_killed(folder: Path) -> None:
     """Prevents: a system outside the package that cannot be named, cached or resumed."""
-    assert "task=digits weighting=kd seed=0" in ended(start(folder, "weighting=kd", f"hydra.run.dir={folder / 'by_kd'}"))
+    assert "task=digits weighting=kd seed=0" in ended(
+        start(folder, "weighting=kd", f"hydra.run.dir={folder / 'by_kd'}")
+    )
     rwkd = ["weighting=rwkd", "trainer.max_epochs=20", "checkpoint.steps=100"]
     killed = start(folder, *rwkd, f"hydra.run.dir={folder / 'killed'}")
     while not list((folder / "killed/checkpoints").glob("step-*.ckpt")):

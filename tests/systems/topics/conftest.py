@@ -14,9 +14,11 @@ from rwkd_lightning.systems.topics.encoder import load_encoder
 from rwkd_lightning.systems.topics.model import Shape, TopicModel, save
 from tests.systems.text.models.conftest import tokenizer
 
-THEMES = {"sea": ["boat", "wave", "fish", "sail", "harbour", "tide"],
-          "city": ["street", "tram", "house", "square", "shop", "tower"],
-          "farm": ["cow", "field", "plough", "barn", "wheat", "horse"]}
+THEMES = {
+    "sea": ["boat", "wave", "fish", "sail", "harbour", "tide"],
+    "city": ["street", "tram", "house", "square", "shop", "tower"],
+    "farm": ["cow", "field", "plough", "barn", "wheat", "horse"],
+}
 
 
 @pytest.fixture
@@ -30,19 +32,40 @@ def encoder(tmp_path: Path) -> Path:
 def write_encoder(folder: Path) -> None:
     """Write it there."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model("bert", vocab_size=24, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-                                  intermediate_size=32, max_position_embeddings=40, initializer_range=0.5)
+    config = AutoConfig.for_model(
+        "bert",
+        vocab_size=24,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=40,
+        initializer_range=0.5,
+    )
     AutoModel.from_config(config).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(
-        {"word_embedding_dimension": 16, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True,
-         "pooling_mode_max_tokens": False, "pooling_mode_mean_sqrt_len_tokens": False}))
+    (folder / "1_Pooling" / "config.json").write_text(
+        json.dumps(
+            {
+                "word_embedding_dimension": 16,
+                "pooling_mode_cls_token": False,
+                "pooling_mode_mean_tokens": True,
+                "pooling_mode_max_tokens": False,
+                "pooling_mode_mean_sqrt_len_tokens": False,
+            }
+        )
+    )
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 5, "do_lower_case": false}')
     parts = [("", "Transformer"), ("1_Pooling", "Pooling")]
-    (folder / "modules.json").write_text(json.dumps(
-        [{"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-         for i, (path, kind) in enumerate(parts)]))
+    (folder / "modules.json").write_text(
+        json.dumps(
+            [
+                {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+                for i, (path, kind) in enumerate(parts)
+            ]
+        )
+    )
 
 
 @pytest.fixture
@@ -73,8 +96,11 @@ def shipped(tmp_path: Path, encoder: Path) -> Path:
     folder.mkdir()
     torch.manual_seed(2)
     model = TopicModel(Shape(6, 3, 16, 0, False)).train()
-    embedded = load_encoder(encoder, str(encoder), "cpu").encode([f"w{i % 16} w{i * i % 16}" for i in range(60)],
-                                                                 convert_to_tensor=True).clone()
+    embedded = (
+        load_encoder(encoder, str(encoder), "cpu")
+        .encode([f"w{i % 16} w{i * i % 16}" for i in range(60)], convert_to_tensor=True)
+        .clone()
+    )
     with torch.no_grad():
         for _ in range(40):
             model({"embeddings": embedded})

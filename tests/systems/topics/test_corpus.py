@@ -54,11 +54,14 @@ def test_without_a_vocabulary_all_words_are_taken_sorted():
     assert make_corpus("toy", ["t"] * 30, words).vocabulary == ("apple", "fig", "pear")
 
 
-@pytest.mark.parametrize("vocabulary, number, match", [
-    (("sea", "ship", "sea"), 24, "the word 'sea' twice; name each once"),
-    (("sea",), 24, "its vocabulary has 1 words"),
-    (VOCABULARY, 9, r"has 9 documents .* \(of 10\); give 10 or more"),
-])
+@pytest.mark.parametrize(
+    "vocabulary, number, match",
+    [
+        (("sea", "ship", "sea"), 24, "the word 'sea' twice; name each once"),
+        (("sea",), 24, "its vocabulary has 1 words"),
+        (VOCABULARY, 9, r"has 9 documents .* \(of 10\); give 10 or more"),
+    ],
+)
 def test_bad_corpora_are_refused(vocabulary, number, match):
     """Prevents: a word with two columns; topics of a corpus that is none."""
     words = documents(number)
@@ -66,16 +69,19 @@ def test_bad_corpora_are_refused(vocabulary, number, match):
         make_corpus("toy", ["t"] * len(words), words, vocabulary)
 
 
-@pytest.mark.parametrize("change", [
-    lambda c: replace(c, texts=["another", *c.texts[1:]]),
-    lambda c: replace(c, words=[[*c.words[0], "sea"], *c.words[1:]]),
-    lambda c: replace(c, words=[c.words[0], c.words[1][::-1], *c.words[2:]]),
-    lambda c: replace(c, vocabulary=("ship", "sea", "bank", "loan")),
-    lambda c: replace(c, labels=1 - c.labels),
-    lambda c: replace(c, labels=None, label_names=None),
-    lambda c: replace(c, label_names=("even", "uneven")),
-    lambda c: replace(c, idx=c.idx + 1),
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: replace(c, texts=["another", *c.texts[1:]]),
+        lambda c: replace(c, words=[[*c.words[0], "sea"], *c.words[1:]]),
+        lambda c: replace(c, words=[c.words[0], c.words[1][::-1], *c.words[2:]]),
+        lambda c: replace(c, vocabulary=("ship", "sea", "bank", "loan")),
+        lambda c: replace(c, labels=1 - c.labels),
+        lambda c: replace(c, labels=None, label_names=None),
+        lambda c: replace(c, label_names=("even", "uneven")),
+        lambda c: replace(c, idx=c.idx + 1),
+    ],
+)
 def test_the_fingerprint_tells_any_other_corpus(change):
     """Prevents: a kept teacher or finished run of another corpus taken for this one's."""
     assert corpus().fingerprint() == corpus().fingerprint()
@@ -87,8 +93,11 @@ def test_parts_are_disjoint_and_cover_the_corpus(test_fraction):
     """Prevents: a document that is trained on and held out; one in no part; another cut in each process."""
     made = corpus(100)
     parts = split(made, 0.1, test_fraction, seed=0)
-    assert {part: len(rows) for part, rows in parts.items()} == {"train": 90 - 100 * test_fraction, "meta": 10,
-                                                                "test": 100 * test_fraction}
+    assert {part: len(rows) for part, rows in parts.items()} == {
+        "train": 90 - 100 * test_fraction,
+        "meta": 10,
+        "test": 100 * test_fraction,
+    }
     assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(100))
     for part, rows in parts.items():
         assert rows.tolist() == sorted(rows.tolist())
@@ -106,17 +115,20 @@ def test_the_same_words_lie_in_one_part():
     assert all(abs(len(parts[part]) - 40) < 4 for part in ("meta", "test"))
 
 
-@pytest.mark.parametrize("fractions, match", [
-    ((0, 0.1), "meta_fraction is 0; give a number above 0 and up to 0.5$"),
-    ((0.6, 0.1), "meta_fraction is 0.6"),
-    ((float("nan"), 0.1), "meta_fraction is nan"),
-    (("0.1", 0.1), "meta_fraction is '0.1'"),
-    ((True, 0.1), "meta_fraction is True"),
-    ((0.1, -0.1), "test_fraction is -0.1; give a number above 0 and up to 0.5, or 0"),
-    ((0.01, 0.1), "meta_fraction=0.01 of the 24 documents of 'toy' is none; give more"),
-    ((0.1, 0.01), "test_fraction=0.01 of the 24 documents"),
-    ((0.5, 0.5), "leave no document for the train part"),
-])
+@pytest.mark.parametrize(
+    "fractions, match",
+    [
+        ((0, 0.1), "meta_fraction is 0; give a number above 0 and up to 0.5$"),
+        ((0.6, 0.1), "meta_fraction is 0.6"),
+        ((float("nan"), 0.1), "meta_fraction is nan"),
+        (("0.1", 0.1), "meta_fraction is '0.1'"),
+        ((True, 0.1), "meta_fraction is True"),
+        ((0.1, -0.1), "test_fraction is -0.1; give a number above 0 and up to 0.5, or 0"),
+        ((0.01, 0.1), "meta_fraction=0.01 of the 24 documents of 'toy' is none; give more"),
+        ((0.1, 0.01), "test_fraction=0.01 of the 24 documents"),
+        ((0.5, 0.5), "leave no document for the train part"),
+    ],
+)
 def test_bad_fractions_are_refused(fractions, match):
     """Prevents: an empty part, whose mean loss is NaN."""
     with pytest.raises(UserError, match=match):
@@ -128,7 +140,9 @@ def octis(tmp_path):
     folder = tmp_path / "Toy"
     folder.mkdir()
     (folder / "vocabulary.txt").write_text("ship\nsea\nloan\n")
-    (folder / "corpus.tsv").write_text("".join(f"sea ship other sea{' loan' * i}\ttrain\t{'ab'[i % 2]}\n" for i in range(12)))
+    (folder / "corpus.tsv").write_text(
+        "".join(f"sea ship other sea{' loan' * i}\ttrain\t{'ab'[i % 2]}\n" for i in range(12))
+    )
     return folder
 
 
@@ -152,17 +166,24 @@ def test_octis_without_partition_and_label(octis):
         assert made.counts.sum() == 12 * 3 + 66
 
 
-@pytest.mark.parametrize("name, content, match", [
-    ("corpus.tsv", "sea ship\ttrain\ta\nsea\ttrain\n", "2 fields in line 2, and 3 in line 1"),
-    ("corpus.tsv", "sea\ttrain\ta\tb\n", "4 fields in line 1"),
-    ("corpus.tsv", "sea\ttrain\ta\nsea\ttrain\t \n", "no label in line 2"),
-    ("corpus.tsv", "\n", "corpus.tsv' is empty"),
-    ("vocabulary.txt", "sea\n\nship\n", "'' in line 2; it takes one word a line"),
-    ("vocabulary.txt", "sea\nbig ship\n", "'big ship' in line 2"),
-    ("vocabulary.txt", "sea\nship\nsea\n", "the word 'sea' twice"),
-    ("vocabulary.txt", None, "has no vocabulary.txt; a corpus in the format of OCTIS has corpus.tsv and vocabulary.txt"),
-    ("corpus.tsv", None, "has no corpus.tsv"),
-])
+@pytest.mark.parametrize(
+    "name, content, match",
+    [
+        ("corpus.tsv", "sea ship\ttrain\ta\nsea\ttrain\n", "2 fields in line 2, and 3 in line 1"),
+        ("corpus.tsv", "sea\ttrain\ta\tb\n", "4 fields in line 1"),
+        ("corpus.tsv", "sea\ttrain\ta\nsea\ttrain\t \n", "no label in line 2"),
+        ("corpus.tsv", "\n", "corpus.tsv' is empty"),
+        ("vocabulary.txt", "sea\n\nship\n", "'' in line 2; it takes one word a line"),
+        ("vocabulary.txt", "sea\nbig ship\n", "'big ship' in line 2"),
+        ("vocabulary.txt", "sea\nship\nsea\n", "the word 'sea' twice"),
+        (
+            "vocabulary.txt",
+            None,
+            "has no vocabulary.txt; a corpus in the format of OCTIS has corpus.tsv and vocabulary.txt",
+        ),
+        ("corpus.tsv", None, "has no corpus.tsv"),
+    ],
+)
 def test_broken_octis_is_refused(octis, name, content, match):
     """Prevents: labels of other documents, empty words, and tracebacks."""
     (octis / name).unlink()

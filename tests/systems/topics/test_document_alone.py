@@ -23,7 +23,14 @@ from rwkd_lightning.systems.topics.teacher import STATES, latent, rows_digest, s
 from rwkd_lightning.utils.errors import UserError
 
 CPU = torch.device("cpu")
-TEXTS = ["w1 w2", "w3", "w4 w5 w6 w7 w1 w9 w2", *(f"w{i % 16} w{i * 5 % 16} w{i // 3 % 16}" for i in range(40)), "", "w1 w2"]
+TEXTS = [
+    "w1 w2",
+    "w3",
+    "w4 w5 w6 w7 w1 w9 w2",
+    *(f"w{i % 16} w{i * 5 % 16} w{i // 3 % 16}" for i in range(40)),
+    "",
+    "w1 w2",
+]
 CLOSE = {"rtol": 0.0, "atol": 1e-5}
 
 
@@ -78,6 +85,7 @@ def test_new_documents_do_not_depend_on_each_other(shipped: Path) -> None:
 
 def test_the_command_gives_equal_lines_equal_rows(shipped: Path, tmp_path: Path) -> None:
     """Prevents: one document with two topics in one file."""
+
     def rows(lines: list[str]) -> list[list[str]]:
         (tmp_path / "new.txt").write_text("\n".join(lines) + "\n")
         main([str(shipped), str(tmp_path / "new.txt"), "--to", str(tmp_path / "new.csv")])
@@ -108,12 +116,18 @@ def kept(store: Store, model: TopicModel) -> Teacher:
 
 def permuted(corpus: Corpus, order: np.ndarray) -> Corpus:
     assert corpus.labels is not None
-    return replace(corpus, texts=[corpus.texts[i] for i in order], words=[corpus.words[i] for i in order],
-                   counts=corpus.counts[order], labels=corpus.labels[order])
+    return replace(
+        corpus,
+        texts=[corpus.texts[i] for i in order],
+        words=[corpus.words[i] for i in order],
+        counts=corpus.counts[order],
+        labels=corpus.labels[order],
+    )
 
 
-def test_states_and_scores_do_not_depend_on_order_and_batch(documents: tuple[Corpus, Tensor, TopicModel],
-                                                            tmp_path: Path) -> None:
+def test_states_and_scores_do_not_depend_on_order_and_batch(
+    documents: tuple[Corpus, Tensor, TopicModel], tmp_path: Path
+) -> None:
     """Prevents: a teacher that says otherwise of a document at another place; a purity that the order of a file decides."""
     corpus, embedded, model = documents
     order = np.random.default_rng(3).permutation(90)
@@ -134,8 +148,9 @@ def test_states_and_scores_do_not_depend_on_order_and_batch(documents: tuple[Cor
     assert scores[1] == pytest.approx(scores[0], rel=1e-5)
 
 
-def test_states_of_other_documents_or_of_before_are_not_taken(documents: tuple[Corpus, Tensor, TopicModel],
-                                                              tmp_path: Path) -> None:
+def test_states_of_other_documents_or_of_before_are_not_taken(
+    documents: tuple[Corpus, Tensor, TopicModel], tmp_path: Path
+) -> None:
     """Prevents: what the teacher made of a document that has been changed since, as the teacher's files alone do not tell it;
     the ten draws of an older cache.
     """
@@ -149,7 +164,9 @@ def test_states_of_other_documents_or_of_before_are_not_taken(documents: tuple[C
     counts = corpus.counts.tolil()
     counts[0] = 0
     counts[0, corpus.vocabulary.index("boat")] = 9
-    changed = states(teacher, replace(corpus, words=words, counts=counts.tocsr()), embedded, store, CPU)["teacher_theta"]
+    changed = states(teacher, replace(corpus, words=words, counts=counts.tocsr()), embedded, store, CPU)[
+        "teacher_theta"
+    ]
     assert (changed[0] - first[0]).abs().max() > 1e-3
     torch.testing.assert_close(changed[1:], first[1:], **CLOSE)
     other = embedded.roll(1, 0)

@@ -65,7 +65,11 @@ def test_weights_in_half_precision_are_computed_with_in_float32(encoder, embed):
     (encoder / "config.json").write_text(json.dumps(config))
     expected = AutoModel.from_pretrained(encoder).float().eval()
     with torch.no_grad():
-        row = expected(**AutoTokenizer.from_pretrained(encoder)(TEXTS[0], return_tensors="pt")).last_hidden_state[0].mean(dim=0)
+        row = (
+            expected(**AutoTokenizer.from_pretrained(encoder)(TEXTS[0], return_tensors="pt"))
+            .last_hidden_state[0]
+            .mean(dim=0)
+        )
     torch.testing.assert_close(embed()[0], row, atol=2e-6, rtol=1e-5)
 
 
@@ -112,10 +116,12 @@ def test_the_global_random_numbers_stay(embed):
 
 def edit(name, change):
     """Rewrite a JSON file of the encoder."""
+
     def rewrite(folder):
         found = json.loads((folder / name).read_text())
         change(found)
         (folder / name).write_text(json.dumps(found))
+
     return rewrite
 
 
@@ -124,6 +130,7 @@ def weights(change):
         found = load_file(folder / "model.safetensors")
         change(found)
         save_file(found, folder / "model.safetensors", metadata={"format": "pt"})
+
     return rewrite
 
 
@@ -140,34 +147,56 @@ def pickled_dense(folder):
 
 
 def own_code(folder):
-    (folder / "own.py").write_text("import pathlib\npathlib.Path(__file__).with_name('RAN').touch()\nclass Pooling: pass\n")
+    (folder / "own.py").write_text(
+        "import pathlib\npathlib.Path(__file__).with_name('RAN').touch()\nclass Pooling: pass\n"
+    )
     edit("modules.json", lambda m: m[1].update(type="own.Pooling"))(folder)
 
 
-@pytest.mark.parametrize("damage, match", [
-    (pickled, "only as pytorch_model.bin, a pickle"),
-    (pickled_dense, "model.safetensors is missing in .*2_Dense .pickled weights are not read"),
-    (own_code, "has a module 'own.Pooling', and only sentence-transformers' own"),
-    (edit("modules.json", lambda m: m[1].update(type="sentence_transformers.models.WordEmbeddings")),
-     "WordEmbeddings', and only"),
-    (edit("modules.json", lambda m: m[1].update(path="../1_Pooling")), "has the Pooling in '../1_Pooling'"),
-    (edit("modules.json", lambda m: m[0].update(path="0_Transformer")), "has the Transformer in '0_Transformer'"),
-    (edit("modules.json", lambda m: m.pop()), "has only Transformer; a sentence encoder has a Transformer and a Pooling"),
-    (edit("modules.json", lambda m: m.append(1)), "is not a list of modules"),
-    (edit("sentence_bert_config.json", lambda c: c.update(model_args={"attn_implementation": "some/kernel"})),
-     "sentence_bert_config.json sets model_args="),
-    (edit("sentence_bert_config.json", lambda c: c.update(max_seq_length=41)), "cuts texts at 41 tokens .*its network takes 40"),
-    (edit("tokenizer.json", lambda t: t["model"]["vocab"].update({f"x{i}": 20 + i for i in range(5)})),
-     "its tokenizer has 25 tokens, its embedding 24"),
-    (lambda folder: (folder / "modules.json").unlink(), "no modules.json in .*so it is no sentence encoder"),
-    (lambda folder: (folder / "modules.json").write_text("["), "modules.json is not JSON; fetch it again"),
-    (lambda folder: shutil.rmtree(folder / "1_Pooling"), "config.json is missing in .*1_Pooling"),
-    (lambda folder: (folder / "config.json").unlink(), "no config.json"),
-    (lambda folder: (folder / "model.safetensors").write_bytes(b"half"), "cannot be loaded"),
-    (weights(lambda w: w.pop("encoder.layer.1.output.dense.weight")), "lack 1 tensors, as encoder.layer.1.output.dense.weight"),
-    (weights(lambda w: w.update({"embeddings.LayerNorm.bias": torch.full((16,), float("nan"))})),
-     r"gives document 0 \('w1 w2'\) an embedding that is not finite \(43 documents in all\)"),
-])
+@pytest.mark.parametrize(
+    "damage, match",
+    [
+        (pickled, "only as pytorch_model.bin, a pickle"),
+        (pickled_dense, "model.safetensors is missing in .*2_Dense .pickled weights are not read"),
+        (own_code, "has a module 'own.Pooling', and only sentence-transformers' own"),
+        (
+            edit("modules.json", lambda m: m[1].update(type="sentence_transformers.models.WordEmbeddings")),
+            "WordEmbeddings', and only",
+        ),
+        (edit("modules.json", lambda m: m[1].update(path="../1_Pooling")), "has the Pooling in '../1_Pooling'"),
+        (edit("modules.json", lambda m: m[0].update(path="0_Transformer")), "has the Transformer in '0_Transformer'"),
+        (
+            edit("modules.json", lambda m: m.pop()),
+            "has only Transformer; a sentence encoder has a Transformer and a Pooling",
+        ),
+        (edit("modules.json", lambda m: m.append(1)), "is not a list of modules"),
+        (
+            edit("sentence_bert_config.json", lambda c: c.update(model_args={"attn_implementation": "some/kernel"})),
+            "sentence_bert_config.json sets model_args=",
+        ),
+        (
+            edit("sentence_bert_config.json", lambda c: c.update(max_seq_length=41)),
+            "cuts texts at 41 tokens .*its network takes 40",
+        ),
+        (
+            edit("tokenizer.json", lambda t: t["model"]["vocab"].update({f"x{i}": 20 + i for i in range(5)})),
+            "its tokenizer has 25 tokens, its embedding 24",
+        ),
+        (lambda folder: (folder / "modules.json").unlink(), "no modules.json in .*so it is no sentence encoder"),
+        (lambda folder: (folder / "modules.json").write_text("["), "modules.json is not JSON; fetch it again"),
+        (lambda folder: shutil.rmtree(folder / "1_Pooling"), "config.json is missing in .*1_Pooling"),
+        (lambda folder: (folder / "config.json").unlink(), "no config.json"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"half"), "cannot be loaded"),
+        (
+            weights(lambda w: w.pop("encoder.layer.1.output.dense.weight")),
+            "lack 1 tensors, as encoder.layer.1.output.dense.weight",
+        ),
+        (
+            weights(lambda w: w.update({"embeddings.LayerNorm.bias": torch.full((16,), float("nan"))})),
+            r"gives document 0 \('w1 w2'\) an embedding that is not finite \(43 documents in all\)",
+        ),
+    ],
+)
 def test_what_is_no_sentence_encoder_is_refused(encoder, embed, tmp_path, damage, match):
     """Prevents: random or NaN embeddings that train without complaint, code of the encoder's own, and a cache of these."""
     damage(encoder)
@@ -191,10 +220,23 @@ def test_a_hub_gives_the_modules_too(encoder, embed, monkeypatch):
     asked = {}
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda path, **options: asked.update(options) or encoder)
     embed(path="some/encoder")
-    files = ["config.json", "1_Pooling/config.json", "2_Dense/model.safetensors", "2_Dense/pytorch_model.bin",
-             "onnx/config.json", "openvino/config.json", "pytorch_model.bin", "model.safetensors", "modeling.py"]
-    assert list(filter_repo_objects(files, **asked)) == ["config.json", "1_Pooling/config.json", "2_Dense/model.safetensors",
-                                                         "model.safetensors"]
+    files = [
+        "config.json",
+        "1_Pooling/config.json",
+        "2_Dense/model.safetensors",
+        "2_Dense/pytorch_model.bin",
+        "onnx/config.json",
+        "openvino/config.json",
+        "pytorch_model.bin",
+        "model.safetensors",
+        "modeling.py",
+    ]
+    assert list(filter_repo_objects(files, **asked)) == [
+        "config.json",
+        "1_Pooling/config.json",
+        "2_Dense/model.safetensors",
+        "model.safetensors",
+    ]
 
 
 def test_a_missing_library_is_told(embed, monkeypatch):

@@ -25,6 +25,7 @@ FOREIGN = re.compile(r"\b(task|data|meta|trainer|cache_dir|runs_dir)\.\w|cache_d
 @pytest.fixture
 def ask(shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Run the command on a file with this content; what it says, or the table that it prints."""
+
     def run(name: str, content: bytes | None, *options: str, student: str = str(shipped)) -> str:
         if content is not None:
             (tmp_path / name).write_bytes(content)
@@ -45,7 +46,12 @@ BROKEN = [
     ("a.csv", b"text,class\nw1,x\n", ["--delimiter", ";"], r"if its delimiter is ',', leave --delimiter ';' out"),
     ("a.csv", b"text,class\nw1,x\n", ["--delimiter", ";;"], r"--delimiter ';;' is no delimiter; .* as --delimiter ';'"),
     ("a.csv", b"text,class\nw1,x\n", ["--delimiter", '"'], r"""--delimiter '"' is no delimiter"""),
-    ("a.txt", b"w1\n", ["--delimiter", ";"], r"is no table \(.csv, .tsv\), so --delimiter ';' does not apply; leave it out"),
+    (
+        "a.txt",
+        b"w1\n",
+        ["--delimiter", ";"],
+        r"is no table \(.csv, .tsv\), so --delimiter ';' does not apply; leave it out",
+    ),
     ("a.csv", b"id,body\n1,w1\n", [], r"no column 'text'; its columns are id, body: name one with --column"),
     ("a.csv", b"text,text\nw1,w2\n", [], r"column 'text' twice"),
     ("a.csv", b"id,text\n1,w1, w2\n", [], r"has 3 fields in line 2"),
@@ -74,15 +80,18 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("name", "content", "options", "match"), BROKEN)
-def test_no_message_names_a_key_of_a_run(name: str, content: bytes | None, options: list[str], match: str,
-                                         ask: Callable[..., str]) -> None:
+def test_no_message_names_a_key_of_a_run(
+    name: str, content: bytes | None, options: list[str], match: str, ask: Callable[..., str]
+) -> None:
     """Prevents: a way out that this command does not have, as task.load.text_column; a traceback; a document read as another."""
     message = ask(name, content, *options)
     assert re.search(match, message), message
     assert not FOREIGN.search(message) and "\n" not in message
 
 
-@pytest.mark.parametrize("damage", ["none", "config.json", "vocabulary.txt", "short", "encoder.json", "moved", "width", "counts"])
+@pytest.mark.parametrize(
+    "damage", ["none", "config.json", "vocabulary.txt", "short", "encoder.json", "moved", "width", "counts"]
+)
 def test_broken_students_are_told_so_too(damage: str, ask: Callable[..., str], shipped: Path, encoder: Path) -> None:
     """Prevents: an IndexError for a vocabulary that was cut off; a moved encoder without the option that says where it is."""
     if damage == "none":
@@ -100,22 +109,30 @@ def test_broken_students_are_told_so_too(damage: str, ask: Callable[..., str], s
     else:
         save(TopicModel(Shape(6, 3, 16, 0, True)), shipped)
     message = ask("a.txt", b"w1\n")
-    expected = {"config.json": "holds no topic model", "short": "vocabulary.txt has 1 words, the model 6",
-                "moved": "--encoder DIR", "width": "--encoder DIR", "counts": "reads word counts"}
+    expected = {
+        "config.json": "holds no topic model",
+        "short": "vocabulary.txt has 1 words, the model 6",
+        "moved": "--encoder DIR",
+        "width": "--encoder DIR",
+        "counts": "reads word counts",
+    }
     assert re.search(expected.get(damage, "is not a whole student"), message), message
     assert not FOREIGN.search(message) and "\n" not in message
     if damage == "moved":
         assert ask("a.txt", b"w1\n", "--encoder", str(shipped / "elsewhere")).startswith("document,topic")
 
 
-@pytest.mark.parametrize(("name", "content", "option"), [
-    ("a.csv", "body;class\r\nw1, w2;x\r\nw3;y\r\n", ["--column", "body"]),
-    ("a.csv", "class|text\nx|w1, w2\ny|w3\n", []),
-    ("a.csv", "body,class\n\"w1, w2\",x\nw3,y\n", []),
-    ("a.jsonl", '{"body": "w1, w2"}\n{"body": "w3"}\n', []),
-    ("a.csv", "text\tclass\nw1, w2\tx\nw3\ty\n", []),
-    ("a.txt", "w1, w2\nw3\n", ["--column", "body"]),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "option"),
+    [
+        ("a.csv", "body;class\r\nw1, w2;x\r\nw3;y\r\n", ["--column", "body"]),
+        ("a.csv", "class|text\nx|w1, w2\ny|w3\n", []),
+        ("a.csv", 'body,class\n"w1, w2",x\nw3,y\n', []),
+        ("a.jsonl", '{"body": "w1, w2"}\n{"body": "w3"}\n', []),
+        ("a.csv", "text\tclass\nw1, w2\tx\nw3\ty\n", []),
+        ("a.txt", "w1, w2\nw3\n", ["--column", "body"]),
+    ],
+)
 def test_the_way_out_works(name: str, content: str, option: list[str], ask: Callable[..., str], tmp_path: Path) -> None:
     """Prevents: an option that is named and does not help."""
     expected = ask("expected.txt", b"w1, w2\nw3\n")
@@ -145,21 +162,31 @@ def test_a_run_names_its_own_settings(tmp_path: Path) -> None:
     columns = "task.load.text_column=body task.load.label_column=class task.load.min_documents=1"
     made = typed(tmp_path, [], f"task.load.path={tmp_path / 'a.csv'}", columns, found[1])
     assert len(made) == 20 and made.label_names == ("a", "b")
-    with pytest.raises(UserError, match="no column 'text'; its columns are body, class: name one with task.load.text_column"):
+    with pytest.raises(
+        UserError, match="no column 'text'; its columns are body, class: name one with task.load.text_column"
+    ):
         load_corpus(str(tmp_path / "a.csv"), delimiter=";")
 
 
-@pytest.mark.parametrize(("arguments", "match"), [
-    (["list", "--dir", "none"], "there is no cache 'none'; give --dir DIR, or set RWKD_CACHE"),
-    (["list", "--dir", ""], "--dir='' is not a path"),
-    (["list", "--dir", "~nobody-of-this-name/x"], "--dir='~nobody-of-this-name/x': there is no user"),
-    (["clear", "--dir", "none"], "there is no cache 'none'"),
-    (["clear", "--dir", ".", "teachers"], "'teachers' is no kind and no hash"),
-    (["clear", "--dir", ".", "--older-than", "soon"], "--older-than: 'soon' is no number of days; give 0 or more"),
-    (["clear", "--dir", ".", "--older-than", "nan"], "--older-than: 'nan' is no number of days"),
-])
-def test_the_caches_command_names_its_own_too(arguments: list[str], match: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                              capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["list", "--dir", "none"], "there is no cache 'none'; give --dir DIR, or set RWKD_CACHE"),
+        (["list", "--dir", ""], "--dir='' is not a path"),
+        (["list", "--dir", "~nobody-of-this-name/x"], "--dir='~nobody-of-this-name/x': there is no user"),
+        (["clear", "--dir", "none"], "there is no cache 'none'"),
+        (["clear", "--dir", ".", "teachers"], "'teachers' is no kind and no hash"),
+        (["clear", "--dir", ".", "--older-than", "soon"], "--older-than: 'soon' is no number of days; give 0 or more"),
+        (["clear", "--dir", ".", "--older-than", "nan"], "--older-than: 'nan' is no number of days"),
+    ],
+)
+def test_the_caches_command_names_its_own_too(
+    arguments: list[str],
+    match: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Prevents: a traceback for a mistyped folder, and a setting of a run where --dir is meant."""
     monkeypatch.chdir(tmp_path)
     try:

@@ -12,8 +12,11 @@ from rwkd_lightning.utils.errors import UserError
 @pytest.mark.parametrize("processes", [1, 2, 3, 4])
 def test_a_batch_of_one_document_is_refused_and_nothing_else(processes):
     """Prevents: a crash of batch normalisation in the last batch of an epoch, hours after the teacher's training began."""
+
     def smallest(size):
-        samplers = [BucketBatchSampler([0] * documents, size, 0, num_replicas=processes, rank=r) for r in range(processes)]
+        samplers = [
+            BucketBatchSampler([0] * documents, size, 0, num_replicas=processes, rank=r) for r in range(processes)
+        ]
         return min(len(batch) for sampler in samplers for batch in sampler)
 
     for documents in (11, 24, 25, 26, 30):

@@ -18,16 +18,29 @@ def config(*overrides: str) -> DictConfig:
     return composed
 
 
-@pytest.mark.parametrize(("settings", "topics", "alpha", "temperature", "layers"), [
-    ("m10", 10, 0.6, 2, 4), ("m10", 20, 0.8, 4, 5), ("m10", 50, 0.8, 1, 2), ("m10", 100, 0.9, 4, 3),
-    ("20ng", 20, 0.1, 3, 1), ("20ng", 50, 0.9, 3, 1), ("20ng", 100, 0.9, 5, 5)])
+@pytest.mark.parametrize(
+    ("settings", "topics", "alpha", "temperature", "layers"),
+    [
+        ("m10", 10, 0.6, 2, 4),
+        ("m10", 20, 0.8, 4, 5),
+        ("m10", 50, 0.8, 1, 2),
+        ("m10", 100, 0.9, 4, 3),
+        ("20ng", 20, 0.1, 3, 1),
+        ("20ng", 50, 0.9, 3, 1),
+        ("20ng", 100, 0.9, 5, 5),
+    ],
+)
 def test_published_settings(settings: str, topics: int, alpha: float, temperature: float, layers: int) -> None:
     """Prevents: results under the name of a published setting that is another one."""
     composed = config(f"settings={settings}", f"topics={topics}")
     values.check(composed)
     assert (composed.alpha, composed.temperature, composed.pair.teacher.layers) == (alpha, temperature, layers)
     assert (composed.loss_terms.soft_ce.temperature, composed.pair.student.layers) == (temperature, 0)
-    assert (composed.optimizer.lr, list(composed.optimizer.betas), composed.trainer.max_epochs) == (2e-3, [0.99, 0.99], 100)
+    assert (composed.optimizer.lr, list(composed.optimizer.betas), composed.trainer.max_epochs) == (
+        2e-3,
+        [0.99, 0.99],
+        100,
+    )
 
 
 def test_other_topics_want_their_settings() -> None:
@@ -37,9 +50,14 @@ def test_other_topics_want_their_settings() -> None:
     values.check(config("settings=20ng", "alpha=0.5", "temperature=2.0", "pair.teacher.layers=1"))
 
 
-@pytest.mark.parametrize(("more", "match"), [
-    (["pair=minilm_6to3"], "pair.student.layers"), (["data=text"], "test_fraction is missing"),
-    (["distillation=both"], "distillation is 'both'")])
+@pytest.mark.parametrize(
+    ("more", "match"),
+    [
+        (["pair=minilm_6to3"], "pair.student.layers"),
+        (["data=text"], "test_fraction is missing"),
+        (["distillation=both"], "distillation is 'both'"),
+    ],
+)
 def test_options_of_another_task(more: list[str], match: str) -> None:
     """Prevents: a training with keys that nothing reads."""
     with pytest.raises(UserError, match=match):

@@ -31,7 +31,7 @@ def random_topics(count, words=6, seed=1):
 
 def brute_force(topic, documents, length):
     """NPMIs ``(n, n)`` from sets of words, window by window."""
-    held = [set(d[i:i + length]) for d in documents for i in range(max(1, len(d) - length + 1))]
+    held = [set(d[i : i + length]) for d in documents for i in range(max(1, len(d) - length + 1))]
     p = {(a, b): sum(a in window and b in window for window in held) / len(held) for a in topic for b in topic}
     value = {(a, b): math.log((p[a, b] + 1e-12) / (p[a, a] * p[b, b])) / -math.log(p[a, b] + 1e-12) for a, b in p}
     return np.array([[value[a, b] for b in topic] for a in topic])
@@ -43,7 +43,9 @@ def test_coherence_equals_the_published_definition():
     found = coherence(topics, documents)
     for k, topic in enumerate(topics):
         near, far = brute_force(topic, documents, 10), brute_force(topic, documents, 110)
-        assert found["npmi_per_topic"][k] == pytest.approx(np.mean([near[i, j] for i, j in itertools.combinations(range(6), 2)]))
+        assert found["npmi_per_topic"][k] == pytest.approx(
+            np.mean([near[i, j] for i, j in itertools.combinations(range(6), 2)])
+        )
         cosines = [row @ far.sum(0) / np.sqrt(row @ row * (far.sum(0) @ far.sum(0))) for row in far]
         assert found["c_v_per_topic"][k] == pytest.approx(np.mean(cosines))
 
@@ -74,7 +76,9 @@ def test_undefined_topics_are_counted_and_left_out():
 @pytest.mark.parametrize("documents", [[], [[]], [["a", "b"]], [["c"], ["d", "c"]]])
 def test_coherence_of_nothing_is_refused(documents):
     """Prevents a table with NaN, or with the -1 that gensim gives for a single document."""
-    with pytest.raises(UserError, match="coherence is not defined for any of 1 topics in [012] documents.*more documents"):
+    with pytest.raises(
+        UserError, match="coherence is not defined for any of 1 topics in [012] documents.*more documents"
+    ):
         coherence([["a", "b"]], documents)
 
 
@@ -119,7 +123,10 @@ def test_clustering_equals_scikit_learn(kind):
     theta, labels = rng.dirichlet(np.full(7, 0.3), 200), [kind(label) for label in rng.integers(3, 8, 200)]
     clusters = theta.argmax(1)
     table = sklearn_metrics.cluster.contingency_matrix(labels, clusters)
-    expected = {"purity": table.max(0).sum() / 200, "nmi": sklearn_metrics.normalized_mutual_info_score(labels, clusters)}
+    expected = {
+        "purity": table.max(0).sum() / 200,
+        "nmi": sklearn_metrics.normalized_mutual_info_score(labels, clusters),
+    }
     assert clustering(labels, torch.tensor(theta)) == pytest.approx(expected, abs=1e-12)
 
 
@@ -130,8 +137,10 @@ def test_clustering_at_its_ends():
     assert clustering(labels, torch.tensor([[0.7, 0.3]] * 4)) == pytest.approx({"purity": 0.5, "nmi": 0})
 
 
-@pytest.mark.parametrize(("labels", "theta"), [(["a"], torch.ones(2, 3)), ([], torch.ones(0, 3)),
-                                               (["a", "b"], torch.tensor([[0.5, 0.5], [float("nan"), 0.5]]))])
+@pytest.mark.parametrize(
+    ("labels", "theta"),
+    [(["a"], torch.ones(2, 3)), ([], torch.ones(0, 3)), (["a", "b"], torch.tensor([[0.5, 0.5], [float("nan"), 0.5]]))],
+)
 def test_clustering_refuses(labels, theta):
     """Prevents labels set against the wrong documents, and NaN taken for the largest share."""
     with pytest.raises(UserError, match=rf"clustering {len(theta)} documents with {len(labels)} labels"):
@@ -157,6 +166,8 @@ def test_sizes():
 def test_missing_library_is_named(monkeypatch):
     """Prevents a traceback at the end of a run on a machine without the extra."""
     monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
-    with pytest.raises(UserError, match=r"sklearn.metrics, which cannot be imported.*pip install \"rwkd_lightning\[topics\]\""):
+    with pytest.raises(
+        UserError, match=r"sklearn.metrics, which cannot be imported.*pip install \"rwkd_lightning\[topics\]\""
+    ):
         clustering(["a", "b"], torch.eye(2))
     assert needed("math") is math

@@ -20,13 +20,18 @@ from rwkd_lightning.weighting import FixedAlpha
 from tests.systems.topics.test_topic_terms import batch_of, model
 
 SIZES = [  # vocabulary, topics, layers of the teacher, parameters of teacher and student, with the paper's encoders
-    (1696, 10, 4, 1_692_824, 703_880), (1696, 20, 5, 1_721_924, 754_800), (1696, 50, 2, 1_748_624, 907_560),
-    (1696, 100, 3, 1_853_724, 1_162_160), (1612, 20, 1, 1_598_448, 717_420),
+    (1696, 10, 4, 1_692_824, 703_880),
+    (1696, 20, 5, 1_721_924, 754_800),
+    (1696, 50, 2, 1_748_624, 907_560),
+    (1696, 100, 3, 1_853_724, 1_162_160),
+    (1612, 20, 1, 1_598_448, 717_420),
 ]
 
 
 @pytest.mark.parametrize(("vocabulary", "topics", "layers", "teacher", "student"), SIZES)
-def test_parameters_are_those_of_the_paper(vocabulary: int, topics: int, layers: int, teacher: int, student: int) -> None:
+def test_parameters_are_those_of_the_paper(
+    vocabulary: int, topics: int, layers: int, teacher: int, student: int
+) -> None:
     """Prevents: an architecture that is nearly CombinedTM or ZeroShotTM, whose compression is another one."""
     both = Shape(vocabulary, topics, 768, layers, True), Shape(vocabulary, topics, 384, 0, False)
     assert [sum(p.numel() for p in TopicModel(shape).parameters()) for shape in both] == [teacher, student]
@@ -93,7 +98,9 @@ def influence(engine: Engine, lookahead: float | None) -> tuple[torch.Tensor, To
             return student(batch)
 
     weights = torch.full((len(batch["index"]), len(TERMS)), 0.25, dtype=torch.float64)
-    given = outputs if lookahead is None else outputs()  # the order of the loop, whose lookahead needs the weights first
+    given = (
+        outputs if lookahead is None else outputs()
+    )  # the order of the loop, whose lookahead needs the weights first
     u = meta.influence(student, batch, given, lambda o: stack(TERMS, o, batch), weights, randomness)
     return u, student
 
@@ -132,9 +139,13 @@ def test_the_held_out_loss_knows_what_batch_normalisation_undoes() -> None:
     after, _ = view.meta_outputs(scaled)
     for name in ("mu", "log_var", "logits"):
         assert before[name].std() > 0.1
-        torch.testing.assert_close(after[name], before[name], rtol=1e-2, atol=1e-2)  # but for the epsilon of the variance
+        torch.testing.assert_close(
+            after[name], before[name], rtol=1e-2, atol=1e-2
+        )  # but for the epsilon of the variance
     mu, log_var = (student.to_mu, student.to_log_var)
-    x = torch.nn.functional.softplus(student.adapt(Stream()[0]["embeddings"]))  # without dropout, by the batch's own statistics
+    x = torch.nn.functional.softplus(
+        student.adapt(Stream()[0]["embeddings"])
+    )  # without dropout, by the batch's own statistics
     for name, layer in (("mu", mu), ("log_var", log_var)):
         y = layer(x)
         torch.testing.assert_close(before[name], (y - y.mean(0)) / (y.var(0, correction=0) + 1e-5).sqrt())

@@ -19,11 +19,15 @@ RNG = np.random.default_rng(0)
 def a_page(k=6, words=30, teacher=True):
     rng = np.random.default_rng(k)
     return TopicPage(
-        title="M & <script>alert(1)</script>", vocabulary=[f"word{i}" for i in range(words)],
-        beta_student=rng.dirichlet(np.full(words, 0.1), k), sizes=rng.dirichlet(np.ones(k)).tolist(),
-        npmi=[float("nan"), *[0.125] * (k - 1)], examples=[[(f"document {i} of {i}", 0.9)] for i in range(k)],
+        title="M & <script>alert(1)</script>",
+        vocabulary=[f"word{i}" for i in range(words)],
+        beta_student=rng.dirichlet(np.full(words, 0.1), k),
+        sizes=rng.dirichlet(np.ones(k)).tolist(),
+        npmi=[float("nan"), *[0.125] * (k - 1)],
+        examples=[[(f"document {i} of {i}", 0.9)] for i in range(k)],
         scores={"npmi": (0.1, 0.2), "parameters": (1692824, np.int64(703880)), "perplexity": (None, np.float32(5.5))},
-        beta_teacher=rng.dirichlet(np.full(words, 0.1), k) if teacher else None)
+        beta_teacher=rng.dirichlet(np.full(words, 0.1), k) if teacher else None,
+    )
 
 
 class Parsed(HTMLParser):
@@ -88,14 +92,25 @@ def test_words_of_the_corpus_are_text():
 def test_numbers_of_a_card():
     """Prevents a figure beside the wrong topic: order by size, words by probability, NaN as a dash."""
     beta = np.array([[0.5, 0.3, 0.2, 0.0], [0.0, 0.1, 0.3, 0.6]])
-    shown = TopicPage("t", ["a", "b", "c", "d"], beta, [0.25, 0.75], [float("nan"), 0.5], [[("one", 0.9)], []], words=2,
-                      beta_teacher=beta[::-1], scores={"loss": (1.0, None), "words": (4, 1234567)})
+    shown = TopicPage(
+        "t",
+        ["a", "b", "c", "d"],
+        beta,
+        [0.25, 0.75],
+        [float("nan"), 0.5],
+        [[("one", 0.9)], []],
+        words=2,
+        beta_teacher=beta[::-1],
+        scores={"loss": (1.0, None), "words": (4, 1234567)},
+    )
     words = " ".join(" ".join(Parsed(page(shown)).words).split())
     assert "words 4 1,234,567" in words and "loss 1.0000 –" in words
-    cards = words[words.index("the largest first"):]
-    assert cards.endswith("Topic 1 size 75.0 %, NPMI 0.5000 d 60.0 % c 30.0 % teacher's topic 0, distance 0.00: d , c "
-                          "Topic 0 size 25.0 %, NPMI – a 50.0 % b 30.0 % teacher's topic 1, distance 0.00: a , b "
-                          "most typical documents 90.0 % one")
+    cards = words[words.index("the largest first") :]
+    assert cards.endswith(
+        "Topic 1 size 75.0 %, NPMI 0.5000 d 60.0 % c 30.0 % teacher's topic 0, distance 0.00: d , c "
+        "Topic 0 size 25.0 %, NPMI – a 50.0 % b 30.0 % teacher's topic 1, distance 0.00: a , b "
+        "most typical documents 90.0 % one"
+    )
 
 
 def test_areas_of_circles_are_sizes():
@@ -115,8 +130,10 @@ def test_areas_of_circles_are_sizes():
 def test_captions_cover_no_other():
     """Prevents a map of a hundred topics that cannot be read."""
     shown = a_page(100, 300)
-    places = [(float(x), float(y), 6.2 * len(words))
-              for x, y, words in re.findall(r'<text x="([\d.]+)" y="([\d.]+)">([^<]*)</text>', page(shown))]
+    places = [
+        (float(x), float(y), 6.2 * len(words))
+        for x, y, words in re.findall(r'<text x="([\d.]+)" y="([\d.]+)">([^<]*)</text>', page(shown))
+    ]
     assert len(places) > 20
     for (x, y, width), (u, v, other) in itertools.combinations(places, 2):
         assert abs(y - v) > 12.8 or x + width <= u + 0.2 or u + other <= x + 0.2
@@ -155,18 +172,24 @@ def test_matches_are_the_best_of_all_assignments():
     assert matches(np.array([[0.1], [0.9], [0.5]])) == [0, None, None]
     turned = replace(a_page(3), beta_teacher=a_page(3).beta_student[[1, 2, 0]])
     assert re.findall(r"teacher's topic (\d), distance ([\d.]+)", page(replace(turned, sizes=[3, 2, 1]))) == [
-        ("2", "0.00"), ("0", "0.00"), ("1", "0.00")]
+        ("2", "0.00"),
+        ("0", "0.00"),
+        ("1", "0.00"),
+    ]
     assert "no topic of the teacher is left" in page(replace(a_page(3), beta_teacher=a_page(3).beta_teacher[:2]))
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"sizes": [1.0]}, "page of 6 topics over 30 words: sizes has 1 entries instead of 6"),
-    ({"vocabulary": ["a"]}, "vocabulary has 1 entries instead of 30"),
-    ({"examples": []}, "examples has 0 entries instead of 6"),
-    ({"beta_student": RNG.normal(size=(6, 30))}, r"beta_student \(6, 30\) is not a word distribution"),
-    ({"beta_student": np.full((6, 30), np.nan)}, "beta_student .* is not a word distribution"),
-    ({"beta_teacher": np.eye(6)}, r"beta_teacher \(6, 6\) is not a word distribution.*same vocabulary"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sizes": [1.0]}, "page of 6 topics over 30 words: sizes has 1 entries instead of 6"),
+        ({"vocabulary": ["a"]}, "vocabulary has 1 entries instead of 30"),
+        ({"examples": []}, "examples has 0 entries instead of 6"),
+        ({"beta_student": RNG.normal(size=(6, 30))}, r"beta_student \(6, 30\) is not a word distribution"),
+        ({"beta_student": np.full((6, 30), np.nan)}, "beta_student .* is not a word distribution"),
+        ({"beta_teacher": np.eye(6)}, r"beta_teacher \(6, 6\) is not a word distribution.*same vocabulary"),
+    ],
+)
 def test_page_refuses_what_does_not_fit(change, message):
     """Prevents a page with logits as probabilities, or with the figures of other topics."""
     with pytest.raises(UserError, match=message):

@@ -22,17 +22,39 @@ from tests.forked import train
 from tests.run.test_pipeline_run import METHODS, finished
 from tests.run.test_resume import check_same, power_cut
 
-UNFIT = {"oracle": "data.teacher_noise", "wls": "'ce' is not known", "teacher_confidence": "classes", "tgeo": "classes",
-         "annealing_kd": "annealed_mse", "gradnorm": "prior_kl"}
+UNFIT = {
+    "oracle": "data.teacher_noise",
+    "wls": "'ce' is not known",
+    "teacher_confidence": "classes",
+    "tgeo": "classes",
+    "annealing_kd": "annealed_mse",
+    "gradnorm": "prior_kl",
+}
 """Methods that need classes or probes, with a word of what they say."""
 
 
 @pytest.fixture
 def arguments(octis: Path, encoder: Path, tmp_path: Path) -> list[str]:
-    return ["task=topics", f"data.path={octis}", f"pair.teacher.encoder={encoder}", f"pair.student.encoder={encoder}", "topics=3",
-            "alpha=0.5", "temperature=2.0", "pair.teacher.layers=1", "pair.teacher.epochs=3", "trainer.max_epochs=2",
-            "data.batch_size=20", "data.meta_fraction=0.1", "data.test_fraction=0.1", "meta.batch_size=5", "meta.every=1",
-            "trainer.accelerator=cpu", f"cache_dir={tmp_path / 'cache'}", f"runs_dir={tmp_path / 'runs'}"]
+    return [
+        "task=topics",
+        f"data.path={octis}",
+        f"pair.teacher.encoder={encoder}",
+        f"pair.student.encoder={encoder}",
+        "topics=3",
+        "alpha=0.5",
+        "temperature=2.0",
+        "pair.teacher.layers=1",
+        "pair.teacher.epochs=3",
+        "trainer.max_epochs=2",
+        "data.batch_size=20",
+        "data.meta_fraction=0.1",
+        "data.test_fraction=0.1",
+        "meta.batch_size=5",
+        "meta.every=1",
+        "trainer.accelerator=cpu",
+        f"cache_dir={tmp_path / 'cache'}",
+        f"runs_dir={tmp_path / 'runs'}",
+    ]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -55,18 +77,35 @@ def test_every_method_weighs_documents_or_says_why_not(method: str, arguments: l
 
 def test_another_optimizer_schedule_and_early_stopping(arguments: list[str], tmp_path: Path) -> None:
     """Prevents: groups that only text classifiers read; early stopping by a score that topic models do not have."""
-    result = finished(arguments, tmp_path / "run", "weighting=kd", "optimizer._target_=torch.optim.SGD", "~optimizer.betas",
-                      "scheduler=linear", "trainer.max_epochs=5", "callbacks=early_stopping",
-                      "callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=1e6")
+    result = finished(
+        arguments,
+        tmp_path / "run",
+        "weighting=kd",
+        "optimizer._target_=torch.optim.SGD",
+        "~optimizer.betas",
+        "scheduler=linear",
+        "trainer.max_epochs=5",
+        "callbacks=early_stopping",
+        "callbacks.early_stopping.patience=1",
+        "callbacks.early_stopping.min_delta=1e6",
+    )
     assert result["cost"]["steps"] == 2 * 4
     with (tmp_path / "run/log/metrics.csv").open(newline="") as file:
         assert [row["step"] for row in csv.DictReader(file) if row["meta/likelihood"]] == ["4", "8"]
 
 
-@pytest.mark.parametrize(("distillation", "terms"), [
-    ("none", ["prior_kl", "reconstruction"]), ("ce", ["prior_kl", "reconstruction", "soft_ce"]),
-    ("w2", ["prior_kl", "reconstruction", "w2"]), ("full", ["prior_kl", "reconstruction", "w2", "soft_ce"])])
-def test_a_run_leaves_everything_behind(distillation: str, terms: list[str], arguments: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("distillation", "terms"),
+    [
+        ("none", ["prior_kl", "reconstruction"]),
+        ("ce", ["prior_kl", "reconstruction", "soft_ce"]),
+        ("w2", ["prior_kl", "reconstruction", "w2"]),
+        ("full", ["prior_kl", "reconstruction", "w2", "soft_ce"]),
+    ],
+)
+def test_a_run_leaves_everything_behind(
+    distillation: str, terms: list[str], arguments: list[str], tmp_path: Path
+) -> None:
     """Prevents: files of a run that do not belong together, or a distillation that trains by other terms than it says."""
     folder = tmp_path / "run"
     weighting = "ce" if distillation == "none" else "kd"
@@ -74,7 +113,16 @@ def test_a_run_leaves_everything_behind(distillation: str, terms: list[str], arg
     assert json.loads((folder / "metrics.json").read_text()) == result
     for who in ("student", "teacher"):
         assert set(result[who]["train"]) == {
-            "npmi", "c_v", "diversity", "decoder_npmi", "decoder_c_v", "decoder_diversity", "perplexity", "purity", "nmi"}
+            "npmi",
+            "c_v",
+            "diversity",
+            "decoder_npmi",
+            "decoder_c_v",
+            "decoder_diversity",
+            "perplexity",
+            "purity",
+            "nmi",
+        }
         assert set(result[who]["test"]) == {"perplexity", "purity", "nmi"}
         assert len(result["topics"][who]) == 3
         assert sum(topic["share"] for topic in result["topics"][who]) == pytest.approx(1)
@@ -85,7 +133,9 @@ def test_a_run_leaves_everything_behind(distillation: str, terms: list[str], arg
         assert all(set(weights[f"w_{name}"]) == {0.5} for name in terms)
     documents = pyarrow.parquet.read_table(folder / "documents.parquet").to_pydict()
     assert len(documents["idx"]) == 90 and sorted(documents["idx"]) == list(range(90))
-    assert all(sum(row) == pytest.approx(1, abs=1e-5) for row in zip(*(documents[f"topic_{k}"] for k in range(3)), strict=True))
+    assert all(
+        sum(row) == pytest.approx(1, abs=1e-5) for row in zip(*(documents[f"topic_{k}"] for k in range(3)), strict=True)
+    )
     student = load(folder / "student")
     words = (folder / "student/vocabulary.txt").read_text().split()
     first = result["topics"]["student"][0]
@@ -104,7 +154,11 @@ def test_a_probe_tells_what_finds_corrupted_teachers(method: str, arguments: lis
     assert columns.teacher_corrupted.sum() == round(0.4 * 72)
     found = result["probes"]["teacher_corrupted"]
     for term in ("w2", "soft_ce"):
-        scores = {"weight": -columns[f"w_{term}"], "influence": -columns[f"influence_{term}"], "loss": columns[f"loss_{term}"]}
+        scores = {
+            "weight": -columns[f"w_{term}"],
+            "influence": -columns[f"influence_{term}"],
+            "loss": columns[f"loss_{term}"],
+        }
         for kind, score in scores.items():
             if score.std() > 0:
                 assert found[f"{kind} of {term}"] == pytest.approx(roc_auc_score(columns.teacher_corrupted, score))
@@ -113,8 +167,9 @@ def test_a_probe_tells_what_finds_corrupted_teachers(method: str, arguments: lis
             assert set(columns[f"w_{term}"]) == {0, 0.25} and f"influence of {term}" not in found
 
 
-def test_a_teachers_coherence_is_computed_once(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                               capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_teachers_coherence_is_computed_once(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Prevents: minutes of counting with every student; a run lost at its end for a topic whose words no document has."""
     asked = []
 
@@ -136,7 +191,9 @@ def test_a_teachers_coherence_is_computed_once(arguments: list[str], tmp_path: P
     assert "topics of the student" in capsys.readouterr().out
 
 
-def test_an_interrupted_run_ends_as_the_whole_one(arguments: list[str], tmp_path: Path, last: dict[str, dict[str, Any]]) -> None:
+def test_an_interrupted_run_ends_as_the_whole_one(
+    arguments: list[str], tmp_path: Path, last: dict[str, dict[str, Any]]
+) -> None:
     """Prevents: running statistics, noise or held-out documents that go another way after a resume."""
     options = ["weighting=rwkd", "trainer.log_every_n_steps=1"]
     finished(arguments, tmp_path / "whole", *options)
@@ -155,8 +212,9 @@ def test_the_best_epoch_is_the_one_that_explains_held_out_documents(arguments: l
     assert result["meta"] == {"likelihood": pytest.approx(best, rel=0.02)}  # of other draws of θ
 
 
-def test_the_command_line_and_new_documents(arguments: list[str], octis: Path, tmp_path: Path,
-                                            capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_and_new_documents(
+    arguments: list[str], octis: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Prevents: topics of new documents that are not those that the run found for the same texts."""
     call = [*arguments, "weighting=kd"]
     first = train(*call, cwd=tmp_path)
@@ -183,23 +241,26 @@ def test_the_command_line_and_new_documents(arguments: list[str], octis: Path, t
     assert capsys.readouterr().out.splitlines()[0].startswith("document,topic,words,topic_0")
 
 
-@pytest.mark.parametrize(("more", "match"), [
-    (["data.batch_size=71"], "data.batch_size=72"),
-    (["meta.batch_size=1"], "meta.batch_size=2"),
-    (["data.teacher_noise=0.01", "weighting=kd"], "data.teacher_noise is 0.01.*two documents or more"),
-    (["data.batch_size=35", "trainer=ddp", "trainer.devices=2"], "one of 2 processes.*data.batch_size=36"),
-    (["meta.batch_size=2", "trainer=ddp", "trainer.devices=2"], "one of 2 processes.*meta.batch_size=4"),
-    (["weighting=rwkd", "meta=last_block"], "no blocks; use meta=all"),
-    (["meta=bank"], "meta"),
-    (["meta_features=standard", "weighting=rwkd"], "meta_features"),
-    (["terms=[prior_kl,reconstruction,ce]"], "not known"),
-    (["distillation=none", "weighting=kd"], "no teacher term"),
-    (["distillation=half"], "distillation"),
-    (["trainer.accumulate=2"], "trainer.accumulate"),
-    (["topics=1"], "topics"),
-    (["data.path=FEW"], "its vocabulary has 4 words, and 10 are shown of each topic"),
-    (["alpha=null", "topics=7"], "settings=m10 topics=7 has no published"),
-])
+@pytest.mark.parametrize(
+    ("more", "match"),
+    [
+        (["data.batch_size=71"], "data.batch_size=72"),
+        (["meta.batch_size=1"], "meta.batch_size=2"),
+        (["data.teacher_noise=0.01", "weighting=kd"], "data.teacher_noise is 0.01.*two documents or more"),
+        (["data.batch_size=35", "trainer=ddp", "trainer.devices=2"], "one of 2 processes.*data.batch_size=36"),
+        (["meta.batch_size=2", "trainer=ddp", "trainer.devices=2"], "one of 2 processes.*meta.batch_size=4"),
+        (["weighting=rwkd", "meta=last_block"], "no blocks; use meta=all"),
+        (["meta=bank"], "meta"),
+        (["meta_features=standard", "weighting=rwkd"], "meta_features"),
+        (["terms=[prior_kl,reconstruction,ce]"], "not known"),
+        (["distillation=none", "weighting=kd"], "no teacher term"),
+        (["distillation=half"], "distillation"),
+        (["trainer.accumulate=2"], "trainer.accumulate"),
+        (["topics=1"], "topics"),
+        (["data.path=FEW"], "its vocabulary has 4 words, and 10 are shown of each topic"),
+        (["alpha=null", "topics=7"], "settings=m10 topics=7 has no published"),
+    ],
+)
 def test_mistakes_are_told(more: list[str], match: str, arguments: list[str], tmp_path: Path) -> None:
     """Prevents: a traceback, or hours of a teacher's training before it."""
     few = tmp_path / "few.txt"
@@ -213,8 +274,12 @@ def test_a_probe_counts_the_documents_that_have_the_figure() -> None:
     """Prevents: no figure at all where training ended before it reached all documents, or one that counts those."""
     draw, nan = np.random.default_rng(0), float("nan")
     flags = draw.random(40) < 0.5
-    columns = {"teacher_corrupted": torch.tensor(flags), "w_w2": torch.full((40,), 0.5), "influence_w2": torch.full((40,), nan),
-               "loss_w2": torch.tensor(draw.random(40))}
+    columns = {
+        "teacher_corrupted": torch.tensor(flags),
+        "w_w2": torch.full((40,), 0.5),
+        "influence_w2": torch.full((40,), nan),
+        "loss_w2": torch.tensor(draw.random(40)),
+    }
     columns["loss_w2"][:9] = columns["w_w2"][:9] = nan
     expected = roc_auc_score(flags[9:], columns["loss_w2"][9:])
     assert found_by(columns, ["w2"]) == {"loss of w2": pytest.approx(expected)}

@@ -15,7 +15,7 @@ def test_topics_that_are_all_the_same_are_told(same, warned, caplog):
     model = TopicModel(Shape(40, 4, 8, 5, True))
     beta = torch.zeros(4, 40)
     for k in range(4):
-        beta[k, 0 if same else 10 * k:][:10] = 1.0
+        beta[k, 0 if same else 10 * k :][:10] = 1.0
     model.beta.data = beta
     warn_of_sharing(model, WORDS)
     assert bool(caplog.records) == warned

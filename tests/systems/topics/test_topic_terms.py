@@ -45,8 +45,12 @@ def test_wasserstein_needs_the_teacher() -> None:
 
 def test_prior_divergence_is_torchs() -> None:
     """Prevents: prior and posterior the wrong way round, or the prior's variance left out once it is learned."""
-    outputs = {"mu": random(B, K), "log_var": random(B, K, seed=1), "prior_mu": random(1, K, seed=2).expand(B, K),
-               "prior_log_var": random(1, K, seed=3).expand(B, K)}
+    outputs = {
+        "mu": random(B, K),
+        "log_var": random(B, K, seed=1),
+        "prior_mu": random(1, K, seed=2).expand(B, K),
+        "prior_log_var": random(1, K, seed=3).expand(B, K),
+    }
     ours = MultivariateNormal(outputs["mu"], torch.diag_embed(outputs["log_var"].exp()))
     prior = MultivariateNormal(outputs["prior_mu"], torch.diag_embed(outputs["prior_log_var"].exp()))
     torch.testing.assert_close(PriorKL()(outputs, {}), kl_divergence(ours, prior))
@@ -72,10 +76,14 @@ def model(**more: object) -> TopicModel:
 
 def batch_of(rows: int = B, seed: int = 6) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return {"index": torch.arange(rows), "embeddings": random(rows, 12, seed=seed),
-            "counts": torch.randint(0, 3, (rows, V), generator=generator).double(),
-            "teacher_mu": random(rows, K, seed=seed + 1), "teacher_log_var": random(rows, K, seed=seed + 2),
-            "teacher_theta": random(rows, K, seed=seed + 3).softmax(1)}
+    return {
+        "index": torch.arange(rows),
+        "embeddings": random(rows, 12, seed=seed),
+        "counts": torch.randint(0, 3, (rows, V), generator=generator).double(),
+        "teacher_mu": random(rows, K, seed=seed + 1),
+        "teacher_log_var": random(rows, K, seed=seed + 2),
+        "teacher_theta": random(rows, K, seed=seed + 3).softmax(1),
+    }
 
 
 def test_the_teachers_words_with_and_without_normalisation() -> None:

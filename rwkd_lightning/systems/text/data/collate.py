@@ -36,7 +36,9 @@ class EncodedSplit(Dataset[dict[str, Any]]):
         lists = {key: whole[key].chunk(0) for key in whole.column_names}
         self.tokens: dict[str, np.ndarray] = {key: rows.flatten().to_numpy() for key, rows in lists.items()}
         offsets: np.ndarray = lists["input_ids"].offsets.to_numpy()
-        self.offsets = offsets - offsets[0] if offsets[0] else offsets  # of rows cut out of more, `flatten` gives theirs only
+        self.offsets = (
+            offsets - offsets[0] if offsets[0] else offsets
+        )  # of rows cut out of more, `flatten` gives theirs only
         self.lengths: np.ndarray = np.diff(offsets)
 
     def __len__(self) -> int:

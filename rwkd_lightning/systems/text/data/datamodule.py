@@ -137,8 +137,10 @@ class DistillationDataModule(ResumableDataModule):
         if tuple(logits.shape) != expected:
             raise UserError(f"the teacher logits of split {split!r} have shape {tuple(logits.shape)}, not {expected}")
         if not logits.is_floating_point():
-            raise UserError(f"the teacher logits of split {split!r} have dtype {logits.dtype}; give logits, one number with a "
-                            "fraction per class")
+            raise UserError(
+                f"the teacher logits of split {split!r} have dtype {logits.dtype}; give logits, one number with a "
+                "fraction per class"
+            )
         logits = logits.detach().cpu().float()
         if not logits.isfinite().all():
             row = int((~logits.isfinite()).any(dim=1).nonzero()[0])

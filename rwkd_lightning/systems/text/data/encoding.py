@@ -47,7 +47,9 @@ def encode(
     return table
 
 
-def encode_kept(data: TaskData, split: str, tokenizer: Any, max_length: int, store: Store, state: str | None = None) -> pa.Table:
+def encode_kept(
+    data: TaskData, split: str, tokenizer: Any, max_length: int, store: Store, state: str | None = None
+) -> pa.Table:
     """Do what `encode` does, once for all runs: the table is one mapped file of the store, read without a copy.
 
     `state` is the `tokenizer_digest` where it is known: it takes longer than reading the table. UserError as `encode` and
@@ -59,8 +61,13 @@ def encode_kept(data: TaskData, split: str, tokenizer: Any, max_length: int, sto
         log.info("%s: encoded anew in each run, since the tokenizer %r is a slow one", split, tokenizer.name_or_path)
         return encode(rows, tokenizer, columns, max_length, split)
     _check_length(tokenizer, columns, max_length)
-    key = {"format": _FORMAT, "data": data.fingerprint(split), "columns": list(columns), "max_length": max_length,
-           "tokenizer": state}
+    key = {
+        "format": _FORMAT,
+        "data": data.fingerprint(split),
+        "columns": list(columns),
+        "max_length": max_length,
+        "tokenizer": state,
+    }
 
     def build(folder: Path) -> None:
         write_tokens(folder / "tokens.arrow", _tokenize(rows, tokenizer, columns, max_length, split))
@@ -77,13 +84,19 @@ def _read(folder: Path, size: int) -> pa.Table:
     """The table kept there, mapped; UserError where something else is in its place."""
     import pyarrow as pa
 
-    broken = UserError(f"cache {folder}: tokens.arrow does not hold the tokens of {size} texts; delete {folder} and run again to "
-                       "rebuild it")
+    broken = UserError(
+        f"cache {folder}: tokens.arrow does not hold the tokens of {size} texts; delete {folder} and run again to "
+        "rebuild it"
+    )
     try:
         with pa.memory_map(str(folder / "tokens.arrow")) as source:
             table = pa.ipc.open_file(source).read_all()
         table.validate(full=True)  # of a mapped file, offsets beyond its end would be read
-        sound = len(table) == size and int(table.schema.metadata[b"cut"]) >= 0 and table["input_ids"].type == pa.list_(pa.int32())
+        sound = (
+            len(table) == size
+            and int(table.schema.metadata[b"cut"]) >= 0
+            and table["input_ids"].type == pa.list_(pa.int32())
+        )
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise broken from error
     if not sound:
@@ -129,7 +142,9 @@ def _check_length(tokenizer: Any, text_columns: Sequence[str], max_length: int) 
     special = tokenizer.num_special_tokens_to_add(pair=len(text_columns) == 2)
     if not special + len(text_columns) <= max_length <= tokenizer.model_max_length:
         most = tokenizer.model_max_length
-        to = f"to {most} tokens" if most < 10**9 else "tokens or more"  # a tokenizer that knows no limit names a huge number
+        to = (
+            f"to {most} tokens" if most < 10**9 else "tokens or more"
+        )  # a tokenizer that knows no limit names a huge number
         raise UserError(f"data.max_length is {max_length}; this tokenizer takes {special + len(text_columns)} {to}")
 
 

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rwkd_lightning.data.splits import stratified_group_split
-from rwkd_lightning.systems.text.data.task import UNLABELLED, TaskData, TaskSpec, check_split, column, split_from_table, table_of
+from rwkd_lightning.systems.text.data.task import (
+    UNLABELLED,
+    TaskData,
+    TaskSpec,
+    check_split,
+    column,
+    split_from_table,
+    table_of,
+)
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.paths import place
 
@@ -74,19 +82,29 @@ def load_glue(
     labels, table = column(train, "label"), table_of(train)
     unlabelled = spec.lacks_label(labels)
     if unlabelled.all():
-        raise UserError(f"data.path={path!r}: split 'train' of task {task!r} has no row with a label, but the teacher and the "
-                        f"meta split need some; label a part of its {len(labels)} rows")
+        raise UserError(
+            f"data.path={path!r}: split 'train' of task {task!r} has no row with a label, but the teacher and the "
+            f"meta split need some; label a part of its {len(labels)} rows"
+        )
     groups, labelled = np.array(_groups(spec, table)), np.flatnonzero(~unlabelled)
     strata = np.rint(labels[labelled]) if spec.is_regression else labels[labelled]
-    rest, held = (labelled[rows] for rows in stratified_group_split(groups[labelled].tolist(), strata, meta_fraction, split_seed))
+    rest, held = (
+        labelled[rows] for rows in stratified_group_split(groups[labelled].tolist(), strata, meta_fraction, split_seed)
+    )
     teacher_train, meta = (split_from_table(spec, table.take(rows)) for rows in (rest, held))
     student_train = teacher_train  # one object: what is made of it is made and kept once
     if unlabelled.any():
         kept = unlabelled & ~np.isin(groups, groups[held])
         student_train = split_from_table(spec, table.take(np.sort(np.concatenate([rest, np.flatnonzero(kept)]))))
-        log.info("split 'train' of task %r has %d rows, %d of them without a label: the teacher's terms alone teach these%s",
-                 task, len(student_train), kept.sum(), f"; {left} more are left out, as their text is held out in 'meta'"
-                 if (left := unlabelled.sum() - kept.sum()) else "")
+        log.info(
+            "split 'train' of task %r has %d rows, %d of them without a label: the teacher's terms alone teach these%s",
+            task,
+            len(student_train),
+            kept.sum(),
+            f"; {left} more are left out, as their text is held out in 'meta'"
+            if (left := unlabelled.sum() - kept.sum())
+            else "",
+        )
     with _naming(path):
         return TaskData(spec, {"teacher_train": teacher_train, "train": student_train, "meta": meta, **given})
 
@@ -131,9 +149,13 @@ def _plain(spec: TaskSpec, split: str, rows: datasets.Dataset) -> datasets.Datas
     table = table_of(rows)
     for name in spec.text_columns:
         if not (pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type)):
-            raise UserError(f"{where} has {table[name].type} in column {name!r}, first {_first(table[name])}; give text")
+            raise UserError(
+                f"{where} has {table[name].type} in column {name!r}, first {_first(table[name])}; give text"
+            )
     if not pa.types.is_integer(table["idx"].type):  # Arrow would read "0x1F" as 31, and a date as its microseconds
-        raise UserError(f"{where} has {table['idx'].type} in column 'idx', first {_first(table['idx'])}; give whole numbers")
+        raise UserError(
+            f"{where} has {table['idx'].type} in column 'idx', first {_first(table['idx'])}; give whole numbers"
+        )
     if hidden:  # even where a file carries labels, as that of mrpc does: they are not to be seen
         columns = {name: table[name] for name in ("idx", *spec.text_columns)}
         table = pa.table({**columns, "label": pa.array(np.full(len(table), spec.hidden_label))})
@@ -161,8 +183,10 @@ def _check_label_column(spec: TaskSpec, where: str, feature: Any, labels: pyarro
     if pa.types.is_integer(labels.type) or (spec.is_regression and pa.types.is_floating(labels.type)):
         return
     known = " or ".join(f"{number} ({name})" for number, name in enumerate(spec.label_names or ()))
-    raise UserError(f"{where} has {labels.type} in column 'label', first {_first(labels)}; expected "
-                    f"{known or 'a number from 0 to 5'}")
+    raise UserError(
+        f"{where} has {labels.type} in column 'label', first {_first(labels)}; expected "
+        f"{known or 'a number from 0 to 5'}"
+    )
 
 
 def _first(column: pyarrow.ChunkedArray) -> str:
@@ -212,7 +236,9 @@ def _read(local: Path, path: str, config: str, split: str) -> datasets.Dataset:
         )
     counts = {int(match[1]) for file in files if (match := re.search(r"-of-(\d+)\.parquet$", file.name))}
     if counts and counts != {len(files)}:
-        raise UserError(f"data.path={path!r} has {len(files)} of {max(counts)} files {config}/{split}-*; add the others")
+        raise UserError(
+            f"data.path={path!r} has {len(files)} of {max(counts)} files {config}/{split}-*; add the others"
+        )
     tables = []
     for file in files:
         try:

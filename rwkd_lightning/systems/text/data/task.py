@@ -84,7 +84,9 @@ class TaskData:
 
     task: TaskSpec
     splits: dict[str, datasets.Dataset]
-    _fingerprints: list[tuple[datasets.Dataset, str]] = field(default_factory=list, init=False, repr=False, compare=False)
+    _fingerprints: list[tuple[datasets.Dataset, str]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -123,8 +125,9 @@ def build_split(task: TaskSpec, columns: Mapping[str, Iterable[Any]], split: str
         if name not in columns:
             raise UserError(f"{where} has no column {name!r}, only {list(columns)}; add it")
         if isinstance(columns[name], str | bytes):
-            raise UserError(f"{where} has one {type(columns[name]).__name__} as column {name!r}; give a list "
-                            "with one value per row")
+            raise UserError(
+                f"{where} has one {type(columns[name]).__name__} as column {name!r}; give a list with one value per row"
+            )
     values = {name: [plain(value) for value in columns[name]] for name in task.columns}
     sizes = {name: len(column) for name, column in values.items()}
     if len(set(sizes.values())) > 1:
@@ -148,8 +151,11 @@ def split_from_table(task: TaskSpec, table: pyarrow.Table, split: str | None = N
     from datasets import Dataset
 
     schema, columns = _schema(task), table.select(list(task.columns))
-    exact = {pa.int64(): pa.types.is_integer, pa.string(): lambda t: pa.types.is_string(t) or pa.types.is_large_string(t),
-             pa.float32(): lambda t: pa.types.is_integer(t) or pa.types.is_floating(t)}
+    exact = {
+        pa.int64(): pa.types.is_integer,
+        pa.string(): lambda t: pa.types.is_string(t) or pa.types.is_large_string(t),
+        pa.float32(): lambda t: pa.types.is_integer(t) or pa.types.is_floating(t),
+    }
     plain_types = all(exact[want.type](have.type) for want, have in zip(schema, columns.schema, strict=True))
     try:
         if plain_types and not (task.is_regression and off(columns["label"].to_numpy()).any()):
@@ -204,7 +210,9 @@ def check(data: TaskData) -> None:
     train, meta = (column(data.splits[name], "label") for name in ("train", "meta"))
     seen = np.unique(train[~task.lacks_label(train)])
     if not len(seen):
-        raise UserError(f"split 'train' of task {task.name!r} has no row with a label ({len(train)} without); label some")
+        raise UserError(
+            f"split 'train' of task {task.name!r} has no row with a label ({len(train)} without); label some"
+        )
     if len(seen) < 2:
         raise UserError(f"split 'train' of task {task.name!r} has only the labels {seen.tolist()}; give two or more")
     missing = np.setdiff1d(seen, meta)
@@ -226,7 +234,9 @@ def check_split(task: TaskSpec, split: str, rows: datasets.Dataset, unlabelled: 
         raise UserError(f"{where} has columns {types}; give idx (int64), label ({label_type}), {task.text_columns}")
     for name in [name for name in wanted if types[name] != wanted[name]]:
         first = shown(plain(table_of(rows)[name][0])) if len(rows) else "nothing"
-        raise UserError(f"{where} has {types[name]} in column {name!r}, first {first}; give {wanted[name]}, as build_split does")
+        raise UserError(
+            f"{where} has {types[name]} in column {name!r}, first {first}; give {wanted[name]}, as build_split does"
+        )
     if hasattr(rows.features["label"], "names"):
         raise UserError(f"{where} has a ClassLabel label column; cast it to plain int64")
     if not len(rows):
@@ -234,9 +244,14 @@ def check_split(task: TaskSpec, split: str, rows: datasets.Dataset, unlabelled: 
     table = table_of(rows)
     for name in ("idx", "label"):
         if table[name].null_count:
-            raise UserError(f"{where} has no {name} (None) in row {_first(table[name].is_null())}; drop the row or give one"
-                            + (f" ({task.hidden_label}: the teacher alone teaches the row)" if name == "label" and unlabelled
-                               else ""))
+            raise UserError(
+                f"{where} has no {name} (None) in row {_first(table[name].is_null())}; drop the row or give one"
+                + (
+                    f" ({task.hidden_label}: the teacher alone teaches the row)"
+                    if name == "label" and unlabelled
+                    else ""
+                )
+            )
     _check_labels(task, split, where, table["label"].to_numpy(), table["idx"].to_numpy(), unlabelled)
     _check_texts(task, where, table)
 
@@ -265,10 +280,14 @@ def _check_labels(
 def _without_label(task: TaskSpec, split: str) -> str:
     """Say why this split cannot hold a row without a label, and what to do about it."""
     if split in task.evaluation_splits:
-        return ("a row without a label cannot be scored: drop it; a split that is only predicted is one of the TaskSpec's "
-                "hidden_splits")
+        return (
+            "a row without a label cannot be scored: drop it; a split that is only predicted is one of the TaskSpec's "
+            "hidden_splits"
+        )
     if split == "train":
-        return "the teacher is trained on 'train' too: give it the rows with labels as 'teacher_train', a split of its own"
+        return (
+            "the teacher is trained on 'train' too: give it the rows with labels as 'teacher_train', a split of its own"
+        )
     return "only 'train' may hold rows without a label: drop it here"
 
 
@@ -282,12 +301,16 @@ def _check_texts(task: TaskSpec, where: str, table: pyarrow.Table) -> None:
     for name in task.text_columns:
         texts = table[name]
         if texts.null_count:
-            raise UserError(f"{where} has no text (None) in column {name!r}, {at(texts.is_null())}; drop the row or give ''")
+            raise UserError(
+                f"{where} has no text (None) in column {name!r}, {at(texts.is_null())}; drop the row or give ''"
+            )
         try:
             texts.validate(full=True)
         except pa.ArrowInvalid as error:
             row = at([not _is_utf8(value) for value in texts.cast(pa.binary()).to_pylist()])
-            raise UserError(f"{where} has text that is not UTF-8 in column {name!r}, {row}; write it anew as UTF-8") from error
+            raise UserError(
+                f"{where} has text that is not UTF-8 in column {name!r}, {row}; write it anew as UTF-8"
+            ) from error
         nul = pc.match_substring(texts, "\0")
         if pc.any(nul).as_py():
             raise UserError(

@@ -45,6 +45,8 @@ def write_tokens(file: Path, chunks: Iterable[tuple[pa.Table, int]]) -> None:
             if len(flat) != offsets[-1].as_py():
                 raise ValueError(f"{name} has {len(flat)} tokens, input_ids {offsets[-1]}")
             columns[name] = pa.ListArray.from_arrays(offsets, pa.array(flat))
-        batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)).replace_schema_metadata({"cut": str(cut)})
+        batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)).replace_schema_metadata(
+            {"cut": str(cut)}
+        )
         with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
             writer.write_batch(batch)

@@ -102,14 +102,17 @@ def _read(file: Path, setting: str = "data.path") -> list[Row]:
         start = lines.line_num + 1
         for fields in lines:
             if fields and len(fields) != len(header):
-                raise UserError(f"{where} has {len(fields)} fields in line {start}, its header {len(header)}; put a text that "
-                                "holds a comma or a line break in quotes")
+                raise UserError(
+                    f"{where} has {len(fields)} fields in line {start}, its header {len(header)}; put a text that "
+                    "holds a comma or a line break in quotes"
+                )
             if fields:
                 rows.append(Row(len(rows), start, fields[sentiment], fields[text]))
             start = lines.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{where} is not a readable CSV file ({error} in line {lines.line_num}); look at the quotes there"
-                        ) from error
+        raise UserError(
+            f"{where} is not a readable CSV file ({error} in line {lines.line_num}); look at the quotes there"
+        ) from error
     return rows
 
 
@@ -150,8 +153,12 @@ def _clean(rows: list[Row], file: Path, setting: str) -> list[tuple[int, int, st
             ambiguous.add(text)
     kept = [row for text, row in first.items() if text not in ambiguous]
     if len(kept) < len(rows):
-        log.info("%s: %d of %d rows are left out (no text, a text of an earlier row, or one with two sentiments)", file,
-                 len(rows) - len(kept), len(rows))
+        log.info(
+            "%s: %d of %d rows are left out (no text, a text of an earlier row, or one with two sentiments)",
+            file,
+            len(rows) - len(kept),
+            len(rows),
+        )
     return kept
 
 

@@ -127,8 +127,11 @@ def find_blocks(network: nn.Module) -> tuple[str, nn.ModuleList]:
 def find_head(network: nn.Module) -> str | None:
     """Name of the linear layer whose output is the logits, found by running a short text through the network."""
     seen: list[tuple[str, Tensor]] = []
-    hooks = [m.register_forward_hook(lambda _, __, out, name=n: seen.append((name, out)))
-             for n, m in network.named_modules() if isinstance(m, nn.Linear)]
+    hooks = [
+        m.register_forward_hook(lambda _, __, out, name=n: seen.append((name, out)))
+        for n, m in network.named_modules()
+        if isinstance(m, nn.Linear)
+    ]
     try:
         logits = taking(network, probe_ids(network, 8))
     finally:

@@ -34,11 +34,15 @@ def cut(network: nn.Module, layers: Sequence[int]) -> None:
     wanted = f"pair.student.layers={list(layers)}"
     other = "use pair.student.layers=null, or a smaller model"
     if config.is_encoder_decoder:
-        raise UserError(f"{wanted}: a {config.model_type} has an encoder and a decoder, and the numbers name the blocks of one "
-                        f"stack; {other}")
+        raise UserError(
+            f"{wanted}: a {config.model_type} has an encoder and a decoder, and the numbers name the blocks of one "
+            f"stack; {other}"
+        )
     total = config.get_text_config().num_hidden_layers
-    unlike = UserError(f"{wanted}: the blocks of a {config.model_type} are not alike, share weights or depend on how many "
-                       f"there are, so they cannot be taken apart; {other}")
+    unlike = UserError(
+        f"{wanted}: the blocks of a {config.model_type} are not alike, share weights or depend on how many "
+        f"there are, so they cannot be taken apart; {other}"
+    )
     if len(blocks) != total:
         raise unlike
     wrong = [i for i in layers if not 0 <= i < total]
@@ -112,5 +116,9 @@ def rebuilds(network: nn.Module) -> bool:
 def traits(network: nn.Module) -> Mapping[str, Any]:
     """The numbers and names that the modules of the blocks hold besides their weights: kinds of attention, windows, scales."""
     _, blocks = find_blocks(network)
-    return {f"{name}.{key}": value for name, module in blocks.named_modules() for key, value in vars(module).items()
-            if isinstance(value, bool | int | float | str | None) and not key.startswith("_") and key != "training"}
+    return {
+        f"{name}.{key}": value
+        for name, module in blocks.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, bool | int | float | str | None) and not key.startswith("_") and key != "training"
+    }

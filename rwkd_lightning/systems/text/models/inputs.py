@@ -33,8 +33,10 @@ def check_inputs(classifier: Classifier, tokenizer: Any, max_length: int, path: 
     with suppress(NotImplementedError):
         rows = network.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
-        raise UserError(f"model {path!r}: its tokenizer has {len(tokenizer)} tokens, its embedding {rows}; the tokenizer is of "
-                        "another model")
+        raise UserError(
+            f"model {path!r}: its tokenizer has {len(tokenizer)} tokens, its embedding {rows}; the tokenizer is of "
+            "another model"
+        )
     if tokenizer.pad_token_id is not None and config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id  # without it GPT-2 and its kind take one text at a time
     was_training = network.training
@@ -56,6 +58,7 @@ def answer(classifier: Classifier, tokenizer: Any, *lengths: int) -> dict[str, T
 
 def check_length(classifier: Classifier, tokenizer: Any, max_length: int, path: str) -> None:
     """Raise UserError if the model has no answer to a text of ``max_length`` tokens."""
+
     def takes(length: int) -> bool:
         try:
             answer(classifier, tokenizer, length)
@@ -69,12 +72,16 @@ def check_length(classifier: Classifier, tokenizer: Any, max_length: int, path: 
         if "memory" in str(error):  # no limit of the model's
             raise
         if limit := longest(takes, max_length):
-            raise UserError(f"data.max_length is {max_length}, but model {path!r} takes {limit} tokens at most; give "
-                            f"data.max_length={limit}") from error
+            raise UserError(
+                f"data.max_length is {max_length}, but model {path!r} takes {limit} tokens at most; give "
+                f"data.max_length={limit}"
+            ) from error
         raise unreadable(classifier, path, error) from error
     if not bool(logits.isfinite().all()):
-        raise UserError(f"model {path!r} says {logits[0].tolist()} to a text of {max_length} tokens; its weights are broken, "
-                        "fetch them again")
+        raise UserError(
+            f"model {path!r} says {logits[0].tolist()} to a text of {max_length} tokens; its weights are broken, "
+            "fetch them again"
+        )
 
 
 def check_neighbours(classifier: Classifier, tokenizer: Any, max_length: int, path: str) -> None:
@@ -86,18 +93,25 @@ def check_neighbours(classifier: Classifier, tokenizer: Any, max_length: int, pa
     except REFUSALS as error:
         raise unreadable(classifier, path, error) from error
     alone = {name: torch.cat([one[name] for one in each]) for name in each[0]}
-    if any(float((beside[name][: len(short)] - one).abs().max()) > 1e-3 * float(one.abs().max()) for name, one in alone.items()):
+    if any(
+        float((beside[name][: len(short)] - one).abs().max()) > 1e-3 * float(one.abs().max())
+        for name, one in alone.items()
+    ):
         kind = classifier.network.config.model_type  # type: ignore[union-attr]
-        raise UserError(f"model {path!r}: what a {kind} says of a text depends on the padding, so on the texts beside it in a "
-                        "batch; give a model of another kind, as BERT or DistilBERT")
+        raise UserError(
+            f"model {path!r}: what a {kind} says of a text depends on the padding, so on the texts beside it in a "
+            "batch; give a model of another kind, as BERT or DistilBERT"
+        )
 
 
 def unreadable(classifier: Classifier, path: str, error: Exception) -> UserError:
     """A model that cannot read some texts of its tokenizer, and not for their length alone."""
     kind = classifier.network.config.model_type  # type: ignore[union-attr]
     reason = " ".join(str(error).split())[:160]
-    return UserError(f"model {path!r}: a {kind} cannot read some of its tokenizer's texts ({reason}); give a model whose "
-                     "tokenizer goes with it, or one of another kind")
+    return UserError(
+        f"model {path!r}: a {kind} cannot read some of its tokenizer's texts ({reason}); give a model whose "
+        "tokenizer goes with it, or one of another kind"
+    )
 
 
 def text_of(tokenizer: Any, length: int) -> dict[str, Any]:
@@ -113,5 +127,7 @@ def text_of(tokenizer: Any, length: int) -> dict[str, Any]:
     for name, given in one.items():
         values = np.array(given, dtype=np.int64)
         row[name] = np.concatenate([values[:start], np.repeat(values[start], inside), values[len(values) - end :]])
-    row["input_ids"][start : start + inside] = words[np.arange(inside) * 7919 % len(words)]  # a prime: any order but a run
+    row["input_ids"][start : start + inside] = words[
+        np.arange(inside) * 7919 % len(words)
+    ]  # a prime: any order but a run
     return row

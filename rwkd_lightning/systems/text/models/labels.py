@@ -29,14 +29,19 @@ def output_order(names: Sequence[str], task: TaskSpec, path: str) -> list[int]:
     assert task.label_names is not None
     found, wanted = [plain(name) for name in names], [plain(name) for name in task.label_names]
     if all(re.fullmatch(r"label_\d+", name) for name in found):
-        log.warning("model %r does not name its classes; they are taken as %s, in this order (else set pair.teacher.labels)",
-                    path, ", ".join(task.label_names))
+        log.warning(
+            "model %r does not name its classes; they are taken as %s, in this order (else set pair.teacher.labels)",
+            path,
+            ", ".join(task.label_names),
+        )
         return list(range(len(names)))
     if sorted(found) != sorted(wanted):
-        raise UserError(f"model {path!r} has the classes {', '.join(names)}, task {task.name} has {', '.join(task.label_names)}; "
-                        "give a model of this task, or train a new head on this one (pair.teacher.new_head=true with "
-                        "pair.teacher.epochs=3, or pair.student.new_head=true), or say what its outputs mean "
-                        "(pair.teacher.labels=[...])")
+        raise UserError(
+            f"model {path!r} has the classes {', '.join(names)}, task {task.name} has {', '.join(task.label_names)}; "
+            "give a model of this task, or train a new head on this one (pair.teacher.new_head=true with "
+            "pair.teacher.epochs=3, or pair.student.new_head=true), or say what its outputs mean "
+            "(pair.teacher.labels=[...])"
+        )
     return [found.index(name) for name in wanted]
 
 

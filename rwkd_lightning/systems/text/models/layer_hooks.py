@@ -56,7 +56,9 @@ class Tap:
             UserError: if the network does not call its blocks as modules (SqueezeBERT), so that no hook sees them.
         """
         if any(x is None for x in self.kept):
-            raise UserError("the blocks of this model do not show their states; loss terms over layers need another model")
+            raise UserError(
+                "the blocks of this model do not show their states; loss terms over layers need another model"
+            )
         states = [self.pooled(x, mask) for x in self.kept if x is not None]
         self.kept = [None] * len(self.kept)
         return torch.stack(states, 1)
@@ -84,11 +86,15 @@ def check_layers(layers: Sequence[int], blocks: Sequence[nn.Module], network: nn
     """Raise UserError for a block that does not exist, and for a network that runs one block several times."""
     config: Any = network.config
     if config.is_encoder_decoder:
-        raise UserError(f"a {config.model_type} has an encoder and a decoder, so the number of a layer does not name one; loss "
-                        "terms over layers need another model")
+        raise UserError(
+            f"a {config.model_type} has an encoder and a decoder, so the number of a layer does not name one; loss "
+            "terms over layers need another model"
+        )
     if len(blocks) != config.get_text_config().num_hidden_layers:
-        raise UserError(f"a {config.model_type} runs the same block several times, so its layers cannot be told apart; loss "
-                        "terms over layers need another model")
+        raise UserError(
+            f"a {config.model_type} runs the same block several times, so its layers cannot be told apart; loss "
+            "terms over layers need another model"
+        )
     wrong = [i for i in layers if not 0 <= i < len(blocks)]
     if wrong:
         raise UserError(f"layer {wrong[0]}: this {config.model_type} has the blocks 0 to {len(blocks) - 1}")
@@ -103,8 +109,10 @@ def value_projection(block: nn.Module, network: nn.Module) -> nn.Module:
     found: list[nn.Module] = [m for n, m in block.named_modules() if is_linear(m) and n.rpartition(".")[2] in VALUES]
     if len(found) != 1:
         config: Any = network.config
-        raise UserError(f"the attention of a {config.model_type} has no projection of its own for the values, which the term "
-                        "value_relation reads; use the term hidden")
+        raise UserError(
+            f"the attention of a {config.model_type} has no projection of its own for the values, which the term "
+            "value_relation reads; use the term hidden"
+        )
     return found[0]
 
 

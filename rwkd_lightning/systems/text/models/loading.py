@@ -47,18 +47,29 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
         if not empty:  # what does not work with two texts would fail at the first batch
             tokenizer.pad(tokenizer(["a", "b c"], truncation=True, max_length=8))
     except Exception as error:  # the many tokenizer libraries raise what they like on broken or missing files
-        raise UserError(f"model {path!r}: its tokenizer cannot be loaded ({_line(error)}); {folder} must hold tokenizer.json "
-                        "(or what the model's kind of tokenizer needs), as tokenizer.save_pretrained writes it") from error
+        raise UserError(
+            f"model {path!r}: its tokenizer cannot be loaded ({_line(error)}); {folder} must hold tokenizer.json "
+            "(or what the model's kind of tokenizer needs), as tokenizer.save_pretrained writes it"
+        ) from error
     if empty:  # transformers makes one up where the files are missing
         raise UserError(f"model {path!r}: {folder} holds no vocabulary for its tokenizer; add tokenizer.json")
     longest: Any = tokenizer.model_max_length
     if isinstance(longest, bool) or not isinstance(longest, int | float) or not longest >= 1:
-        raise UserError(f"model {path!r}: its tokenizer_config.json has model_max_length={longest!r}; give a number of tokens")
+        raise UserError(
+            f"model {path!r}: its tokenizer_config.json has model_max_length={longest!r}; give a number of tokens"
+        )
     return tokenizer
 
 
-def load_classifier(path: str, task: TaskSpec, layers: Sequence[int] | None = None, *, new_head: bool = False,
-                    trained: bool = False, labels: Sequence[str] | None = None) -> Classifier:
+def load_classifier(
+    path: str,
+    task: TaskSpec,
+    layers: Sequence[int] | None = None,
+    *,
+    new_head: bool = False,
+    trained: bool = False,
+    labels: Sequence[str] | None = None,
+) -> Classifier:
     """A sequence classifier with the task's labels, in float32; its head is new where the checkpoint has none.
 
     Args:
@@ -83,7 +94,9 @@ def load_classifier(path: str, task: TaskSpec, layers: Sequence[int] | None = No
     # whatever config.json says: weights would be rounded to it, and those in half precision trained in it
     dtype = "dtype" if tuple(map(int, version("transformers").split(".")[:2])) >= (4, 56) else "torch_dtype"
     options: dict[str, Any] = {
-        dtype: torch.float32, "problem_type": "regression" if task.is_regression else "single_label_classification"}
+        dtype: torch.float32,
+        "problem_type": "regression" if task.is_regression else "single_label_classification",
+    }
     if not trained and task.label_names is not None:
         options["id2label"] = dict(enumerate(task.label_names))
         options["label2id"] = {name: i for i, name in enumerate(task.label_names)}
@@ -91,19 +104,31 @@ def load_classifier(path: str, task: TaskSpec, layers: Sequence[int] | None = No
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         check_size(config, tensors(folder, path), path)
         if getattr(config, "attention_type", None) == "block_sparse":
-            log.info("model %r: attention_type=original_full in place of block_sparse, which depends on the longest text of a "
-                     "batch", path)
+            log.info(
+                "model %r: attention_type=original_full in place of block_sparse, which depends on the longest text of a "
+                "batch",
+                path,
+            )
             options["attention_type"] = "original_full"
         network, report = AutoModelForSequenceClassification.from_pretrained(
-            folder, num_labels=task.num_labels, trust_remote_code=False, use_safetensors=True, ignore_mismatched_sizes=True,
-            output_loading_info=True, **options)
+            folder,
+            num_labels=task.num_labels,
+            trust_remote_code=False,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **options,
+        )
         network.float()  # buffers too
     except UserError:
         raise
-    except Exception as error:  # half a file, a config without its numbers, a kind without a classifier: all raise differently
+    except (
+        Exception
+    ) as error:  # half a file, a config without its numbers, a kind without a classifier: all raise differently
         cut_off = "; if a file is cut off, fetch it again" if isinstance(error, SafetensorError | OSError) else ""
-        raise UserError(f"model {path!r} in {folder} cannot be loaded as a sequence classifier ({_line(error)})"
-                        f"{cut_off}") from error
+        raise UserError(
+            f"model {path!r} in {folder} cannot be loaded as a sequence classifier ({_line(error)}){cut_off}"
+        ) from error
     try:
         classifier = Classifier(network)
         if pools_by_padding(network):
@@ -111,15 +136,19 @@ def load_classifier(path: str, task: TaskSpec, layers: Sequence[int] | None = No
     except UserError:
         raise
     except Exception as error:  # a kind that takes no short text, or texts of one length only
-        raise UserError(f"model {path!r} in {folder} cannot be loaded as a sequence classifier: a {config.model_type} with its "
-                        f"settings does not read a short text ({_line(error)}); give another model") from error
+        raise UserError(
+            f"model {path!r} in {folder} cannot be loaded as a sequence classifier: a {config.model_type} with its "
+            f"settings does not read a short text ({_line(error)}); give another model"
+        ) from error
     refuse_missing_blocks(network, report["missing_keys"], path)
     refuse_other_shapes(network, report, path)
     outside = [name for name, _ in network.named_parameters() if not name.startswith(f"{network.base_model_prefix}.")]
     fresh = any(name in report["missing_keys"] for name in outside)
     if trained and fresh:
-        raise UserError(f"model {path!r} has no trained head ({', '.join(outside)} not all in its weights), so it cannot be used "
-                        "as it is; fine-tune it: pair.teacher.epochs=3")
+        raise UserError(
+            f"model {path!r} has no trained head ({', '.join(outside)} not all in its weights), so it cannot be used "
+            "as it is; fine-tune it: pair.teacher.epochs=3"
+        )
     if new_head or fresh:
         for key in ("sentence_transformers", "sbert_ce_default_activation_function"):  # of the head before
             vars(network.config).pop(key, None)
@@ -128,25 +157,33 @@ def load_classifier(path: str, task: TaskSpec, layers: Sequence[int] | None = No
     elif not fresh:
         names = [config.id2label[i] for i in range(config.num_labels)]
         if is_sigmoid(read_config(folder, path)):
-            raise UserError(f"model {path!r} has a multi-label or sigmoid head (each output a yes or no of its own), not "
-                            f"supported yet as teacher or student; give another model, or {NEW_HEAD}")
+            raise UserError(
+                f"model {path!r} has a multi-label or sigmoid head (each output a yes or no of its own), not "
+                f"supported yet as teacher or student; give another model, or {NEW_HEAD}"
+            )
         order = check_head(names, config.problem_type, task, path, labels)
         if head := mismatched(report):
             name, shapes = head[0]
             held = f" of {list(shapes[0])}" if shapes else " of another size"
-            raise UserError(f"model {path!r} names {len(names)} outputs in its config.json, and its weights hold {name}{held}; "
-                            "fetch both anew")
+            raise UserError(
+                f"model {path!r} names {len(names)} outputs in its config.json, and its weights hold {name}{held}; "
+                "fetch both anew"
+            )
         if trained:
             classifier.order = order
         elif order != sorted(order):
-            raise UserError(f"model {path!r} has the task's classes in another order ({', '.join(names)}); start from a new "
-                            "head: pair.student.new_head=true (or pair.teacher.new_head=true)")
+            raise UserError(
+                f"model {path!r} has the task's classes in another order ({', '.join(names)}); start from a new "
+                "head: pair.student.new_head=true (or pair.teacher.new_head=true)"
+            )
     if layers is not None:
         cut(network, layers)
     return classifier
 
 
-NEW_HEAD = "train a new head on it: pair.student.new_head=true, or pair.teacher.new_head=true with pair.teacher.epochs=3"
+NEW_HEAD = (
+    "train a new head on it: pair.student.new_head=true, or pair.teacher.new_head=true with pair.teacher.epochs=3"
+)
 
 
 def check_kind(config: Mapping[str, Any], path: str) -> None:
@@ -154,32 +191,44 @@ def check_kind(config: Mapping[str, Any], path: str) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KINDS
 
     if config["model_type"] not in KINDS:
-        raise UserError(f"model {path!r} is a {config['model_type']}, for which transformers has no sequence classifier; give a "
-                        "model of another kind")
+        raise UserError(
+            f"model {path!r} is a {config['model_type']}, for which transformers has no sequence classifier; give a "
+            "model of another kind"
+        )
 
 
 def is_sigmoid(config: Mapping[str, Any]) -> bool:
     """Whether a config's head is one of sigmoid outputs: by its problem type, or as a cross-encoder of sentence-transformers."""
     own = config.get("sentence_transformers")
-    activation = own.get("activation_fn") if isinstance(own, Mapping) else config.get("sbert_ce_default_activation_function")
+    activation = (
+        own.get("activation_fn") if isinstance(own, Mapping) else config.get("sbert_ce_default_activation_function")
+    )
     return config.get("problem_type") == "multi_label_classification" or str(activation).endswith(".Sigmoid")
 
 
-def check_head(names: Sequence[str], problem: str | None, task: TaskSpec, path: str, labels: Sequence[str] | None) -> list[int]:
+def check_head(
+    names: Sequence[str], problem: str | None, task: TaskSpec, path: str, labels: Sequence[str] | None
+) -> list[int]:
     """The order of a trained head's outputs for the task's labels; UserError if it is a head for something else."""
     is_regression = problem == "regression" or len(names) == 1
     if is_regression != task.is_regression:
         have, want = ("a regression", "a classification") if is_regression else ("a classification", "a regression")
-        raise UserError(f"model {path!r} has {have} head ({len(names)} outputs), task {task.name} is {want}; give another model, "
-                        f"or {NEW_HEAD}")
+        raise UserError(
+            f"model {path!r} has {have} head ({len(names)} outputs), task {task.name} is {want}; give another model, "
+            f"or {NEW_HEAD}"
+        )
     if len(names) != task.num_labels:
-        raise UserError(f"model {path!r} has {len(names)} labels ({', '.join(names)}), task {task.name} has {task.num_labels}; "
-                        f"give another model, or {NEW_HEAD}")
+        raise UserError(
+            f"model {path!r} has {len(names)} labels ({', '.join(names)}), task {task.name} has {task.num_labels}; "
+            f"give another model, or {NEW_HEAD}"
+        )
     if task.is_regression:
         return [0]
     if labels is not None and len(labels) != len(names):
-        raise UserError(f"pair.teacher.labels={list(labels)} names {len(labels)} classes, model {path!r} has {len(names)} "
-                        "outputs; name each output once, in order")
+        raise UserError(
+            f"pair.teacher.labels={list(labels)} names {len(labels)} classes, model {path!r} has {len(names)} "
+            "outputs; name each output once, in order"
+        )
     return output_order(labels or names, task, path)
 
 
@@ -188,8 +237,10 @@ def refuse_missing_blocks(network: nn.Module, missing: Sequence[str], path: str)
     blocks, _ = find_blocks(network)
     lost = [name for name in missing if name.startswith(f"{blocks}.")]
     if lost:
-        raise UserError(f"model {path!r}: its weights lack {len(lost)} tensors of the transformer blocks, as {min(lost)}; they "
-                        "are of another model than its config.json, or cut off")
+        raise UserError(
+            f"model {path!r}: its weights lack {len(lost)} tensors of the transformer blocks, as {min(lost)}; they "
+            "are of another model than its config.json, or cut off"
+        )
 
 
 def mismatched(report: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
@@ -213,8 +264,10 @@ def refuse_other_shapes(network: nn.Module, report: Mapping[str, Any], path: str
     pattern = re.compile(rf"(?:^|\.){re.escape(name.removeprefix(inside))}\.(\d+)\.")
     beyond = [n for n in report["unexpected_keys"] if (found := pattern.search(n)) and int(found[1]) >= len(blocks)]
     if beyond:
-        raise UserError(f"{of} ({min(beyond)}, where the config has {len(blocks)} blocks); to keep some of the blocks use "
-                        "pair.student.layers")
+        raise UserError(
+            f"{of} ({min(beyond)}, where the config has {len(blocks)} blocks); to keep some of the blocks use "
+            "pair.student.layers"
+        )
 
 
 def tensors(folder: Path, path: str) -> dict[str, int]:
@@ -239,8 +292,10 @@ def check_size(config: Any, given: Mapping[str, int], path: str) -> None:
             wanted = sum(p.numel() for p in AutoModelForSequenceClassification.from_config(config).parameters())
     if wanted > 2 * sum(given.values()) + 10_000_000:  # a pooler and a head may be new
         size = f"{wanted:,} parameters" if wanted < math.inf else f"{blocks} blocks"
-        raise UserError(f"model {path!r}: its config.json describes a model of {size}, its weights hold "
-                        f"{sum(given.values()):,}; they are of another model, or cut off")
+        raise UserError(
+            f"model {path!r}: its config.json describes a model of {size}, its weights hold "
+            f"{sum(given.values()):,}; they are of another model, or cut off"
+        )
 
 
 def reset_head(network: nn.Module) -> None:

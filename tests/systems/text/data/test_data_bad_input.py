@@ -21,7 +21,12 @@ SIZES = {"teacher_train": 9, "train": 9, "meta": 12, "validation": 3, "test": 3}
 @pytest.fixture
 def root(tmp_path):
     """A good rte and stsb of 40 rows and a good tweets file of 60."""
-    for file, n, top in ((TRAIN, 40, 1), (VALIDATION, 8, 1), (STSB, 40, 5.0), (STSB.replace("train", "validation"), 8, 5.0)):
+    for file, n, top in (
+        (TRAIN, 40, 1),
+        (VALIDATION, 8, 1),
+        (STSB, 40, 5.0),
+        (STSB.replace("train", "validation"), 8, 5.0),
+    ):
         texts = {f"sentence{k}": [f"{file} {k} {i}" for i in range(n)] for k in (1, 2)}
         (tmp_path / file).parent.mkdir(exist_ok=True)
         labels = [i % 2 * top for i in range(n)]
@@ -105,7 +110,11 @@ def unchanged(root):
 
 CASES = {
     # id: (breaks the good files, loads them, what the message must say)
-    "missing_column": (edit(TRAIN, lambda c: c.pop("label")), rte, ["'train'", "no column 'label'", "'sentence2', 'idx'"]),
+    "missing_column": (
+        edit(TRAIN, lambda c: c.pop("label")),
+        rte,
+        ["'train'", "no column 'label'", "'sentence2', 'idx'"],
+    ),
     "misnamed_column": (
         edit(TRAIN, lambda c: c.update(sentence_1=c.pop("sentence1"))),
         rte,

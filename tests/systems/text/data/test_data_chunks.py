@@ -25,8 +25,10 @@ def test_tokens_of_many_chunks(make_data, tokenizer, tmp_path, monkeypatch):
     data = make_data(columns=("one", "two"))
     whole = encoding.encode(data.splits["train"], tokenizer, ("one", "two"), 12)
     monkeypatch.setattr(encoding, "_CHUNK", 7)
-    for table in (encoding.encode_kept(data, "train", tokenizer, 12, Store(tmp_path)),
-                  encoding.encode(data.splits["train"], tokenizer, ("one", "two"), 12)):
+    for table in (
+        encoding.encode_kept(data, "train", tokenizer, 12, Store(tmp_path)),
+        encoding.encode(data.splits["train"], tokenizer, ("one", "two"), 12),
+    ):
         assert table.equals(whole) and table.schema.equals(whole.schema, check_metadata=True)
         assert int(table.schema.metadata[b"cut"]) > 0
     (file,) = tmp_path.glob("tokens/*/tokens.arrow")
@@ -65,7 +67,9 @@ def test_checks_of_many_chunks(make_data, monkeypatch):
 
     monkeypatch.setattr(task, "_CHUNK", 7)
     assert make_data(columns=("one", "two")).fingerprint("train") == expected
-    with pytest.raises(UserError, match=r"has 3 row\(s\) whose text is in 'train' too, the first with row idx 200 there and 102"):
+    with pytest.raises(
+        UserError, match=r"has 3 row\(s\) whose text is in 'train' too, the first with row idx 200 there and 102"
+    ):
         make_data(change=leaks)
 
 
@@ -81,21 +85,32 @@ def test_weights_in_row_groups(make_data, tokenizer, tmp_path, monkeypatch):
     ledger.meta_visits.fill_(1)
     ledger.valid.fill_(True)
     ledger.valid[11, 0] = False  # a row without a label
-    ledger.visits[[5, 30]] = ledger.meta_visits[[5, 30, 31]] = 0  # two that no step has seen, and one that no meta step has
+    ledger.visits[[5, 30]] = ledger.meta_visits[[5, 30, 31]] = (
+        0  # two that no step has seen, and one that no meta step has
+    )
     monkeypatch.setattr(artefacts, "ROW_GROUP", 10)
     columns = artefacts.write_weights(tmp_path / "weights.parquet", ledger, loaders, teacher_ce(loaders))
     assert pyarrow.parquet.read_metadata(tmp_path / "weights.parquet").num_row_groups == 5
     found = pyarrow.parquet.read_table(tmp_path / "weights.parquet")
     labels = loaders.train_labels
-    expected = {"idx": np.array(data.splits["train"]["idx"]), "split": ["train"] * 45, "label": labels.numpy(),
-                "label_flipped": (labels != torch.tensor(data.splits["train"]["label"])).numpy(),
-                "teacher_corrupted": np.zeros(45, dtype=bool), "visits": ledger.visits.numpy()}
-    for kind, table, missing in (("w", ledger.weights, {5, 30}), ("loss", ledger.losses, {5, 30}),
-                                 ("influence", ledger.influence, {5, 30, 31})):
+    expected = {
+        "idx": np.array(data.splits["train"]["idx"]),
+        "split": ["train"] * 45,
+        "label": labels.numpy(),
+        "label_flipped": (labels != torch.tensor(data.splits["train"]["label"])).numpy(),
+        "teacher_corrupted": np.zeros(45, dtype=bool),
+        "visits": ledger.visits.numpy(),
+    }
+    for kind, table, missing in (
+        ("w", ledger.weights, {5, 30}),
+        ("loss", ledger.losses, {5, 30}),
+        ("influence", ledger.influence, {5, 30, 31}),
+    ):
         for k, term in enumerate(("ce", "kd")):
             nulls = missing | ({11} if term == "ce" else set())
-            expected[f"{kind}_{term}"] = pa.array([None if row in nulls else x for row, x in enumerate(table[:, k].tolist())],
-                                                  pa.float32())
+            expected[f"{kind}_{term}"] = pa.array(
+                [None if row in nulls else x for row, x in enumerate(table[:, k].tolist())], pa.float32()
+            )
     assert found.drop_columns("loss_teacher_ce").equals(pa.table(expected))
     np.testing.assert_allclose(found["loss_teacher_ce"], F.cross_entropy(logits, labels, reduction="none"), rtol=1e-6)
     assert set(columns) | {"split"} == set(found.column_names) and len(columns["w_kd"]) == 45

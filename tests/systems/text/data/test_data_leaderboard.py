@@ -47,7 +47,9 @@ def test_the_file_that_the_site_expects(name, split, tmp_path):
     gaps = np.array([0, 1, 4, 5, 9])  # idx of mrpc has gaps; the site counts lines
     path = write_predictions(tmp_path / "new", task(name), split, gaps, logits)
     assert path == tmp_path / "new" / file and list(path.parent.iterdir()) == [path]
-    assert path.read_bytes().decode() == "index\tprediction\n" + "".join(f"{i}\t{word}\n" for i, word in enumerate(expected))
+    assert path.read_bytes().decode() == "index\tprediction\n" + "".join(
+        f"{i}\t{word}\n" for i, word in enumerate(expected)
+    )
 
 
 def test_predictions_that_mean_nothing_are_refused(tmp_path):

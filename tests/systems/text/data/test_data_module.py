@@ -170,9 +170,15 @@ def test_kept_tokens_are_read_without_the_tokenizer(make_data, tokenizer, store,
         built = [first.encoded(split) for split in splits]
         assert caplog.messages == said and "train: " in said[0] and "% of 30 rows cut at max_length=12" in said[0]
         caplog.clear()
-        monkeypatch.setattr(type(tokenizer), "__call__", lambda *args, **kwargs: pytest.fail("the tokenizer was called"))
-        kept = [DistillationDataModule(make_data(columns=("one", "two")), tokenizer, max_length=12, store=store).encoded(split)
-                for split in splits]
+        monkeypatch.setattr(
+            type(tokenizer), "__call__", lambda *args, **kwargs: pytest.fail("the tokenizer was called")
+        )
+        kept = [
+            DistillationDataModule(make_data(columns=("one", "two")), tokenizer, max_length=12, store=store).encoded(
+                split
+            )
+            for split in splits
+        ]
         assert caplog.messages == said
     for rows in (built, kept):
         for got, wanted in zip(rows, expected, strict=True):
@@ -302,7 +308,9 @@ def test_workers_read_kept_tokens(make_data, tokenizer, store, method):
     module = DistillationDataModule(make_data(), tokenizer, store=store, eval_batch_size=8)
     rows = module.encoded("train")
     sampler = LengthSortedBatchSampler(rows.lengths, 8)
-    loader = DataLoader(rows, batch_sampler=sampler, collate_fn=module.collator, num_workers=2, multiprocessing_context=method)
+    loader = DataLoader(
+        rows, batch_sampler=sampler, collate_fn=module.collator, num_workers=2, multiprocessing_context=method
+    )
     for got, wanted in zip(loader, module.dataloader("train"), strict=True):
         assert got.keys() == wanted.keys() and all(torch.equal(got[key], wanted[key]) for key in wanted)
 

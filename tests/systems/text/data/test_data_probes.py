@@ -21,7 +21,10 @@ def test_flips_are_exact_and_never_the_same_class():
 def test_meta_flips_are_draws_of_their_own():
     """Prevents meta labels that are wrong on the same rows, or by the same steps, as the training labels of the same seed."""
     labels = torch.zeros(2000, dtype=torch.long)
-    (train, train_flags), (meta, meta_flags) = flip_labels(labels, 0.5, 3, seed=7), flip_meta_labels(labels, 0.5, 3, seed=7)
+    (train, train_flags), (meta, meta_flags) = (
+        flip_labels(labels, 0.5, 3, seed=7),
+        flip_meta_labels(labels, 0.5, 3, seed=7),
+    )
     assert meta_flags.sum() == 1000 and ((meta != labels) == meta_flags).all()
     both = train_flags & meta_flags
     assert 430 < both.sum() < 570  # 500 expected, standard deviation 11
@@ -62,7 +65,10 @@ def test_regression_is_refused():
     """Prevents that a probe does nothing to a regression task while the run is reported as corrupted."""
     scores = torch.tensor([0.5, 2.0])
     assert torch.equal(flip_labels(scores, 0, 1, 0)[0], scores)
-    for probe in (lambda: flip_labels(scores, 0.1, 1, 0), lambda: roll_teacher(torch.zeros(2, 1), 0.1, 0),
-                  lambda: flip_meta_labels(scores, 0.1, 1, 0)):
+    for probe in (
+        lambda: flip_labels(scores, 0.1, 1, 0),
+        lambda: roll_teacher(torch.zeros(2, 1), 0.1, 0),
+        lambda: flip_meta_labels(scores, 0.1, 1, 0),
+    ):
         with pytest.raises(UserError, match="regression"):
             probe()

@@ -84,7 +84,9 @@ def test_each_glue_task_from_a_local_directory(task, tmp_path, monkeypatch):
     """Prevents lost rows, shifted labels, a label order other than the hub's, and a meta text that is a training text too."""
     monkeypatch.chdir(tmp_path)
     columns, names = HUB[task]
-    sources = {split: hub_split(task, split, 204 if split == "train" else 9) for split in ["train", *evaluation_splits(task)]}
+    sources = {
+        split: hub_split(task, split, 204 if split == "train" else 9) for split in ["train", *evaluation_splits(task)]
+    }
     for split, rows in sources.items():
         write(tmp_path / "glue", task, split, rows)
     before = sorted(tmp_path.rglob("*"))
@@ -94,7 +96,9 @@ def test_each_glue_task_from_a_local_directory(task, tmp_path, monkeypatch):
     assert data.splits["teacher_train"] is data.splits["train"]
 
     train, meta = data.splits["train"].to_list(), data.splits["meta"].to_list()
-    assert sorted(train + meta, key=lambda row: row["idx"]) == sources["train"].select_columns(data.task.columns).to_list()
+    assert (
+        sorted(train + meta, key=lambda row: row["idx"]) == sources["train"].select_columns(data.task.columns).to_list()
+    )
     assert not {tuple(row[c] for c in columns) for row in train} & {tuple(row[c] for c in columns) for row in meta}
     shares = Counter(round(row["label"]) for row in sources["train"])
     assert all(abs(Counter(round(row["label"]) for row in meta)[y] - 0.2 * n) < 1 for y, n in shares.items())
@@ -127,7 +131,9 @@ def test_glue_from_the_hub(monkeypatch):
 
     def load_dataset(path, config):
         assert path == "nyu-mll/glue"
-        splits = ["test"] if config == "ax" else ["train", *evaluation_splits(config), "test_matched", "test_mismatched"]
+        splits = (
+            ["test"] if config == "ax" else ["train", *evaluation_splits(config), "test_matched", "test_mismatched"]
+        )
         return DatasetDict({split: hub_split(config, split, 204) for split in splits})
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
@@ -209,7 +215,10 @@ def test_tweets_are_distinct_unambiguous_and_disjoint(tmp_path, caplog):
     path = write_tweets(tmp_path / "tweets.csv")
     with caplog.at_level("INFO", "rwkd_lightning"):
         load_tweets(path, SIZES)
-    assert f"{path}: 4 of 67 rows are left out (no text, a text of an earlier row, or one with two sentiments)" in caplog.text
+    assert (
+        f"{path}: 4 of 67 rows are left out (no text, a text of an earlier row, or one with two sentiments)"
+        in caplog.text
+    )
     data = load_tweets(path, SIZES | {"train": 24})  # 63 = every distinct tweet
     rows = [row for part in data.splits.values() for row in part]
     by_idx = {row["idx"]: (row["text"], row["label"]) for row in rows}

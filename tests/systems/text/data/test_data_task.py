@@ -45,7 +45,9 @@ def test_unlabelled_training_rows_are_legal(make_data):
     """Prevents that semi-supervised training rows are refused, or that a teacher trains on rows without labels."""
     data = make_data(change=put("train", "label", 5, -1))
     assert column(data.splits["train"], "label")[5] == -1
-    with pytest.raises(UserError, match="'train'.*label -1 in row idx 105.*with labels as 'teacher_train', a split of its own"):
+    with pytest.raises(
+        UserError, match="'train'.*label -1 in row idx 105.*with labels as 'teacher_train', a split of its own"
+    ):
         TaskData(data.task, data.splits | {"teacher_train": data.splits["train"]})
     with pytest.raises(UserError, match=r"'train' .* has no row with a label \(45 without\)"):
         make_data(change=lambda s: s["train"].update(label=[-1] * 45))
@@ -103,9 +105,13 @@ def test_regression_labels_must_be_finite(make_data):
     assert make_data(None).splits["train"].features["label"].dtype == "float32"
     assert np.isnan(column(make_data(None, change=put("train", "label", 4, float("nan"))).splits["train"], "label")[4])
     for split, idx in (("teacher_train", 4), ("meta", 204), ("validation", 304)):
-        with pytest.raises(UserError, match=f"'{split}'.*label nan in row idx {idx}; expected a finite number .*drop it"):
+        with pytest.raises(
+            UserError, match=f"'{split}'.*label nan in row idx {idx}; expected a finite number .*drop it"
+        ):
             make_data(None, change=put(split, "label", 4, float("nan")))
-    with pytest.raises(UserError, match="label inf in row idx 104; expected a finite number, or nan for a row without a label"):
+    with pytest.raises(
+        UserError, match="label inf in row idx 104; expected a finite number, or nan for a row without a label"
+    ):
         make_data(None, change=put("train", "label", 4, float("inf")))
 
 
@@ -119,7 +125,9 @@ def test_wrong_column_types_are_refused(make_data):
         with pytest.raises(UserError, match="'train'"):
             TaskData(data.task, data.splits | {"train": train})
     words = data.splits["train"].cast_column("label", Value("string"))
-    with pytest.raises(UserError, match=r"has string in column 'label', first '1' \(str\); give int64, as build_split does"):
+    with pytest.raises(
+        UserError, match=r"has string in column 'label', first '1' \(str\); give int64, as build_split does"
+    ):
         TaskData(data.task, data.splits | {"train": words})
 
 

@@ -28,23 +28,44 @@ def columns(name: str, value: Any) -> dict[str, list[Any]]:
 
 
 REFUSED = [
-    *((SPEC, "label", value, f"{re.escape(shown)}.*; {CLASSES}") for value, shown in [
-        (0.9, "0.9 (float)"), (0.5, "0.5 (float)"), (1.0, "1.0 (float)"), (float("nan"), "nan (float)"), ("1", "'1' (str)"),
-        ("yes", "'yes' (str)"), (b"1", "b'1' (bytes)"), (True, "True (bool)"), (np.bool_(True), "True (bool)"),
-        (np.float32(0.75), "0.75 (float)"), (np.float64(1), "1.0 (float)"), (torch.tensor(0.25), "0.25 (float)"),
-        (torch.tensor(True), "True (bool)"), (pa.scalar(1.0), "1.0 (float)"), ([1], "[1] (list)"), (1j, "1j (complex)"),
-        (np.array([0, 1]), "array([0, 1]) (ndarray)"), (torch.tensor([[1], [2]]), "tensor([[1], [2]]) (Tensor)"),
-        (np.datetime64(1, "ns"), "(datetime64)"), (datetime.date(2020, 1, 2), "datetime.date(2020, 1, 2) (date)"),
-        (2**63, "9223372036854775808 (int)"), (np.uint64(2**64 - 1), "18446744073709551615 (int)"), ("x" * 999, "xxx... (str)"),
-    ]),
+    *(
+        (SPEC, "label", value, f"{re.escape(shown)}.*; {CLASSES}")
+        for value, shown in [
+            (0.9, "0.9 (float)"),
+            (0.5, "0.5 (float)"),
+            (1.0, "1.0 (float)"),
+            (float("nan"), "nan (float)"),
+            ("1", "'1' (str)"),
+            ("yes", "'yes' (str)"),
+            (b"1", "b'1' (bytes)"),
+            (True, "True (bool)"),
+            (np.bool_(True), "True (bool)"),
+            (np.float32(0.75), "0.75 (float)"),
+            (np.float64(1), "1.0 (float)"),
+            (torch.tensor(0.25), "0.25 (float)"),
+            (torch.tensor(True), "True (bool)"),
+            (pa.scalar(1.0), "1.0 (float)"),
+            ([1], "[1] (list)"),
+            (1j, "1j (complex)"),
+            (np.array([0, 1]), "array([0, 1]) (ndarray)"),
+            (torch.tensor([[1], [2]]), "tensor([[1], [2]]) (Tensor)"),
+            (np.datetime64(1, "ns"), "(datetime64)"),
+            (datetime.date(2020, 1, 2), "datetime.date(2020, 1, 2) (date)"),
+            (2**63, "9223372036854775808 (int)"),
+            (np.uint64(2**64 - 1), "18446744073709551615 (int)"),
+            ("x" * 999, "xxx... (str)"),
+        ]
+    ),
     *((SPEC, "idx", value, WHOLE) for value in (1.0, 0.5, "1", True, np.float32(3), float("nan"))),
     (SPEC, "idx", -(2**63) - 1, "give a whole number that fits into 64 bits"),
     *((SPEC, "text", value, TEXT) for value in (7, 1.5, True, np.int64(7), float("nan"), ["a"], {"a": 1})),
     (SPEC, "text", b"a", r"give text \(str\), as bytes.decode makes of bytes"),
     *((SPEC, "text", value, "it holds half a surrogate pair") for value in ("a\ud800", "\udfffb", "caf\udce9")),
     *((SCORE, "label", value, NUMBER) for value in ("3.5", True, decimal.Decimal("3.5"), 1j, b"3", np.bool_(False))),
-    *((SCORE, "label", value, "give a number that float32 can hold")
-      for value in (1e39, -1e39, 1e-50, 10**400, 2**24 + 1, np.float64(4e38))),
+    *(
+        (SCORE, "label", value, "give a number that float32 can hold")
+        for value in (1e39, -1e39, 1e-50, 10**400, 2**24 + 1, np.float64(4e38))
+    ),
 ]
 
 
@@ -54,15 +75,28 @@ def test_what_is_not_of_the_column_is_refused(task: TaskSpec, name: str, value: 
     become text, scores that become infinite or 0; and a traceback."""
     at = "row 2" if name == "idx" else "row idx 12"
     for split, where in ((None, "a split of task 'toy'"), ("train", "split 'train' of task 'toy'")):
-        with pytest.raises(UserError, match=f"^{where} has .* in column '{name}', {at}; .*{said.split('.*; ')[-1]}") as error:
+        with pytest.raises(
+            UserError, match=f"^{where} has .* in column '{name}', {at}; .*{said.split('.*; ')[-1]}"
+        ) as error:
             build_split(task, columns(name, value), split)
         message = str(error.value)
         assert re.search(said, message) and message.isprintable() and len(message) < 260
 
 
-@pytest.mark.parametrize("integers", [
-    [0, 1, 1], np.array([0, 1, 1]), np.array([0, 1, 1], np.uint8), [np.int16(0), np.int64(1), 1], torch.tensor([0, 1, 1]),
-    pa.array([0, 1, 1]), range(3), (n for n in (0, 1, 1))], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "integers",
+    [
+        [0, 1, 1],
+        np.array([0, 1, 1]),
+        np.array([0, 1, 1], np.uint8),
+        [np.int16(0), np.int64(1), 1],
+        torch.tensor([0, 1, 1]),
+        pa.array([0, 1, 1]),
+        range(3),
+        (n for n in (0, 1, 1)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
 def test_whole_numbers_of_every_kind_are_taken(integers: Any) -> None:
     """Prevents: exact values that are refused because they are numpy's, torch's or Arrow's."""
     given = list(integers)
@@ -81,10 +115,13 @@ def test_scores_are_the_nearest_float32() -> None:
     np.testing.assert_array_equal(made.with_format("numpy")["label"][:], np.array(values, dtype=np.float32))
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    ({"label": [0, 1]}, r"columns of different lengths \{'idx': 3, 'label': 2, 'text': 3\}"),
-    ({"text": "abc"}, "has one str as column 'text'; give a list"),
-])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"label": [0, 1]}, r"columns of different lengths \{'idx': 3, 'label': 2, 'text': 3\}"),
+        ({"text": "abc"}, "has one str as column 'text'; give a list"),
+    ],
+)
 def test_columns_that_are_none(change: dict[str, Any], said: str) -> None:
     """Prevents: rows of another row's label, and a text that is read as a column of letters."""
     with pytest.raises(UserError, match=said):
@@ -95,19 +132,22 @@ def test_columns_that_are_none(change: dict[str, Any], said: str) -> None:
         build_split(SPEC, missing)
 
 
-@pytest.mark.parametrize(("task", "name", "array", "said"), [
-    (SPEC, "label", pa.array([0.0, 1.0, 1.0]), r"0.0 \(float\).*row idx 10"),
-    (SPEC, "label", pa.array(["0", "1", "1"]), r"'0' \(str\).*row idx 10"),
-    (SPEC, "label", pa.array([False, True, True]), r"False \(bool\)"),
-    (SPEC, "label", pa.array([0, 1, 2**63], pa.uint64()), r"9223372036854775808 \(int\).*row idx 12"),
-    (SPEC, "idx", pa.array([1.0, 2.0, 3.0]), r"1.0 \(float\).*row 0"),
-    (SPEC, "text", pa.array([1, 2, 3]), r"1 \(int\).*row idx 10"),
-    (SPEC, "text", pa.array([b"a", b"b", b"c"]), r"b'a' \(bytes\)"),
-    (SPEC, "text", pa.array([datetime.date(2020, 1, 2)] * 3), r"\(date\)"),
-    (SCORE, "label", pa.array([0.5, 1e39, 1.0]), r"1e\+39 \(float\).*row idx 11.*float32"),
-    (SCORE, "label", pa.array([1, 2, 2**24 + 1]), r"16777217 \(int\).*row idx 12.*float32"),
-    (SCORE, "label", pa.array(["0.5", "1", "1"]), r"'0.5' \(str\)"),
-])
+@pytest.mark.parametrize(
+    ("task", "name", "array", "said"),
+    [
+        (SPEC, "label", pa.array([0.0, 1.0, 1.0]), r"0.0 \(float\).*row idx 10"),
+        (SPEC, "label", pa.array(["0", "1", "1"]), r"'0' \(str\).*row idx 10"),
+        (SPEC, "label", pa.array([False, True, True]), r"False \(bool\)"),
+        (SPEC, "label", pa.array([0, 1, 2**63], pa.uint64()), r"9223372036854775808 \(int\).*row idx 12"),
+        (SPEC, "idx", pa.array([1.0, 2.0, 3.0]), r"1.0 \(float\).*row 0"),
+        (SPEC, "text", pa.array([1, 2, 3]), r"1 \(int\).*row idx 10"),
+        (SPEC, "text", pa.array([b"a", b"b", b"c"]), r"b'a' \(bytes\)"),
+        (SPEC, "text", pa.array([datetime.date(2020, 1, 2)] * 3), r"\(date\)"),
+        (SCORE, "label", pa.array([0.5, 1e39, 1.0]), r"1e\+39 \(float\).*row idx 11.*float32"),
+        (SCORE, "label", pa.array([1, 2, 2**24 + 1]), r"16777217 \(int\).*row idx 12.*float32"),
+        (SCORE, "label", pa.array(["0.5", "1", "1"]), r"'0.5' \(str\)"),
+    ],
+)
 def test_a_table_is_not_cast_either(task: TaskSpec, name: str, array: pa.Array, said: str) -> None:
     """Prevents: Arrow's own casts, which read digits as numbers, numbers as text and booleans as both."""
     table = pa.table(columns("idx", 12))

@@ -27,17 +27,44 @@ KINDS: dict[str, dict[str, Any]] = {
     "deberta-v2": WIDTHS,
     "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
     "xlm-roberta": {**WIDTHS, "pad_token_id": 1},
-    "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 40, "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1},
+    "gpt2": {
+        "n_embd": 16,
+        "n_layer": 2,
+        "n_head": 2,
+        "n_positions": 40,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "pad_token_id": 1,
+    },
 }
 IDS = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
 DECODER = {**WIDTHS, **IDS, "head_dim": 8, "num_key_value_heads": 1, "sliding_window": 4}
-PAIRED = {"d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
-          "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, **IDS, "decoder_start_token_id": 2}
+PAIRED = {
+    "d_model": 16,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    **IDS,
+    "decoder_start_token_id": 2,
+}
 ODD: dict[str, dict[str, Any]] = {
     "albert": {**WIDTHS, "embedding_size": 16},
-    "modernbert": {**WIDTHS, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2,
-                   "local_attention": 2},
-    **{kind: {**WIDTHS, "pad_token_id": 1} for kind in ("camembert", "data2vec-text", "deberta", "megatron-bert", "ernie")},
+    "modernbert": {
+        **WIDTHS,
+        "pad_token_id": 1,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "cls_token_id": 0,
+        "sep_token_id": 2,
+        "local_attention": 2,
+    },
+    **{
+        kind: {**WIDTHS, "pad_token_id": 1}
+        for kind in ("camembert", "data2vec-text", "deberta", "megatron-bert", "ernie")
+    },
     "rembert": {**WIDTHS, **IDS, "input_embedding_size": 16},
     "roformer": {**WIDTHS, "pad_token_id": 1, "embedding_size": 16},
     "squeezebert": {**WIDTHS, "pad_token_id": 1, "embedding_size": 16},
@@ -46,15 +73,39 @@ ODD: dict[str, dict[str, Any]] = {
     "xlnet": {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 32, **IDS},
     "gpt_neo": {**WIDTHS, **IDS, "attention_types": [[["global", "local"], 1]], "window_size": 4},
     "opt": {**WIDTHS, **IDS, "ffn_dim": 32, "word_embed_proj_dim": 16},
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "smollm3", "phi3", "gpt_neox",
-                     "bloom", "olmo3", "exaone4"), DECODER),
+    **dict.fromkeys(
+        (
+            "llama",
+            "mistral",
+            "qwen2",
+            "qwen3",
+            "gemma",
+            "gemma2",
+            "gemma3_text",
+            "smollm3",
+            "phi3",
+            "gpt_neox",
+            "bloom",
+            "olmo3",
+            "exaone4",
+        ),
+        DECODER,
+    ),
     "qwen3_moe": {**DECODER, "num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16},
     "phimoe": {**DECODER, "num_local_experts": 2},
     "markuplm": {**WIDTHS, **IDS},
     "modernbert-decoder": {**WIDTHS, **IDS, "cls_token_id": 0, "sep_token_id": 2, "local_attention": 4},
     **dict.fromkeys(("bart", "mbart"), PAIRED),
-    "t5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "pad_token_id": 1, "eos_token_id": 2,
-           "decoder_start_token_id": 1},
+    "t5": {
+        "d_model": 16,
+        "d_kv": 8,
+        "d_ff": 32,
+        "num_layers": 2,
+        "num_heads": 2,
+        "pad_token_id": 1,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 1,
+    },
     "fnet": {**WIDTHS, **IDS},
     "funnel": {**IDS, "block_sizes": [2, 2], "d_model": 16, "n_head": 2, "d_head": 8, "d_inner": 32},
     "nystromformer": {**WIDTHS, **IDS, "conv_kernel_size": 5},
@@ -70,9 +121,16 @@ def tokenizer(shift: int = 0) -> Any:
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 0), ("[SEP]", 2)])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
-                                   sep_token="[SEP]", model_max_length=40)
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 0), ("[SEP]", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_max_length=40,
+    )
 
 
 @pytest.fixture

@@ -30,7 +30,9 @@ def half(folder: Path) -> None:
 
 def lost_shard(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "model-00001-of-00002.safetensors"}}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"x": "model-00001-of-00002.safetensors"}})
+    )
 
 
 def other_weights(folder: Path) -> None:
@@ -68,18 +70,30 @@ BREAK = {
     "adapter": (adapter, ["adapter to 'org/base'", "merge_and_unload().save_pretrained(DIR)"]),
     "adapter_beside_a_config": (lambda f: adapter(f, config=True), ["adapter to 'org/base'", "merge_and_unload"]),
     "adapter_of_nothing": (lambda f: adapter(f, base=None), ["adapter to other weights", "merge_and_unload"]),
-    "gguf": (lambda f: other_format(f, "model-q4.gguf", config=False), ["llama.cpp (model-q4.gguf)", "cannot be trained"]),
+    "gguf": (
+        lambda f: other_format(f, "model-q4.gguf", config=False),
+        ["llama.cpp (model-q4.gguf)", "cannot be trained"],
+    ),
     "onnx": (lambda f: other_format(f, "onnx/model.onnx"), ["ONNX (onnx/model.onnx)", "cannot be trained"]),
-    "openvino": (lambda f: other_format(f, "openvino_model.xml", "openvino_model.bin"), ["OpenVINO", "cannot be trained"]),
+    "openvino": (
+        lambda f: other_format(f, "openvino_model.xml", "openvino_model.bin"),
+        ["OpenVINO", "cannot be trained"],
+    ),
     "tensorflow": (lambda f: other_format(f, "tf_model.h5"), ["TensorFlow (tf_model.h5)"]),
     "flax": (lambda f: other_format(f, "flax_model.msgpack"), ["Flax (flax_model.msgpack)"]),
     "sentence_transformers_of_old": (inner, ["0_Transformer; give "]),
     "no_classifier": (lambda f: edit(f, model_type="whisper"), ["is a whisper", "no sequence classifier"]),
     "numbers_missing": (lambda f: edit(f, num_attention_heads=3), ["cannot be loaded"]),
-    "remote_code": (lambda f: edit(f, model_type="own", auto_map={"AutoModel": "own.Own"}), ["code of its own", "never run"]),
+    "remote_code": (
+        lambda f: edit(f, model_type="own", auto_map={"AutoModel": "own.Own"}),
+        ["code of its own", "never run"],
+    ),
     "unknown_kind": (lambda f: edit(f, model_type="brand_new"), ["no known kind", "'brand_new'"]),
     "pickled_weights": (pickled, ["pytorch_model.bin", "save_pretrained"]),
-    "interrupted_download": (lambda f: (f / "model.safetensors").unlink(), ["model.safetensors is missing", "fetch it again"]),
+    "interrupted_download": (
+        lambda f: (f / "model.safetensors").unlink(),
+        ["model.safetensors is missing", "fetch it again"],
+    ),
     "lost_shard": (lost_shard, ["model-00001-of-00002.safetensors is missing"]),
     "half_weights": (half, ["cannot be loaded", "fetch it again"]),
     "half_config": (lambda f: (f / "config.json").write_text('{"model_type": "be'), ["config.json is not JSON"]),
@@ -99,7 +113,11 @@ def test_bad_model(case, save):
         load_classifier(str(folder), TASK)
     message = str(caught.value)
     assert all(word in message for word in [*words, str(folder)]) and "\n" not in message
-    assert case in ("interrupted_download", "half_weights", "half_config") or "fetch it again" not in message or "shard" in case
+    assert (
+        case in ("interrupted_download", "half_weights", "half_config")
+        or "fetch it again" not in message
+        or "shard" in case
+    )
     assert sorted(p.name for p in folder.iterdir()) == before
 
 
@@ -113,12 +131,15 @@ def test_no_tokenizer(save):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("error", "words"), [
-    ("RepositoryNotFoundError", ["no public model of that name", "spelling"]),
-    ("GatedRepoError", ["accepted its terms"]),
-    ("LocalEntryNotFoundError", ["cannot be reached"]),
-    ("ConnectionResetError", ["could not be fetched", "run again to go on"]),
-])
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("RepositoryNotFoundError", ["no public model of that name", "spelling"]),
+        ("GatedRepoError", ["accepted its terms"]),
+        ("LocalEntryNotFoundError", ["cannot be reached"]),
+        ("ConnectionResetError", ["could not be fetched", "run again to go on"]),
+    ],
+)
 def test_hub_answers(error, words, monkeypatch):
     """Prevents: pages of a client's traceback for a typo, a private model or a network that breaks off."""
     from huggingface_hub import errors
@@ -142,11 +163,16 @@ def test_a_hub_that_has_no_safetensors(save, monkeypatch):
         load_classifier("owner/model", TASK)
 
 
-@pytest.mark.parametrize(("path", "words"), [
-    ("./no/such/folder", ["is not a directory"]), ("no such model", ["is not a directory"]),
-    ("package:not_installed/model", ["pip install not-installed"]), ("package:transformers/nothing", ["no config.json"]),
-    ("no-such/model", ["hub cannot be reached", "HF_HUB_OFFLINE"]),
-])
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("./no/such/folder", ["is not a directory"]),
+        ("no such model", ["is not a directory"]),
+        ("package:not_installed/model", ["pip install not-installed"]),
+        ("package:transformers/nothing", ["no config.json"]),
+        ("no-such/model", ["hub cannot be reached", "HF_HUB_OFFLINE"]),
+    ],
+)
 def test_bad_path(path, words):
     """Prevents: a mistyped folder asked for at the hub, with its wait and its message about something else."""
     with pytest.raises(UserError) as caught:

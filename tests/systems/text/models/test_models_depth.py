@@ -16,7 +16,9 @@ from rwkd_lightning.utils.errors import UserError
 from tests.systems.text.models.conftest import TASK
 
 pytestmark = pytest.mark.skipif(
-    transformers.__version__.startswith("4."), reason="before 5 few configs list their layers one by one; other cuts are refused")
+    transformers.__version__.startswith("4."),
+    reason="before 5 few configs list their layers one by one; other cuts are refused",
+)
 LOUD = {"initializer_range": 0.3, "init_std": 0.3}
 FULL, LOCAL = "full_attention", "sliding_attention"
 BY_LAYER = {"layer_types": [LOCAL, FULL, LOCAL, LOCAL, FULL, LOCAL]}
@@ -42,6 +44,7 @@ def ids():
 
 def without(network, layers):
     """Let the blocks that are not among these give out what they are given, on the whole model."""
+
     def through(module, args, named, output):
         given = args[0] if args else named["hidden_states"]
         return (given, *output[1:]) if isinstance(output, tuple) else given
@@ -110,8 +113,14 @@ def test_windows_longer_than_any_probe_are_compared(save):
     assert not rebuilds(network)
 
 
-@pytest.mark.parametrize(("kind", "words"), [
-    ("bart", "a bart has an encoder and a decoder"), ("t5", "a t5 has an encoder and a decoder"), ("albert", "share weights")])
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("bart", "a bart has an encoder and a decoder"),
+        ("t5", "a t5 has an encoder and a decoder"),
+        ("albert", "share weights"),
+    ],
+)
 def test_stacks_that_cannot_be_cut_say_why(kind, words, save):
     """Prevents: a message about something else, and a cut that is none."""
     with pytest.raises(UserError, match=words):

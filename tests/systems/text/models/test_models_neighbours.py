@@ -123,7 +123,9 @@ def test_the_limit_that_is_named_is_taken(kind, save):
     model, loaded = load_classifier(folder, TASK, trained=True), load_tokenizer(folder)
     limit = 38 if kind in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "data2vec-text") else 40
     for asked in (limit + 1, limit + 2, 90):
-        with pytest.raises(UserError, match=f"is {asked}, but .* takes {limit} tokens at most; give data.max_length={limit}"):
+        with pytest.raises(
+            UserError, match=f"is {asked}, but .* takes {limit} tokens at most; give data.max_length={limit}"
+        ):
             check_inputs(model, loaded, asked, folder)
     check_inputs(model, loaded, limit, folder)
 

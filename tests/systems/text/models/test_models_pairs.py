@@ -21,13 +21,17 @@ def test_every_kind_loads_cuts_and_reads_its_head(kind, save, batch, tmp_path):
     outputs = student(batch)
     assert outputs["logits"].shape == (4, 3)
     if kind != "gpt2":  # whose logits are picked from those of all tokens
-        torch.testing.assert_close(F.linear(outputs["features"], student.head.weight, student.head.bias), outputs["logits"])
+        torch.testing.assert_close(
+            F.linear(outputs["features"], student.head.weight, student.head.bias), outputs["logits"]
+        )
     student.network.save_pretrained(tmp_path / "cut")
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "cut").eval()
     given = {name: batch[name] for name in student.inputs}
     torch.testing.assert_close(again(**given).logits, outputs["logits"])
     assert again.config.id2label == {0: "neg", 1: "mid", 2: "pos"}
-    assert any(".0." in name for name in student.block_names()) and not any(".1." in name for name in student.block_names())
+    assert any(".0." in name for name in student.block_names()) and not any(
+        ".1." in name for name in student.block_names()
+    )
 
 
 def test_blocks_that_cannot_be_taken_apart_are_refused(save):
@@ -35,7 +39,9 @@ def test_blocks_that_cannot_be_taken_apart_are_refused(save):
     with pytest.raises(UserError, match="share weights"):
         load_classifier(str(save("albert")), TASK, layers=[0])
     with pytest.raises(UserError, match="not alike"):
-        load_classifier(str(save("modernbert")), TASK, layers=[1])  # attention to all tokens in block 0, to a window in block 1
+        load_classifier(
+            str(save("modernbert")), TASK, layers=[1]
+        )  # attention to all tokens in block 0, to a window in block 1
 
 
 def test_a_tokenizer_without_padding_pads_with_its_end_of_text(save):
@@ -78,15 +84,18 @@ def test_classes_without_names_are_taken_in_order_and_said_so(save, caplog):
     assert "neg, mid, pos" in caplog.text and "pair.teacher.labels" in caplog.text
 
 
-@pytest.mark.parametrize(("labels", "task", "trained", "words"), [
-    (["a", "b", "c"], TASK, True, ["a, b, c", "neg, mid, pos"]),
-    (["a", "b", "c"], TASK, False, ["a, b, c", "new_head=true"]),
-    (2, TASK, True, ["2 labels", "toy has 3"]),
-    (["entailment", "not_entailment"], TASK, False, ["2 labels (entailment, not_entailment)", "new_head=true"]),
-    (1, TASK, True, ["a regression head", "a classification"]),
-    (3, SCORES, True, ["a classification head", "a regression"]),
-    (None, TASK, True, ["no trained head", "pair.teacher.epochs=3"]),
-])
+@pytest.mark.parametrize(
+    ("labels", "task", "trained", "words"),
+    [
+        (["a", "b", "c"], TASK, True, ["a, b, c", "neg, mid, pos"]),
+        (["a", "b", "c"], TASK, False, ["a, b, c", "new_head=true"]),
+        (2, TASK, True, ["2 labels", "toy has 3"]),
+        (["entailment", "not_entailment"], TASK, False, ["2 labels (entailment, not_entailment)", "new_head=true"]),
+        (1, TASK, True, ["a regression head", "a classification"]),
+        (3, SCORES, True, ["a classification head", "a regression"]),
+        (None, TASK, True, ["no trained head", "pair.teacher.epochs=3"]),
+    ],
+)
 def test_heads_for_something_else_are_refused(labels, task, trained, words, save):
     """Prevents: a teacher whose outputs mean something else, or a student that starts from another task's decisions."""
     with pytest.raises(UserError) as caught:
@@ -104,7 +113,9 @@ def test_sigmoid_heads_are_refused_by_name(settings, labels, task, save):
     """Prevents: independent yes-or-no outputs that go through a softmax, and scores before their sigmoid taken for ratings."""
     folder = str(save(labels=labels, **settings))
     for how in ({"trained": True}, {"trained": False}, {"trained": True, "labels": ["neg", "mid", "pos"]}):
-        with pytest.raises(UserError, match="a multi-label or sigmoid head.*pair.student.new_head=true.*pair.teacher.new_head"):
+        with pytest.raises(
+            UserError, match="a multi-label or sigmoid head.*pair.student.new_head=true.*pair.teacher.new_head"
+        ):
             load_classifier(folder, task, **how)
     anew = load_classifier(folder, task, new_head=True)  # the way out
     assert anew.network.config.problem_type != "multi_label_classification"
@@ -112,14 +123,19 @@ def test_sigmoid_heads_are_refused_by_name(settings, labels, task, save):
 
 def test_cross_encoders_of_classes_are_taken(save, batch):
     """Prevents: cross-encoders whose outputs are plain logits refused along with those of sigmoids."""
-    folder = str(save(labels=["neg", "mid", "pos"], sentence_transformers={"activation_fn": "torch.nn.modules.linear.Identity"}))
+    folder = str(
+        save(labels=["neg", "mid", "pos"], sentence_transformers={"activation_fn": "torch.nn.modules.linear.Identity"})
+    )
     assert load_classifier(folder, TASK, trained=True)(batch)["logits"].shape == (4, 3)
 
 
 def test_a_new_head_is_no_sigmoid_once_saved(save, tmp_path):
     """Prevents: a student refused as a teacher of the next one for what the model that it started from was."""
-    folder = save(labels=1, sbert_ce_default_activation_function="torch.nn.modules.activation.Sigmoid",
-                  sentence_transformers={"activation_fn": "torch.nn.modules.activation.Sigmoid"})
+    folder = save(
+        labels=1,
+        sbert_ce_default_activation_function="torch.nn.modules.activation.Sigmoid",
+        sentence_transformers={"activation_fn": "torch.nn.modules.activation.Sigmoid"},
+    )
     load_classifier(str(folder), TASK, new_head=True).network.save_pretrained(folder)
     load_classifier(str(folder), TASK, trained=True)
 

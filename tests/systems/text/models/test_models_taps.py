@@ -16,8 +16,23 @@ def batch():
     return {"input_ids": ids, "attention_mask": (ids != 1).long()}
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "electra", "deberta-v2", "distilbert", "xlm-roberta", "gpt2",
-                                  "longformer", "xlnet", "llama", "big_bird"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "bert",
+        "roberta",
+        "mpnet",
+        "electra",
+        "deberta-v2",
+        "distilbert",
+        "xlm-roberta",
+        "gpt2",
+        "longformer",
+        "xlnet",
+        "llama",
+        "big_bird",
+    ],
+)
 def test_hidden_states(save, batch, kind):
     """Prevents the states of another block, of padding, or before the block's last normalisation."""
     student = load_classifier(str(save(kind)), TASK).eval()

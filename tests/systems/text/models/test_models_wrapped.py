@@ -50,8 +50,11 @@ class Adapter(nn.Module):
         return self.base_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
 
 
-WRAPPERS = {"adapter": Adapter, "compiled": lambda model: torch.compile(model, backend="eager"),
-            "compiled adapter": lambda model: torch.compile(Adapter(model), backend="eager")}
+WRAPPERS = {
+    "adapter": Adapter,
+    "compiled": lambda model: torch.compile(model, backend="eager"),
+    "compiled adapter": lambda model: torch.compile(Adapter(model), backend="eager"),
+}
 wrappers = pytest.mark.parametrize("wrapper", WRAPPERS)
 
 
