@@ -1,4 +1,6 @@
-"""Distil a student: ``python train.py task=mrpc weighting=rwkd``. Everything is in ``conf/`` and ``rwkd_lightning/``."""
+"""Distil a student: ``python train.py task=mrpc weighting=rwkd``. Everything is in ``conf/`` and
+``rwkd_lightning/``.
+"""
 
 # ruff: noqa: E402 (--help comes before the imports that take longer than the answer)
 
@@ -38,7 +40,9 @@ OmegaConf.register_new_resolver("config_digest", config_digest)
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> float | None:
-    """Run, and tell a user's mistake in one line; returns the student's score on the meta split, for a sweeper that searches."""
+    """Run, and tell a user's mistake in one line; returns the student's score on the meta split, for a sweeper that
+    searches.
+    """
     from rwkd_lightning.run.runner import run
 
     ours_only(HydraConfig.get().verbose)

@@ -1,9 +1,11 @@
-"""Do short runs still give the same numbers? Records every score, weight, loss and logged value, and compares them to the digit.
+"""Do short runs still give the same numbers? Records every score, weight, loss and logged value, and compares them to
+the digit.
 
     python -m benchmarks.behaviour record before.json     # then change the code
     python -m benchmarks.behaviour compare before.json    # exits with 1 and names what differs
 
-Tiny random models on the CPU, one thread, about a minute. Numbers are those of one machine: record and compare on the same one.
+Tiny random models on the CPU, one thread, about a minute. Numbers are those of one machine: record and compare on the
+same one.
 """
 
 from __future__ import annotations

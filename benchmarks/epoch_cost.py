@@ -1,9 +1,10 @@
-"""An epoch of the shipped ``rwkd``, a meta step every step and the bank's first fill, as a multiple of an epoch of ``kd``.
+"""An epoch of the shipped ``rwkd``, a meta step every step and the bank's first fill, as a multiple of an epoch of
+``kd``.
 
     python benchmarks/epoch_cost.py [--task tweets --layers 3] [--data-path DIR]
 
-Both go through the whole first epoch of real rows, in the loader's order and in turns of a few batches. (A run as shipped takes
-no meta step in the first fifth of its training, so all in all it costs less than this.)
+Both go through the whole first epoch of real rows, in the loader's order and in turns of a few batches. (A run as
+shipped takes no meta step in the first fifth of its training, so all in all it costs less than this.)
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ def main() -> None:
     ratio, by_turn = total["rwkd"] / total["kd"], [b / a for a, b in zip(seconds["kd"], seconds["rwkd"], strict=True)]
     later = statistics.median(by_turn[1:])
     print(
-        f"\n{options.task}, {options.layers} blocks, {turns * VISIT} steps, {int(meta.taken)} meta steps, bank of "
-        f"{len(meta.stream)}: kd {total['kd']:.1f} s, rwkd {total['rwkd']:.1f} s, ratio {ratio:.3f}\n"
-        f"turns after the first, which fills the bank: median {later:.3f}, {min(by_turn[1:]):.3f} to {max(by_turn[1:]):.3f}"
+        f"\n{options.task}, {options.layers} blocks, {turns * VISIT} steps, {int(meta.taken)} meta steps, bank of"
+        f" {len(meta.stream)}: kd {total['kd']:.1f} s, rwkd {total['rwkd']:.1f} s, ratio {ratio:.3f}\nturns after the"
+        f" first, which fills the bank: median {later:.3f}, {min(by_turn[1:]):.3f} to {max(by_turn[1:]):.3f}"
     )
     result = {
         "task": options.task,

@@ -3,8 +3,8 @@
     python train.py -m +experiment=probes weighting=kd,global,permuted,oracle,rwkd seed=0,1,2,3,4
     python benchmarks/gap.py runs --split test
 
-gap closed = (rwkd − global) / (oracle − global): what weighting *samples* adds to one good weight for all, as a share of
-what knowing the truth would add.
+gap closed = (rwkd − global) / (oracle − global): what weighting *samples* adds to one good weight for all, as a share
+of what knowing the truth would add.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def main() -> None:
         if "kd" in scores and name != "kd":
             paired = np.array([by_seed[s] - scores["kd"][s] for s in sorted(by_seed) if s in scores["kd"]])
             print(
-                f"{'  minus kd':36s} {paired.mean():7.4f} {'':7s} {paired.min():7.4f}  {' '.join(f'{v:+.4f}' for v in paired)}"
+                f"{'  minus kd':36s} {paired.mean():7.4f} {'':7s} {paired.min():7.4f} "
+                f" {' '.join(f'{v:+.4f}' for v in paired)}"
             )
         for probe in ("teacher_corrupted", "label_flipped"):
             for score in ("weight", "influence", "loss_teacher_ce", "loss_ce", "loss_kd"):

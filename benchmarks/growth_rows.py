@@ -3,10 +3,11 @@
     python benchmarks/growth_rows.py [--rows 1000 3000 10000 30000 100000 350000]
 
 Texts of 6 to 18 words through the real stages (checks, tokens and teacher logits by way of the cache, training steps,
-``weights.parquet``) with random BERTs of one block, so small that a step's own memory hides nothing; each number of rows in a
-process of its own. Memory is anonymous memory (RssAnon, sampled every 2 ms for its peak) above that after all imports; pages of
-mapped files, which the kernel takes back when it needs them, are in VmHWM only. Bytes a row: from the fewest rows to the most.
-Exponents are the slopes of least squares in log-log. With everything else: ``growth_steps.py``. Linux only.
+``weights.parquet``) with random BERTs of one block, so small that a step's own memory hides nothing; each number of
+rows in a process of its own. Memory is anonymous memory (RssAnon, sampled every 2 ms for its peak) above that after all
+imports; pages of mapped files, which the kernel takes back when it needs them, are in VmHWM only. Bytes a row: from the
+fewest rows to the most. Exponents are the slopes of least squares in log-log. With everything else:
+``growth_steps.py``. Linux only.
 """
 
 from __future__ import annotations
@@ -101,9 +102,17 @@ def split_of(folder: Path, name: str, first: int, stop: int, lines: Iterator[str
 def tiny_teacher(folder: Path, tokenizer: Any) -> Path:
     """A random BERT of one block, 32 wide, with a classifier of three classes, on disk."""
     torch.manual_seed(0)
-    config = bert.BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
-                             intermediate_size=64, max_position_embeddings=64, num_labels=3,
-                             id2label=dict(enumerate("abc")), label2id={c: i for i, c in enumerate("abc")})  # fmt: skip
+    config = bert.BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        num_labels=3,
+        id2label=dict(enumerate("abc")),
+        label2id={c: i for i, c in enumerate("abc")},
+    )
     bert.BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -193,9 +202,17 @@ def stages_of(folder: Path, rows: int, steps: int) -> dict[str, Any]:
 def fit(module: DistillationModule, loaders: DistillationDataModule, steps: int) -> list[float]:
     """Seconds of each training step on the real loader."""
     watch = Stopwatch()
-    trainer = lightning.Trainer(max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[watch],
-                                enable_model_summary=False, enable_progress_bar=False, limit_val_batches=0,
-                                use_distributed_sampler=False)  # fmt: skip
+    trainer = lightning.Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        callbacks=[watch],
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+    )
     trainer.fit(module, datamodule=loaders)
     module.trainer = loaders.trainer = None
     del trainer

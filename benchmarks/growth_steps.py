@@ -1,10 +1,12 @@
-"""How the time and memory of a step grow with length, classes, parameters and loss terms: for ``kd`` and the default ``rwkd``.
+"""How the time and memory of a step grow with length, classes, parameters and loss terms: for ``kd`` and the default
+``rwkd``.
 
     python benchmarks/growth_steps.py [--only length classes layers terms]
 
-Whole training steps on the first blocks of a MiniLM, batch 32, both methods in turns in one process; before that, one method
-after the other, the peak (VmHWM) above what the process has before the student is loaded and after a first tiny step. Exponents
-are the slopes of least squares in log-log over the range in the table. With the number of rows: ``growth_rows.py``. Linux only.
+Whole training steps on the first blocks of a MiniLM, batch 32, both methods in turns in one process; before that, one
+method after the other, the peak (VmHWM) above what the process has before the student is loaded and after a first tiny
+step. Exponents are the slopes of least squares in log-log over the range in the table. With the number of rows:
+``growth_rows.py``. Linux only.
 """
 
 from __future__ import annotations
@@ -130,7 +132,8 @@ def sweep(name: str, turns: int) -> dict[str, Any]:
     for value, row in zip(SWEEPS[name], found, strict=True):
         (a, b), (m, n) = (tuple(row[of][method] for method in METHODS) for of in ("seconds", "peak_mib"))
         print(
-            f"{value:<10}{row['parameters'] / 1e6:>10.1f} M{a:>9.3f}{b:>9.3f}{b / a:>7.2f}{m:>9.0f}{n:>10.0f}{n / m:>7.2f}"
+            f"{value:<10}{row['parameters'] / 1e6:>10.1f}"
+            f" M{a:>9.3f}{b:>9.3f}{b / a:>7.2f}{m:>9.0f}{n:>10.0f}{n / m:>7.2f}"
         )
     axes = {name: [*map(float, SWEEPS[name])]}
     if name == "layers":

@@ -1,4 +1,6 @@
-"""LDA, the topic model that everything else should beat: scikit-learn's, which comes with the clustering score anyway."""
+"""LDA, the topic model that everything else should beat: scikit-learn's, which comes with the clustering score
+anyway.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the memory benchmarks share: sizes of this process from Linux's /proc, and a process of its own for each measurement."""
+"""What the memory benchmarks share: sizes of this process from Linux's /proc, and a process of its own for each
+measurement.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ PROC = Path("/proc/self")
 
 
 def sizes() -> dict[str, float]:
-    """MiB of this process: ``VmRSS`` = ``RssAnon`` (its own) + ``RssFile`` (mapped files) + shared; ``VmHWM``, its peak."""
+    """MiB of this process: ``VmRSS`` = ``RssAnon`` (its own) + ``RssFile`` (mapped files) + shared; ``VmHWM``, its
+    peak.
+    """
     if not (PROC / "clear_refs").exists():
         raise SystemExit("memory is read from /proc/self, which only Linux has; run this on Linux")
     text = (PROC / "status").read_text()
@@ -34,7 +38,9 @@ def settle() -> None:
 
 
 def apart(script: str, **options: Any) -> Any:
-    """What ``script --one JSON`` prints last, run in a fresh process: no memory, thread or allocator state of another kind."""
+    """What ``script --one JSON`` prints last, run in a fresh process: no memory, thread or allocator state of another
+    kind.
+    """
     command = [sys.executable, script, "--one", json.dumps(options)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

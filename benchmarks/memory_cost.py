@@ -2,11 +2,12 @@
 
     python benchmarks/memory_cost.py [--layers 2 3 6 --length 48 128 --batch 32 --steps 4]
 
-Every kind of step runs in a process of its own: imports, then the resident size (the baseline), then the student and a few whole
-training steps of ``DistillationModule`` under a Trainer, as in ``step_cost.py``, with AdamW, clipping, and held-out batches as
-large as the training's (the bank: 8 rows refreshed a step; its filling is in the peak). The peak is the kernel's own (VmHWM), so
-it counts the allocator's leftovers too, but not those of loading the student. "Activations" is what the peak has above weights,
-gradient and the two moments, 4 numbers a parameter: graphs, copies of θ, v, and whatever else. Linux only.
+Every kind of step runs in a process of its own: imports, then the resident size (the baseline), then the student and a
+few whole training steps of ``DistillationModule`` under a Trainer, as in ``step_cost.py``, with AdamW, clipping, and
+held-out batches as large as the training's (the bank: 8 rows refreshed a step; its filling is in the peak). The peak is
+the kernel's own (VmHWM), so it counts the allocator's leftovers too, but not those of loading the student.
+"Activations" is what the peak has above weights, gradient and the two moments, 4 numbers a parameter: graphs, copies of
+θ, v, and whatever else. Linux only.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ LOOKAHEAD = 0.01
 ENGINES: dict[str, type[Engine]] = {"finite difference": FiniteDifference, "jvp": Jvp, "double backward": Unrolled}
 BANK = "bank, jvp (default)"
 CURRENT = "all, finite difference, lookahead, current"
-"""The student's step with the weights that the lookahead took, and so along the same gradient (``meta.weights=current``)."""
+"""The student's step with the weights that the lookahead took, and so along the same gradient
+(``meta.weights=current``).
+"""
 KINDS = ["kd", BANK, *(f"all, {engine}{also}" for engine in ENGINES for also in ("", ", lookahead")), CURRENT]
 TARGETS = {"all, finite difference": 1.25, "all, finite difference, lookahead": 1.6}
 
@@ -54,7 +57,9 @@ def build(kind: str, layers: int, batch: int, length: int) -> DistillationModule
 
 
 def measure(kind: str, layers: int, batch: int, length: int, steps: int) -> dict[str, float]:
-    """MiB of the peak above the baseline, and what of it is neither weights nor gradient nor moments; in this process."""
+    """MiB of the peak above the baseline, and what of it is neither weights nor gradient nor moments; in this
+    process.
+    """
     quiet()
     baseline = sizes()["VmRSS"]
     module = build(kind, layers, batch, length)

@@ -1,13 +1,14 @@
 """What a training step of every weighting method costs, as a multiple of a step of ``kd`` with cached teacher logits.
 
-    python benchmarks/method_cost.py [--layers 3 --batch 32 --length 48 --steps 12] [--only rwkd mwn] [--fill docs/methods]
+    python benchmarks/method_cost.py [--layers 3 --batch 32 --length 48 --steps 12] [--only rwkd mwn] [--fill
+    docs/methods]
 
-Each method as shipped in ``conf/weighting``, with its own loss terms; those that need it take the shipped meta step (the head
-with its bank, 8 rows refreshed) at every step. A step is a whole ``training_step`` of ``DistillationModule`` under a Trainer:
-forward, meta step, both optimizers, clipping, ledger, logging. All methods are timed in one run and in turns, and compared with
-``kd`` turn by turn; ``kd`` is timed a second time, under another name, to show what a ratio of 1 looks like. One student is
-shared by all, so that a run of all methods needs about as much memory as one of them. ``--fill`` writes the ratios into the
-methods' pages.
+Each method as shipped in ``conf/weighting``, with its own loss terms; those that need it take the shipped meta step
+(the head with its bank, 8 rows refreshed) at every step. A step is a whole ``training_step`` of ``DistillationModule``
+under a Trainer: forward, meta step, both optimizers, clipping, ledger, logging. All methods are timed in one run and in
+turns, and compared with ``kd`` turn by turn; ``kd`` is timed a second time, under another name, to show what a ratio of
+1 looks like. One student is shared by all, so that a run of all methods needs about as much memory as one of them.
+``--fill`` writes the ratios into the methods' pages.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
     python benchmarks/options.py [--seeds 100 101 102 103 104 105] [--only history --only Sigmoid]
 
-The stand-in is a two-layer network on frozen sentence embeddings of the tweets (all-MiniLM-L6-v2, mean over the tokens), its
-teacher a linear classifier on those of other, clean tweets. Everything else is what ``train.py`` runs: the module, the meta step
-on the head with its bank, the probes (40 % of the labels flipped, 40 % of the teacher's outputs rolled). Scores are of the
-validation part; the test part is not read. What a real student makes of an option may differ.
+The stand-in is a two-layer network on frozen sentence embeddings of the tweets (all-MiniLM-L6-v2, mean over the
+tokens), its teacher a linear classifier on those of other, clean tweets. Everything else is what ``train.py`` runs: the
+module, the meta step on the head with its bank, the probes (40 % of the labels flipped, 40 % of the teacher's outputs
+rolled). Scores are of the validation part; the test part is not read. What a real student makes of an option may
+differ.
 """
 
 from __future__ import annotations
@@ -52,16 +53,30 @@ REFERENCES = {
 }
 OPTIONS = {
     **{name: [f"weighting={name}"] for name in ("ce", "annealed", "mwn", "tgeo", "rwkd_online", "rwkd_plain")},
-    "features: influence": ["meta_features=influence"], "features: history": ["meta_features=history"],
-    "gate: Sigmoid": [f"{GATES}.Sigmoid"], "gate: Reject": [f"{GATES}.Reject"], "gate: bound 2": ["weighting.gate.bound=2"],
-    "smoothing 0.5": ["weighting.smoothing=0.5"], "meta loss: soft": ["meta.loss=soft"], "meta loss: mix": ["meta.loss=mix"],
-    "start 0": ["meta.start=0"], "start 0.4": ["meta.start=0.4"], "every 4": ["meta.every=4"],
-    "entropy 0": ["weighting.entropy=0"], "entropy 0.5": ["weighting.entropy=0.5"], "entropy 2": ["weighting.entropy=2"],
-    "evidence 0": ["weighting.evidence=0"], "evidence 1": ["weighting.evidence=1"], "evidence 2": ["weighting.evidence=2"],
-    "rate / 3": ["weighting.lr=0.001"], "rate x 3": ["weighting.lr=0.009"], "centred head": ["meta.theta.centre=true"],
+    "features: influence": ["meta_features=influence"],
+    "features: history": ["meta_features=history"],
+    "gate: Sigmoid": [f"{GATES}.Sigmoid"],
+    "gate: Reject": [f"{GATES}.Reject"],
+    "gate: bound 2": ["weighting.gate.bound=2"],
+    "smoothing 0.5": ["weighting.smoothing=0.5"],
+    "meta loss: soft": ["meta.loss=soft"],
+    "meta loss: mix": ["meta.loss=mix"],
+    "start 0": ["meta.start=0"],
+    "start 0.4": ["meta.start=0.4"],
+    "every 4": ["meta.every=4"],
+    "entropy 0": ["weighting.entropy=0"],
+    "entropy 0.5": ["weighting.entropy=0.5"],
+    "entropy 2": ["weighting.entropy=2"],
+    "evidence 0": ["weighting.evidence=0"],
+    "evidence 1": ["weighting.evidence=1"],
+    "evidence 2": ["weighting.evidence=2"],
+    "rate / 3": ["weighting.lr=0.001"],
+    "rate x 3": ["weighting.lr=0.009"],
+    "centred head": ["meta.theta.centre=true"],
     "weights of the current φ": ["meta.weights=current"],
-    "meta noise 0.2": ["data.meta_noise=0.2"], "meta noise 0.4": ["data.meta_noise=0.4"],
-}  # fmt: skip
+    "meta noise 0.2": ["data.meta_noise=0.2"],
+    "meta noise 0.4": ["data.meta_noise=0.4"],
+}
 
 
 class Rows(Dataset[dict[str, Tensor]]):
@@ -132,11 +147,17 @@ def splits() -> dict[str, Rows]:
     y = {split: torch.from_numpy(column(data.splits[split], "label")) for split in x}
     teacher = LogisticRegression(C=0.003, max_iter=1000).fit(x["teacher_train"].numpy(), y["teacher_train"].numpy())
     print(
-        f"the teacher's accuracy on the validation part: {teacher.score(x['validation'].numpy(), y['validation'].numpy()):.3f}"
+        "the teacher's accuracy on the validation part:"
+        f" {teacher.score(x['validation'].numpy(), y['validation'].numpy()):.3f}"
     )
-    return {split: Rows(x=x[split], labels=y[split],
-                        teacher_logits=torch.from_numpy(teacher.decision_function(x[split].numpy())).float())
-            for split in ("train", "meta", "validation")}  # fmt: skip
+    return {
+        split: Rows(
+            x=x[split],
+            labels=y[split],
+            teacher_logits=torch.from_numpy(teacher.decision_function(x[split].numpy())).float(),
+        )
+        for split in ("train", "meta", "validation")
+    }
 
 
 def run(overrides: list[str], seed: int, data: dict[str, Rows]) -> dict[str, float]:
@@ -210,7 +231,8 @@ def main() -> None:
     kept = {n: o for n, o in OPTIONS.items() if not arguments.only or any(part in n for part in arguments.only)}
     found: dict[str, dict[str, Any]] = {}
     print(
-        f"{'':26s}{'mean':>8s}{'sd':>7s}{'min':>7s}{'- rwkd':>9s}{'se':>7s}{'gap':>7s}{'AUC':>7s}{'lowest':>8s}{'s/run':>7s}"
+        f"{'':26s}{'mean':>8s}{'sd':>7s}{'min':>7s}{'- rwkd':>9s}{'se':>7s}{'gap':>7s}"
+        f"{'AUC':>7s}{'lowest':>8s}{'s/run':>7s}"
     )
     for name, overrides in (REFERENCES | kept).items():
         start = time.perf_counter()

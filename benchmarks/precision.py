@@ -2,8 +2,8 @@
 
     python benchmarks/precision.py [--task mrpc --data-path DIR --layers 6 --turns 5]
 
-Whole training steps on real rows, 32 a batch, spread evenly over the epoch; the precisions take turns on the same batches.
-Scores of both precisions: ``docs/results.md``.
+Whole training steps on real rows, 32 a batch, spread evenly over the epoch; the precisions take turns on the same
+batches. Scores of both precisions: ``docs/results.md``.
 """
 
 from __future__ import annotations
@@ -45,15 +45,20 @@ def main() -> None:
     print(f"\n{f'{options.task}, {options.layers} blocks':<24}{'s an epoch':>12}{'x float32':>12}")
     result = {}
     for name, values in seconds.items():
-        result[name] = {"seconds_an_epoch": epoch * statistics.mean(values),
-                        "ratio_to_float32": ratios(seconds, name, f"{name.split(',')[0]}, 32-true")}  # fmt: skip
+        result[name] = {
+            "seconds_an_epoch": epoch * statistics.mean(values),
+            "ratio_to_float32": ratios(seconds, name, f"{name.split(',')[0]}, 32-true"),
+        }
         r = result[name]["ratio_to_float32"]
         print(
-            f"{name:<24}{result[name]['seconds_an_epoch']:>12.1f}{r['median']:>12.2f}   {r['min']:.2f} to {r['max']:.2f}"
+            f"{name:<24}{result[name]['seconds_an_epoch']:>12.1f}{r['median']:>12.2f}   {r['min']:.2f} to"
+            f" {r['max']:.2f}"
         )
     settings = {k: v for k, v in vars(options).items() if k not in ("out", "data_path")}
-    options.out.write_text(json.dumps({"settings": settings, "machine": machine(), "result": result, "seconds_by_turn": seconds},
-                                      indent=2) + "\n")  # fmt: skip
+    options.out.write_text(
+        json.dumps({"settings": settings, "machine": machine(), "result": result, "seconds_by_turn": seconds}, indent=2)
+        + "\n"
+    )
     print(f"\n{', '.join(f'{k} {v}' for k, v in machine().items())}\nwritten to {options.out}")
 
 

@@ -2,9 +2,9 @@
 
     python benchmarks/start.py [--runs 5] [OVERRIDES ...]
 
-The first run, not counted, fills the cache. Each further one is a process of its own, ended after its first step; wall seconds
-from its start to: lightning imported, the command line checked and the config composed, the first batch at the module, the first
-step done.
+The first run, not counted, fills the cache. Each further one is a process of its own, ended after its first step; wall
+seconds from its start to: lightning imported, the command line checked and the config composed, the first batch at the
+module, the first step done.
 """
 
 from __future__ import annotations
@@ -77,8 +77,13 @@ def main() -> None:
         for number in range(options.runs):
             told = Path(folder) / f"{number}.json"
             environment = {**os.environ, STARTED: str(time.time()), TOLD: str(told)}
-            subprocess.run([sys.executable, __file__, f"runs_dir={folder}/{number}", *overrides], env=environment, check=True,
-                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+            subprocess.run(
+                [sys.executable, __file__, f"runs_dir={folder}/{number}", *overrides],
+                env=environment,
+                check=True,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
             measured.append(json.loads(told.read_text()))
     print(f"\n{'seconds from the start to':<32}{'median':>8}   smallest and largest of {options.runs}")
     for name in measured[0]:

@@ -2,17 +2,18 @@
 
     python benchmarks/step_cost.py [--tasks tweets mrpc --data-path DIR --layers 2 3 6 --turns 6] [--profile]
 
-Real rows, 32 a batch in the loader's order, students of some blocks of MiniLM. All kinds are timed in one run and in turns, so
-that a machine that slows down slows all of them down; every kind trains on the same batches in the same order. A step is a whole
-``training_step`` of ``DistillationModule`` under a Trainer: forward, meta step, both optimizers (AdamW, Adam), clipping, ledger,
-logging. ``all``: a meta step every step on held-out batches of the size and lengths of the training batch. The default: the bank
-as ``conf/meta/bank.yaml`` ships it, on the real held-out rows, its first fill left out.
+Real rows, 32 a batch in the loader's order, students of some blocks of MiniLM. All kinds are timed in one run and in
+turns, so that a machine that slows down slows all of them down; every kind trains on the same batches in the same
+order. A step is a whole ``training_step`` of ``DistillationModule`` under a Trainer: forward, meta step, both
+optimizers (AdamW, Adam), clipping, ledger, logging. ``all``: a meta step every step on held-out batches of the size and
+lengths of the training batch. The default: the bank as ``conf/meta/bank.yaml`` ships it, on the real held-out rows, its
+first fill left out.
 
-What must be computed at least, in forward passes F of a batch (a backward pass is 2 F): ``kd`` 3 F. θ = all: 3 F more for v and
-one for the outputs' derivative, 7 F in all, which is 2.33 of ``kd``; the lookahead's gradient 2 F more, 9 F, 3.00, and nothing
-where the student's step takes the same (``current``: the weights of the φ before, which do not read the influence). The bank:
-a forward pass of m rows, m/32 F, so 1.08 for m = 8. AdamW's part of ``kd`` lowers the multiples, copies of the parameters (v, and
-θ + εv) raise them; ``--profile`` tells where the time goes.
+What must be computed at least, in forward passes F of a batch (a backward pass is 2 F): ``kd`` 3 F. θ = all: 3 F more
+for v and one for the outputs' derivative, 7 F in all, which is 2.33 of ``kd``; the lookahead's gradient 2 F more, 9 F,
+3.00, and nothing where the student's step takes the same (``current``: the weights of the φ before, which do not read
+the influence). The bank: a forward pass of m rows, m/32 F, so 1.08 for m = 8. AdamW's part of ``kd`` lowers the
+multiples, copies of the parameters (v, and θ + εv) raise them; ``--profile`` tells where the time goes.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def kinds(rows: Rows) -> dict[str, MetaStep | None]:
 
 
 def build(meta: MetaStep | None, student: Classifier, size: int, current: bool = False) -> DistillationModule:
-    """A module as the shipped configuration builds it, with the new weights or, of a method that allows it, the current ones."""
+    """A module as the shipped configuration builds it, with the new weights or, of a method that allows it, the current
+    ones.
+    """
     weighting = FixedAlpha() if meta is None else RWKD(ClassificationFeatures(), evidence=0.0 if current else 0.5)
     return DistillationModule(
         student,
@@ -74,12 +77,20 @@ def build(meta: MetaStep | None, student: Classifier, size: int, current: bool =
 def measure(rows: Rows, layers: int, turns: int, only: list[str] | None) -> dict[str, list[float]]:
     """The median seconds of a step of each kind, by turn."""
     first = rows.student(layers)
-    modules = {name: build(meta, copy.deepcopy(first), rows.size, name == CURRENT) for name, meta in kinds(rows).items()
-               if only is None or name in ("kd", *only)}  # fmt: skip
+    modules = {
+        name: build(meta, copy.deepcopy(first), rows.size, name == CURRENT)
+        for name, meta in kinds(rows).items()
+        if only is None or name in ("kd", *only)
+    }
     for module in modules.values():
         train(module, rows.batches, 0, 1)  # fills the bank
-    return in_turns({name: lambda turn, m=module: train(m, rows.batches, 1 + turn * VISIT, VISIT)[1:]
-                     for name, module in modules.items()}, turns)  # fmt: skip
+    return in_turns(
+        {
+            name: lambda turn, m=module: train(m, rows.batches, 1 + turn * VISIT, VISIT)[1:]
+            for name, module in modules.items()
+        },
+        turns,
+    )
 
 
 def profile(rows: Rows, layers: int) -> None:
@@ -91,7 +102,9 @@ def profile(rows: Rows, layers: int) -> None:
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
                 train(module, rows.batches, 1, VISIT)
             print(
-                f"\n{name}\n{seen.key_averages().table(sort_by='self_cpu_time_total', row_limit=14, max_name_column_width=48)}"
+                f"\n{name}\n",
+                seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=14, max_name_column_width=48),
+                sep="",
             )
 
 
@@ -109,8 +122,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("step_cost.json"), help="JSON file to write")
     options = parser.parse_args()
     quiet()
-    result: dict[str, Any] = {"settings": {k: v for k, v in vars(options).items() if k not in ("out", "data_path")},
-                              "machine": machine(), "targets": TARGETS, "measured": []}  # fmt: skip
+    result: dict[str, Any] = {
+        "settings": {k: v for k, v in vars(options).items() if k not in ("out", "data_path")},
+        "machine": machine(),
+        "targets": TARGETS,
+        "measured": [],
+    }
     for name in options.tasks:
         rows = Rows(name, options.data_path, BATCH, options.refresh, 1 + options.turns * VISIT)
         for layers in options.layers:
@@ -120,14 +137,25 @@ def main() -> None:
             seconds = measure(rows, layers, options.turns, options.only)
             to_kd = {kind: ratios(seconds, kind, "kd") for kind in seconds}
             print(
-                f"\n{f'{name}, {layers} blocks, {rows.tokens / BATCH:.0f} tokens':<44}{'seconds':>9}{'x kd':>8}{'target':>9}"
+                f"\n{f'{name}, {layers} blocks, {rows.tokens / BATCH:.0f} tokens':<44}"
+                f"{'seconds':>9}{'x kd':>8}{'target':>9}"
             )
             for kind, values in seconds.items():
                 r, target = to_kd[kind], f"<= {TARGETS[kind]}" if kind in TARGETS else ""
-                print(f"{kind:<44}{statistics.median(values):>9.3f}{r['median']:>8.2f}{target:>9}   "
-                      f"{r['min']:.2f} to {r['max']:.2f}", flush=True)  # fmt: skip
-            result["measured"].append({"task": name, "layers": layers, "tokens_a_row": rows.tokens / BATCH,
-                                       "ratio_to_kd": to_kd, "seconds_by_turn": seconds})  # fmt: skip
+                print(
+                    f"{kind:<44}{statistics.median(values):>9.3f}{r['median']:>8.2f}{target:>9}   "
+                    f"{r['min']:.2f} to {r['max']:.2f}",
+                    flush=True,
+                )
+            result["measured"].append(
+                {
+                    "task": name,
+                    "layers": layers,
+                    "tokens_a_row": rows.tokens / BATCH,
+                    "ratio_to_kd": to_kd,
+                    "seconds_by_turn": seconds,
+                }
+            )
     if not options.profile:
         options.out.write_text(json.dumps(result, indent=2) + "\n")
         print(f"\n{', '.join(f'{k} {v}' for k, v in machine().items())}\nwritten to {options.out}")

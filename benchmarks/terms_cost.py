@@ -1,10 +1,12 @@
-"""What the bi-level part of a step costs with 2, 4 and 8 loss terms: all inner products come from one directional derivative.
+"""What the bi-level part of a step costs with 2, 4 and 8 loss terms: all inner products come from one directional
+derivative.
 
     python benchmarks/terms_cost.py [--layers 3 --batch 32 --length 48 --turns 9]
 
-Timed is ``MetaStep.influence`` alone, without the student's own forward and backward pass: the gradient v of the held-out loss,
-the outputs' derivative along it, and the influence of every term of every sample. The double backward (``Unrolled``) is there
-for comparison. All kinds are timed in one run and in turns; a visit repeats the call for a while and takes the median.
+Timed is ``MetaStep.influence`` alone, without the student's own forward and backward pass: the gradient v of the
+held-out loss, the outputs' derivative along it, and the influence of every term of every sample. The double backward
+(``Unrolled``) is there for comparison. All kinds are timed in one run and in turns; a visit repeats the call for a
+while and takes the median.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     python benchmarks/throughput.py [--processes 2 --batch 32 --length 48 --steps 12 --turns 3]
 
 Arrangements take turns: one process with one thread, one process with as many threads as there are processes, that many
-processes with one thread each (gloo, on the CPU), each with its share of the batch. Whole training steps under a Trainer.
+processes with one thread each (gloo, on the CPU), each with its share of the batch. Whole training steps under a
+Trainer.
 """
 
 from __future__ import annotations
@@ -121,7 +122,8 @@ def main() -> None:
         for name, row in result[method].items():
             ratio = row["times_faster"]
             print(
-                f"{name:<28}{row['rows_per_second']:>9.1f}{ratio['median']:>10.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
+                f"{name:<28}{row['rows_per_second']:>9.1f}{ratio['median']:>10.2f} ({ratio['min']:.2f} to"
+                f" {ratio['max']:.2f})"
             )
     options.out.write_text(json.dumps({"machine": machine(), "result": result}, indent=2) + "\n")
     print(f"\n{', '.join(f'{k} {v}' for k, v in machine().items())}\nwritten to {options.out}")

@@ -122,7 +122,9 @@ def in_turns(
     turns: int,
     summary: Callable[[list[float]], float] = statistics.median,
 ) -> dict[str, list[float]]:
-    """The median (or mean) seconds of each visit ``visits[name](turn)``, by name: a turn visits all, each beginning elsewhere."""
+    """The median (or mean) seconds of each visit ``visits[name](turn)``, by name: a turn visits all, each beginning
+    elsewhere.
+    """
     names = list(visits)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(turns):

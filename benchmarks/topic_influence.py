@@ -1,8 +1,10 @@
-"""In which mode a topic model should meet the held-out documents: ``python benchmarks/topic_influence.py CORPUS [--cache DIR]``.
+"""In which mode a topic model should meet the held-out documents: ``python benchmarks/topic_influence.py CORPUS
+[--cache DIR]``.
 
-A plain student is trained for some epochs and stands still. Two times twenty visits to the same training documents give each
-of them two means of its normalised influence u on the held-out negative ELBO, with other draws and other held-out documents in
-each visit. Their correlation is the reliability: 1, if u says something of the document; 0, if of the draws alone. Modes:
+A plain student is trained for some epochs and stands still. Two times twenty visits to the same training documents give
+each of them two means of its normalised influence u on the held-out negative ELBO, with other draws and other held-out
+documents in each visit. Their correlation is the reliability: 1, if u says something of the document; 0, if of the
+draws alone. Modes:
 
 - evaluation: no dropout, running statistics in batch normalisation;
 - training: dropout and the batch's statistics, by draws of their own;
@@ -103,7 +105,8 @@ def main() -> None:
         return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(theta.items(), found, strict=True)}
 
     print(
-        f"| {corpus.name}, K = {options.topics} | reliability | mean of u | sd | correlation with length |\n{'|---' * 5}|"
+        f"| {corpus.name}, K = {options.topics} | reliability | mean of u | sd | correlation with length"
+        f" |\n{'|---' * 5}|"
     )
     means = {}
     for mode in MODES:

@@ -1,7 +1,7 @@
 """Topic models side by side: ``python benchmarks/topics.py RUNS``, the folder that runs of task=topics were written to.
 
-Teacher, plain student and every kind of distillation found there, mean and standard deviation over the seeds, and how often a
-method beats the plain student of the same seed. ``--lda CORPUS ...`` adds LDA on the same training documents.
+Teacher, plain student and every kind of distillation found there, mean and standard deviation over the seeds, and how
+often a method beats the plain student of the same seed. ``--lda CORPUS ...`` adds LDA on the same training documents.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     from rwkd_lightning import RWKD, ClassificationFeatures, CrossEntropy, DistillationKL, DistillationModule
 
-What one's own script needs can be imported from here: `DistillationModule` and its parts, every weighting method, loss term,
-engine and part of the student for the meta step. None of it needs Hydra. Nothing is imported before it is asked for, as PyTorch
-alone takes seconds.
+What one's own script needs can be imported from here: `DistillationModule` and its parts, every weighting method, loss
+term, engine and part of the student for the meta step. None of it needs Hydra. Nothing is imported before it is asked
+for, as PyTorch alone takes seconds.
 """
 
 from importlib import import_module

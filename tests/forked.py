@@ -1,7 +1,7 @@
 """Scripts in processes of their own whose imports are done: each is forked from one that has imported what a run needs.
 
-Such a process has its own memory, signals, streams and exit status, like one that `subprocess` starts, but none of the seconds of
-imports. Tests of the imports themselves, and of what starts processes, use ``python train.py``.
+Such a process has its own memory, signals, streams and exit status, like one that `subprocess` starts, but none of the
+seconds of imports. Tests of the imports themselves, and of what starts processes, use ``python train.py``.
 """
 
 from __future__ import annotations

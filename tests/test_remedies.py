@@ -47,8 +47,9 @@ NOT_TYPED = (
     "hydra.launcher.gpus_per_node",
     "trainer.check_val_every_n_epoch",
 )
-"""Arguments of Python, keys of a model's config, a value that is the mistake and not the way out, and what other tests type: a
-key that is added with a plus, and one that needs a cluster."""
+"""Arguments of Python, keys of a model's config, a value that is the mistake and not the way out, and what other tests
+type: a key that is added with a plus, and one that needs a cluster.
+"""
 
 
 def texts(file: Path) -> Iterator[str]:
@@ -91,8 +92,14 @@ def test_a_setting_that_a_message_names_can_be_typed(setting: str) -> None:
 
 def test_settings_are_found() -> None:
     """Prevents: a test of nothing."""
-    assert {"meta=all", "meta=last_block", "meta/engine=finite_difference", "weighting=dwa", "pair.student.new_head=true",
-            "weighting.inner.smoothing=0"} <= set(settings())  # fmt: skip
+    assert {
+        "meta=all",
+        "meta=last_block",
+        "meta/engine=finite_difference",
+        "weighting=dwa",
+        "pair.student.new_head=true",
+        "weighting.inner.smoothing=0",
+    } <= set(settings())
 
 
 class Pooled(nn.Module):
@@ -177,7 +184,9 @@ def test_remedy_works(trigger: list[str], student: type[nn.Module] | None, remed
 
 
 def test_gpt2_runs_as_told(tmp_path: Path) -> None:
-    """Prevents: the same of a real student, refused after its teacher was trained, and a run that the remedy does not make."""
+    """Prevents: the same of a real student, refused after its teacher was trained, and a run that the remedy does not
+    make.
+    """
     from transformers import AutoTokenizer, GPT2Config, GPT2Model
 
     from rwkd_lightning.run.runner import run
@@ -193,8 +202,13 @@ def test_gpt2_runs_as_told(tmp_path: Path) -> None:
             vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=64, bos_token_id=2, eos_token_id=3
         )
     ).save_pretrained(tmp_path / "gpt2")
-    arguments = [*tiny(tweets, backbone, tmp_path), f"pair.student.path={tmp_path / 'gpt2'}", "pair.teacher.epochs=1",
-                 "trainer.max_epochs=1", "weighting=rwkd"]  # fmt: skip
+    arguments = [
+        *tiny(tweets, backbone, tmp_path),
+        f"pair.student.path={tmp_path / 'gpt2'}",
+        "pair.teacher.epochs=1",
+        "trainer.max_epochs=1",
+        "weighting=rwkd",
+    ]
     with pytest.raises(UserError, match="use meta=all or meta=last_block") as told:
         run(config(*arguments), folder(tmp_path / "a"))
     assert not list((tmp_path / "cache").glob("teachers/*")), "refused before the teacher is trained"

@@ -4,13 +4,14 @@
     peers/bin/pip install -e ".[offline]" -r benchmarks/peers/requirements_bilevel.txt
     peers/bin/python benchmarks/peers/bilevel.py [--turns 5] --out peers_bilevel.json
 
-On the CPU, in float32, with dropout as in training and the same mask for all. Two estimators: with a lookahead (one SGD step of
-length 0.01, the meta loss at its end) and without (at θ itself). With a lookahead, in two settings: the student's real step takes
-the weights that the hypergradient gives, or those that the lookahead took (``meta.weights=current``), and so its gradient too, in
-all libraries. What is timed is a whole cycle: forward pass, hypergradient, gradient of the real step, which share what the
-library lets them share; no optimizer's step. All in one process, in turns. Cosine and error of the influence
-u = −(n/a)·∂L_meta/∂w are against ``Unrolled``, our double backward; a gradient of the real step that differs stops the benchmark.
-Memory: ``bilevel_memory.py``. What each library is given: ``bilevel_double.py`` and ``bilevel_betty.py``.
+On the CPU, in float32, with dropout as in training and the same mask for all. Two estimators: with a lookahead (one SGD
+step of length 0.01, the meta loss at its end) and without (at θ itself). With a lookahead, in two settings: the
+student's real step takes the weights that the hypergradient gives, or those that the lookahead took
+(``meta.weights=current``), and so its gradient too, in all libraries. What is timed is a whole cycle: forward pass,
+hypergradient, gradient of the real step, which share what the library lets them share; no optimizer's step. All in one
+process, in turns. Cosine and error of the influence u = −(n/a)·∂L_meta/∂w are against ``Unrolled``, our double
+backward; a gradient of the real step that differs stops the benchmark. Memory: ``bilevel_memory.py``. What each library
+is given: ``bilevel_double.py`` and ``bilevel_betty.py``.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""The hypergradient in Betty: an ``Engine`` of two ``ImplicitProblem``s, its default method ``darts``, one step unrolled.
+"""The hypergradient in Betty: an ``Engine`` of two ``ImplicitProblem``s, its default method ``darts``, one step
+unrolled.
 
-Betty differentiates implicitly: it takes the training step, θ̂ = θ − a·∇, then v at θ̂, and differences the *training loss* at
-θ̂ + εv and θ̂ − εv, where the step was taken at θ. The lookahead is thus nearly that of the others, not the same. Without a
-lookahead a = 0, and the estimator is the same.
+Betty differentiates implicitly: it takes the training step, θ̂ = θ − a·∇, then v at θ̂, and differences the *training
+loss* at θ̂ + εv and θ̂ − εv, where the step was taken at θ. The lookahead is thus nearly that of the others, not the
+same. Without a lookahead a = 0, and the estimator is the same.
 
 Three things are done for it here, all by its own hooks. The passes replay one dropout mask: with fresh ones u was off
-by a third (one block, 8 rows of 24 tokens). Its ``roll_back`` keeps references to θ, not copies, and its
-``darts`` does not move θ̂ − εv back to θ̂: copies are kept in ``cache_states``, and without ``roll_back`` the benchmark puts θ
-back, not timed.
+by a third (one block, 8 rows of 24 tokens). Its ``roll_back`` keeps references to θ, not copies, and its ``darts`` does
+not move θ̂ − εv back to θ̂: copies are kept in ``cache_states``, and without ``roll_back`` the benchmark puts θ back,
+not timed.
 """
 
 from __future__ import annotations

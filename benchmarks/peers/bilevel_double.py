@@ -1,10 +1,10 @@
 """The hypergradient by double backward, in the libraries made for it: higher and TorchOpt.
 
-Each gets what is best for it: the graph of the one training pass serves the lookahead and the student's real step, only that
-pass runs under the math kernel (fused attention has no double backward), and the held-out batch is run without dropout.
-Without a lookahead the weights of the inner step are ε = 0 (Ren et al. 2018), so that it stays at θ. Where the real step takes
-the lookahead's weights it takes its gradient: higher hands it to a ``grad_callback``; TorchOpt's ``MetaSGD`` keeps it to itself,
-so there its functional optimizer is used, for which one takes the gradient oneself.
+Each gets what is best for it: the graph of the one training pass serves the lookahead and the student's real step, only
+that pass runs under the math kernel (fused attention has no double backward), and the held-out batch is run without
+dropout. Without a lookahead the weights of the inner step are ε = 0 (Ren et al. 2018), so that it stays at θ. Where the
+real step takes the lookahead's weights it takes its gradient: higher hands it to a ``grad_callback``; TorchOpt's
+``MetaSGD`` keeps it to itself, so there its functional optimizer is used, for which one takes the gradient oneself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def influence(by_weight: Tensor) -> Tensor:
 
 
 def with_higher(scene: Scene, lookahead: bool, current: bool) -> Cycle:
-    """``innerloop_ctx`` on the student's own parameters, one step of its SGD; with the current weights that is the real one."""
+    """``innerloop_ctx`` on the student's own parameters, one step of its SGD; with the current weights that is the real
+    one.
+    """
     optimizer = torch.optim.SGD(scene.parameters, lr=STEP)
 
     def cycle() -> tuple[Tensor, tuple[Tensor, ...]]:

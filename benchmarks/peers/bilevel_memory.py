@@ -1,10 +1,11 @@
 """The peak memory of one cycle, read from the kernel (Linux).
 
-Cycles run in a process of their own: each kind once for what is allocated once, then with the peak of the resident set (VmHWM)
-put back to what it is at rest. Their difference counts everything that a cycle holds: activations, the graph of the graph, copies
-of θ, gradients, temporaries. With a fixed MALLOC_MMAP_THRESHOLD_ the allocator gives freed tensors back at once: two runs differ
-by less than 1 MiB. The part that grows with the batch are the activations. It is taken between 2B and 4B rows, where activations
-and not copies of θ decide when the peak is reached: 3 blocks of a MiniLM and 32 x 48 tokens will do, 8 x 24 are too few.
+Cycles run in a process of their own: each kind once for what is allocated once, then with the peak of the resident set
+(VmHWM) put back to what it is at rest. Their difference counts everything that a cycle holds: activations, the graph of
+the graph, copies of θ, gradients, temporaries. With a fixed MALLOC_MMAP_THRESHOLD_ the allocator gives freed tensors
+back at once: two runs differ by less than 1 MiB. The part that grows with the batch are the activations. It is taken
+between 2B and 4B rows, where activations and not copies of θ decide when the peak is reached: 3 blocks of a MiniLM and
+32 x 48 tokens will do, 8 x 24 are too few.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What every library is given: one student, one training batch, one held-out batch, the same weights, the same dropout mask."""
+"""What every library is given: one student, one training batch, one held-out batch, the same weights, the same dropout
+mask.
+"""
 
 from __future__ import annotations
 

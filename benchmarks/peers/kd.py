@@ -1,17 +1,20 @@
 """One job, plain knowledge distillation on MRPC, by this library and by torchdistill and TextBrewer in their own loops.
 
     python -m venv peers && peers/bin/pip install -e ".[offline]" -r benchmarks/peers/requirements_kd.txt
-    peers/bin/python benchmarks/peers/kd.py --data-path GLUE_DIR --teacher DIR [--rows kd --epochs 3 --out peers_kd.json]
+    peers/bin/python benchmarks/peers/kd.py --data-path GLUE_DIR --teacher DIR [--rows kd --epochs 3 --out
+    peers_kd.json]
 
-The same for all: a fine-tuned teacher (DIR, a folder with its head), all-MiniLM-L6-v2 as student, the training rows (nine tenths
-of MRPC's), half cross-entropy and half T²·KL with T = 2, batches of 32, at most 128 tokens, fused AdamW (1e-4, decay 0.01), a
-linear schedule with a tenth of warm-up, clipping at 1, float32 on the CPU, the threads. Their tokenizers differ.
-What differs is the library: its loop, how it pads and orders rows by default, how it keeps the teacher's logits. ``loader`` hands
-it this library's batches of rows of similar length, ``cache`` switches on its own cache of the teacher's logits, ``all`` both.
+The same for all: a fine-tuned teacher (DIR, a folder with its head), all-MiniLM-L6-v2 as student, the training rows
+(nine tenths of MRPC's), half cross-entropy and half T²·KL with T = 2, batches of 32, at most 128 tokens, fused AdamW
+(1e-4, decay 0.01), a linear schedule with a tenth of warm-up, clipping at 1, float32 on the CPU, the threads. Their
+tokenizers differ. What differs is the library: its loop, how it pads and orders rows by default, how it keeps the
+teacher's logits. ``loader`` hands it this library's batches of rows of similar length, ``cache`` switches on its own
+cache of the teacher's logits, ``all`` both.
 
-Each row is a process of its own, one after the other. Seconds are those of the whole job, from texts and loaded models to the
-trained student: tokenization, the teacher's passes (ours: its logits of the training rows, the model loaded once more), training.
-Scoring is not counted; it is the same code for all. Before it trains, each peer's gradient of one batch is compared with ours.
+Each row is a process of its own, one after the other. Seconds are those of the whole job, from texts and loaded models
+to the trained student: tokenization, the teacher's passes (ours: its logits of the training rows, the model loaded once
+more), training. Scoring is not counted; it is the same code for all. Before it trains, each peer's gradient of one
+batch is compared with ours.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The training rows for a peer: in the tokens of both models, in its own order or in our batches of rows of similar length."""
+"""The training rows for a peer: in the tokens of both models, in its own order or in our batches of rows of similar
+length.
+"""
 
 from __future__ import annotations
 

@@ -94,7 +94,8 @@ def asleep(network: nn.Module, _: Any) -> None:
 
 
 def check(job: Job, teacher: Classifier, rows: list[int], loss: Callable[[], Tensor]) -> float:
-    """Compare the gradient of a peer's loss on these rows with ours: the largest difference, relative to the largest gradient.
+    """Compare the gradient of a peer's loss on these rows with ours: the largest difference, relative to the largest
+    gradient.
 
     SystemExit where it is more than rounding.
     """

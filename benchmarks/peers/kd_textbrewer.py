@@ -1,8 +1,9 @@
 """TextBrewer's rows of ``kd.py``: its distillers with their own loop.
 
-Its examples pad all rows to the maximum length, shuffle them, and train with ``GeneralDistiller``. Student and teacher get
-batches of their own, as it documents for models with different vocabularies. Its cache (``is_caching_logits``) belongs to
-``BasicDistiller``: the batches of one pass with the teacher's logits, in memory, and shuffled for each epoch.
+Its examples pad all rows to the maximum length, shuffle them, and train with ``GeneralDistiller``. Student and teacher
+get batches of their own, as it documents for models with different vocabularies. Its cache (``is_caching_logits``)
+belongs to ``BasicDistiller``: the batches of one pass with the teacher's logits, in memory, and shuffled for each
+epoch.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """torchdistill's rows of ``kd.py``: its distillation box, driven as its examples do.
 
-Its GLUE example shuffles the rows, pads a batch to its longest row, takes the logits by forward hooks, and clips. Its scoring of
-each epoch and its copy of the best student are left out. Its cache (``cache_output``) is a file for each row, written when the
-teacher first sees it.
+Its GLUE example shuffles the rows, pads a batch to its longest row, takes the logits by forward hooks, and clips. Its
+scoring of each epoch and its copy of the best student are left out. Its cache (``cache_output``) is a file for each
+row, written when the teacher first sees it.
 """
 
 from __future__ import annotations

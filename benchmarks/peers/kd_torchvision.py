@@ -1,6 +1,7 @@
 """Lets torchvision be imported beside torch for CPUs, before a package imports it that finds it there (torchmetrics).
 
-PyPI's torchvision is built for CUDA: it cannot load its operators beside such a torch, and asks for these two at its import.
+PyPI's torchvision is built for CUDA: it cannot load its operators beside such a torch, and asks for these two at its
+import.
 """
 
 import torch

@@ -36,10 +36,10 @@ class Problem:
         meta_loss: θ -> meta loss on held-out samples, a scalar.
         weights: the current weights ``(B, K)``, read by the lookahead only.
         lookahead: SGD step a of the lookahead; None: v is taken at θ itself, which is another estimator.
-        outputs_at: the outputs at θ where they are known already, saving a forward pass; or a function that takes this pass,
-            as one that keeps its graph is best taken when the engine's own passes are over (see ``known``).
-        gradient: ∇_θ mean_i Σ_k w_ik·l_ik(θ) over the samples of all ranks, by name, where it is known already: a lookahead along
-            it needs neither a pass nor the graph of one. What is missing in it has none.
+        outputs_at: the outputs at θ where they are known already, saving a forward pass; or a function that takes this
+            pass, as one that keeps its graph is best taken when the engine's own passes are over (see ``known``).
+        gradient: ∇_θ mean_i Σ_k w_ik·l_ik(θ) over the samples of all ranks, by name, where it is known already: a
+            lookahead along it needs neither a pass nor the graph of one. What is missing in it has none.
     """
 
     parameters: Parameters
@@ -83,15 +83,18 @@ class DirectionalEngine(Engine):
     def push_forward(
         self, problem: Problem, direction: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the outputs at θ and their derivative along ``direction``, both detached; may take what is in ``direction``."""
+        """Return the outputs at θ and their derivative along ``direction``, both detached; may take what is in
+        ``direction``.
+        """
 
 
 @torch.enable_grad()
 def along(terms: Callable[[Outputs], Tensor], outputs: Outputs, tangents: Outputs) -> Tensor:
     """The derivative ``(B, K)`` of the terms along the tangents of the outputs.
 
-    With J the terms' Jacobian, Jᵀz is linear in z, and the gradient of ⟨Jᵀz, ȯ⟩ by z is J·ȯ: two passes back, whatever K is, and
-    exact also for a term that mixes samples. Forward mode gives the same in five times the time on such small tensors.
+    With J the terms' Jacobian, Jᵀz is linear in z, and the gradient of ⟨Jᵀz, ȯ⟩ by z is J·ȯ: two passes back, whatever
+    K is, and exact also for a term that mixes samples. Forward mode gives the same in five times the time on such small
+    tensors.
     """
     given = {n: o.detach().requires_grad_(o.is_floating_point()) for n, o in outputs.items()}
     losses = terms(given)

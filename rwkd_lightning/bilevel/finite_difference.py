@@ -12,9 +12,10 @@ from rwkd_lightning.utils.errors import UserError
 class FiniteDifference(DirectionalEngine):
     """ṡ ≈ (s(θ + εv) − s(θ))/ε, or centrally (s(θ + εv) − s(θ − εv))/2ε, with ε = radius/‖v‖.
 
-    The perturbed parameters are copies: the student's own are not touched, so a kept forward graph stays valid. Only the
-    outputs are differenced; the terms are differentiated exactly. One-sided in float32 the relative error is smallest
-    near a radius of 1e-4 (ten times larger at 1e-3); the arithmetic of bf16 is too coarse, so the passes leave autocast.
+    The perturbed parameters are copies: the student's own are not touched, so a kept forward graph stays valid. Only
+    the outputs are differenced; the terms are differentiated exactly. One-sided in float32 the relative error is
+    smallest near a radius of 1e-4 (ten times larger at 1e-3); the arithmetic of bf16 is too coarse, so the passes leave
+    autocast.
 
     Args:
         radius: length of the displacement of θ, > 0.
@@ -59,7 +60,9 @@ class FiniteDifference(DirectionalEngine):
 
 
 def moved(parameters: Parameters, direction: dict[str, Tensor], step: Tensor, last: bool) -> dict[str, Tensor]:
-    """θ + step·direction; the last time, what is done with is taken out of ``direction``, so that one copy of θ is there."""
+    """θ + step·direction; the last time, what is done with is taken out of ``direction``, so that one copy of θ is
+    there.
+    """
     take = direction.pop if last else direction.__getitem__
     return {n: torch.addcmul(p.detach(), take(n), step.to(p.dtype)) for n, p in parameters.items()}
 

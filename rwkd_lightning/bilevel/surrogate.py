@@ -21,8 +21,8 @@ def surrogate_loss(weights: Tensor, influence: Tensor, step: float = 1.0) -> Ten
 def normalised(influence: Tensor) -> Tensor:
     """u divided by its mean absolute value, over all ranks.
 
-    a and 1/n only scale the gradient by φ; unscaled, at a = 2e-5, it sinks below Adam's ε. One entry that is not finite makes all
-    of them NaN, on every rank: it is no evidence, and left out it would go unnoticed.
+    a and 1/n only scale the gradient by φ; unscaled, at a = 2e-5, it sinks below Adam's ε. One entry that is not finite
+    makes all of them NaN, on every rank: it is no evidence, and left out it would go unnoticed.
     """
     return in_units_of(all_reduce_mean(influence.abs().mean()), influence)
 

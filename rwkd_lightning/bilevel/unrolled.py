@@ -14,9 +14,9 @@ from rwkd_lightning.utils.errors import UserError
 class Unrolled(Engine):
     """Double backward through θ̂(w), as published meta-reweighting does; keeps the graph of the graph.
 
-    Without a lookahead the reference is the double backward through θ − ∇_θ mean_i Σ_k (w_ik − stop_gradient(w_ik))·l_ik,
-    whose value is θ and whose derivative is that of an SGD step of length 1. Fused attention has no double backward, so
-    the training pass runs under the math kernel.
+    Without a lookahead the reference is the double backward through θ − ∇_θ mean_i Σ_k (w_ik −
+    stop_gradient(w_ik))·l_ik, whose value is θ and whose derivative is that of an SGD step of length 1. Fused attention
+    has no double backward, so the training pass runs under the math kernel.
     """
 
     math_attention = True

@@ -1,4 +1,6 @@
-"""The configs that a command line makes: Hydra reads the files once for each choice of options, values are put on a copy."""
+"""The configs that a command line makes: Hydra reads the files once for each choice of options, values are put on a
+copy.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,9 @@ from pathlib import Path
 WIDTH = 120
 KEYS = {
     "seed": "of the student, the meta-learner and the order of the samples",
-    "data.path": "local data instead of the task's own source: a GLUE directory, the tweets' CSV file, documents for topics",
+    "data.path": (
+        "local data instead of the task's own source: a GLUE directory, the tweets' CSV file, documents for topics"
+    ),
     "trainer.max_epochs": "of the student; the teacher's are pair.teacher.epochs",
     "trainer.precision": "32-true or bf16-mixed; the teacher has its own, pair.teacher.precision",
     "cache_dir": "where teachers and their logits are kept for all runs",
@@ -37,7 +39,10 @@ def text(conf: Path) -> str:
     """The help."""
     chosen = defaults(conf)
     lines = [
-        "Fine-tune a teacher, distil it into a small student with a weight for every sample, and print a table of both.",
+        (
+            "Fine-tune a teacher, distil it into a small student with a weight for every sample, and print a table of"
+            " both."
+        ),
         "",
         "python train.py [OPTION] [KEY=VALUE ...]",
     ]
@@ -58,7 +63,9 @@ def groups(conf: Path) -> list[str]:
 
 
 def options(conf: Path, group: str) -> dict[str, str]:
-    """The options of a group by name, each with its description: the first comment that is not for Hydra or an example."""
+    """The options of a group by name, each with its description: the first comment that is not for Hydra or an
+    example.
+    """
     return {path.stem: next(comments(path), "") for path in sorted((conf / group).glob("*.yaml"))}
 
 

@@ -1,4 +1,6 @@
-"""Dotted keys of a nested config: what stands there, what was perhaps meant, and whether a value is of the right type."""
+"""Dotted keys of a nested config: what stands there, what was perhaps meant, and whether a value is of the right
+type.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The kinds of values that a config holds, each in words and as a test; `Schema`: the keys of one part of the package."""
+"""The kinds of values that a config holds, each in words and as a test; `Schema`: the keys of one part of the
+package.
+"""
 
 from __future__ import annotations
 
@@ -81,8 +83,8 @@ class Schema:
     Attributes:
         needed: keys without which no run of the system starts.
         optional: patterns of keys that some options have; the first one that fits counts.
-        checks: called with all keys and values, resolved, before any value is looked at; each raises UserError for values that
-            do not go together, and for a missing value whose reason lies in another key.
+        checks: called with all keys and values, resolved, before any value is looked at; each raises UserError for
+            values that do not go together, and for a missing value whose reason lies in another key.
     """
 
     needed: Mapping[str, Kind] = field(default_factory=dict)

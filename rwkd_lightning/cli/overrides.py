@@ -1,7 +1,7 @@
 """Misspelt options, keys and values of the command line, told in one line before anything runs.
 
-Hydra finds most of these too, but without the word that was meant, a sweep's only when their turn comes, and wrong types never.
-Whatever is unclear here is left to Hydra.
+Hydra finds most of these too, but without the word that was meant, a sweep's only when their turn comes, and wrong
+types never. Whatever is unclear here is left to Hydra.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def remedy(arguments: Sequence[str], conf: Path) -> str:
         try:
             examine(*read(words), conf)
             command = f"python train.py {shlex.join(words)}"
-            return f"{', '.join(done)}{f': {command}' if len(command) < 1200 else ''}"  # of a long message the middle is left out
+            return (  # of a long message the middle is left out
+                f"{', '.join(done)}{f': {command}' if len(command) < 1200 else ''}"
+            )
         except UserError as error:
             return f"{', '.join(done)}; and then, {error}"
         except Unreadable:
@@ -116,7 +118,8 @@ def check_jobs(overrides: Sequence[Override], configs: Configs, ahead: bool) -> 
     """Check the config of every job: one, or those of a sweep.
 
     Args:
-        ahead: also build what a job builds before it reads its data, as the first one may run for hours before the last begins.
+        ahead: also build what a job builds before it reads its data, as the first one may run for hours before the last
+            begins.
 
     Raises:
         UserError: for a key or a value that cannot be, and for those of a job that do not go together.

@@ -1,7 +1,8 @@
 """The type and the range of each value of the config, checked on the whole config once everything in it is resolved.
 
-A method, a term or an engine checks its own numbers further (a share of the teacher lies in [0, 1]); here they are numbers at
-all, finite ones. Keys without a row, as those of your own class, may hold anything but NaN, inf and control characters.
+A method, a term or an engine checks its own numbers further (a share of the teacher lies in [0, 1]); here they are
+numbers at all, finite ones. Keys without a row, as those of your own class, may hold anything but NaN, inf and control
+characters.
 """
 
 from __future__ import annotations
@@ -160,7 +161,8 @@ OPTIONAL: dict[str, Kind] = {
 
 
 def schema_of(task: Mapping[str, Any]) -> Schema:
-    """The keys of the system that a task is for: `SCHEMA` of the module ``schema`` beside it, or its attribute ``schema``.
+    """The keys of the system that a task is for: `SCHEMA` of the module ``schema`` beside it, or its attribute
+    ``schema``.
 
     Args:
         task: the config's group, resolved.

@@ -25,7 +25,8 @@ Job = tuple[Override, ...]
 
 
 def expanded(override: Override, conf: Path) -> list[Override]:
-    """An override for each value of a sweep, as Hydra's sweeper makes them, of an interval for its ends; any other as it is.
+    """An override for each value of a sweep, as Hydra's sweeper makes them, of an interval for its ends; any other as
+    it is.
 
     Raises:
         UserError: for a sweep whose values Hydra cannot tell, as one within another, and for one without a value.
@@ -53,12 +54,15 @@ def expanded(override: Override, conf: Path) -> list[Override]:
 
 
 def jobs(values: Sequence[Sequence[Override]]) -> list[Job]:
-    """Every combination of the values of a sweep; of more than ``MOST`` the first, each value on its own, and a sample."""
+    """Every combination of the values of a sweep; of more than ``MOST`` the first, each value on its own, and a
+    sample.
+    """
     total = math.prod(map(len, values))
     if total <= MOST:
         return list(itertools.product(*values))
     print(
-        f"a sweep of {total:,} jobs: each of its values, and {SAMPLE} of the jobs, are checked before the first one starts",
+        f"a sweep of {total:,} jobs: each of its values, and {SAMPLE} of the jobs, are checked before the first one"
+        " starts",
         file=sys.stderr,
     )
     first = tuple(several[0] for several in values)

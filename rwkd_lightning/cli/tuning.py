@@ -1,4 +1,6 @@
-"""Sweepers that search, as Optuna's: what a command line with one must say, and the score that each run returns to it."""
+"""Sweepers that search, as Optuna's: what a command line with one must say, and the score that each run returns to
+it.
+"""
 
 from __future__ import annotations
 

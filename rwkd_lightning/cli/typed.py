@@ -1,4 +1,6 @@
-"""A command line that cannot be read, put right where it is clear how: options behind settings, dashes, blanks, colons."""
+"""A command line that cannot be read, put right where it is clear how: options behind settings, dashes, blanks,
+colons.
+"""
 
 from __future__ import annotations
 

@@ -92,8 +92,8 @@ class LengthSortedBatchSampler(Sampler[list[int]]):
 class MetaStream:
     """An endless stream of meta batches, a pure function of the step: there is no state to save or to lose.
 
-    `stream[t]` holds the rows t*m to (t+1)*m of one permutation of the split after another, batches of rows of similar length
-    but for the one in which two permutations meet.
+    `stream[t]` holds the rows t*m to (t+1)*m of one permutation of the split after another, batches of rows of similar
+    length but for the one in which two permutations meet.
     """
 
     def __init__(self, dataset: Any, collator: Collate, batch_size: int, seed: int) -> None:

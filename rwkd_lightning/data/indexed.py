@@ -15,15 +15,17 @@ from rwkd_lightning.utils.errors import UserError
 class IndexedDataset(Dataset[dict[str, Any]]):
     """A map-style dataset whose rows are dicts with their place in it, ``index``.
 
-    The loop keeps a record of every training sample, so each row must say which one it is: wrap the dataset before the DataLoader
-    shuffles it, ``DataLoader(IndexedDataset(dataset), shuffle=True)``. An ``index`` that the rows have already is replaced.
+    The loop keeps a record of every training sample, so each row must say which one it is: wrap the dataset before the
+    DataLoader shuffles it, ``DataLoader(IndexedDataset(dataset), shuffle=True)``. An ``index`` that the rows have
+    already is replaced.
 
     Args:
         dataset: rows as dicts, or as tuples with ``names``.
         names: of the places of a tuple, as ``IndexedDataset(TensorDataset(x, y), "x", "labels")``.
 
     Raises:
-        UserError: for a dataset without a length or without rows; by access, for a row that is neither a dict nor named.
+        UserError: for a dataset without a length or without rows; by access, for a row that is neither a dict nor
+            named.
     """
 
     def __init__(self, dataset: Any, *names: str) -> None:
@@ -58,7 +60,8 @@ def held_out(data: Any, batch_size: int = 32, seed: int = 0) -> MetaStream:
     """Held-out rows as the stream of a meta step: an endless seeded sequence of batches.
 
     Args:
-        data: a map-style dataset, or a DataLoader, of which the dataset, the batch size and the collate function are used.
+        data: a map-style dataset, or a DataLoader, of which the dataset, the batch size and the collate function are
+            used.
         batch_size: rows per batch, of a dataset.
         seed: of the order.
 

@@ -1,4 +1,6 @@
-"""Loaders whose order depends on (seed, epoch) alone, so that the epoch and the place in it are all there is to a resume."""
+"""Loaders whose order depends on (seed, epoch) alone, so that the epoch and the place in it are all there is to a
+resume.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from rwkd_lightning.data.batching import Batch, BucketBatchSampler, Collate, Len
 
 
 class Rows(Protocol):
-    """A split: N samples, each with a length by which batches are sorted (all alike: in random order), labels `(N,)` and more."""
+    """A split: N samples, each with a length by which batches are sorted (all alike: in random order), labels `(N,)`
+    and more.
+    """
 
     lengths: np.ndarray
     labels: Tensor

@@ -19,7 +19,8 @@ class TensorRows(Dataset[Any]):
     """N samples; an item is only a place, as batches are gathered at once.
 
     Args:
-        columns: ``labels`` ``(N,)`` and others ``(N, ...)`` by name: the model's inputs, ``teacher_logits`` ``(N, C)``, flags.
+        columns: ``labels`` ``(N,)`` and others ``(N, ...)`` by name: the model's inputs, ``teacher_logits`` ``(N, C)``,
+            flags.
 
     Raises:
         UserError: if there are no labels, or the columns differ in length.

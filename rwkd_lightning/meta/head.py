@@ -19,9 +19,10 @@ class Head(Restriction):
     """v from the head's gradient on one held-out batch.
 
     Args:
-        centre: write the head as s = W(h − h̄) + c, with h̄ the mean feature of the held-out samples, and take θ = W alone.
-            Without it θ is W and the bias, and while features are still nearly the same for all samples u speaks of the
-            class prior alone: weights that follow u closely then keep the student at the majority class (measured).
+        centre: write the head as s = W(h − h̄) + c, with h̄ the mean feature of the held-out samples, and take θ = W
+            alone. Without it θ is W and the bias, and while features are still nearly the same for all samples u speaks
+            of the class prior alone: weights that follow u closely then keep the student at the majority class
+            (measured).
         output: the student's output that the head gives.
     """
 

@@ -41,8 +41,9 @@ class Restriction(nn.Module, ABC):
     """Builds the view of the student for one meta step."""
 
     needs_pass: bool = True
-    """Whether the engine runs the student on the training batch again; else its outputs from the training pass do. If it does,
-    θ is some of the student's own parameters, by their names."""
+    """Whether the engine runs the student on the training batch again; else its outputs from the training pass do. If
+    it does, θ is some of the student's own parameters, by their names.
+    """
 
     def check(self, student: nn.Module) -> None:
         """Raise UserError if the student has no such part, or if it is not trained; asked before anything is."""
@@ -90,8 +91,8 @@ def without_dropout(student: nn.Module) -> Iterator[None]:
 def for_held_out(student: nn.Module) -> Iterator[None]:
     """Evaluation mode but for batch normalisation, which takes the statistics of the batch, as in training.
 
-    The running ones stand still where θ moves, so what they let pass into v is a change of scale that the training pass undoes
-    (docs/topics.md).
+    The running ones stand still where θ moves, so what they let pass into v is a change of scale that the training pass
+    undoes (docs/topics.md).
     """
     modes = [(m, m.training) for m in student.modules() if isinstance(m, _BatchNorm)]
     with without_dropout(student), without_statistics(student):
@@ -102,7 +103,9 @@ def for_held_out(student: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def without_statistics(student: nn.Module) -> Iterator[None]:
-    """Passes in which batch normalisation does as in the training pass and leaves its running statistics as they are."""
+    """Passes in which batch normalisation does as in the training pass and leaves its running statistics as they
+    are.
+    """
     kept = [m for m in student.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     for module in kept:
         module.track_running_stats = (

@@ -88,11 +88,11 @@ class MetaStep(nn.Module):
     ) -> Tensor:
         """u ``(B, K)`` for a training batch whose training pass gives ``outputs`` from the state ``randomness``.
 
-        ``outputs`` may be a function that takes this pass: a meta step without a lookahead calls it when its own passes are over,
-        if at all, so that their memory and that of the training graph are not needed at the same time.
+        ``outputs`` may be a function that takes this pass: a meta step without a lookahead calls it when its own passes
+        are over, if at all, so that their memory and that of the training graph are not needed at the same time.
 
-        ``gradient`` is that of the training loss under ``weights``, by the names of the student's parameters, where it is known;
-        only for a θ of such parameters (``Restriction.needs_pass``).
+        ``gradient`` is that of the training loss under ``weights``, by the names of the student's parameters, where it
+        is known; only for a θ of such parameters (``Restriction.needs_pass``).
         """
         influence = self.engine.influence(self.problem(student, batch, outputs, terms, weights, randomness, gradient))
         self.taken += 1

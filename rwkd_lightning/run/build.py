@@ -83,7 +83,8 @@ def check_terms(
     task: str,
     together: int = 1,
 ) -> None:
-    """Check that terms, weighting and task go together: ``compatibility.check_terms`` with what the config knows besides.
+    """Check that terms, weighting and task go together: ``compatibility.check_terms`` with what the config knows
+    besides.
 
     Args:
         together: how many processes the run has.
@@ -101,7 +102,9 @@ def check_terms(
 
 
 def known_terms(config: DictConfig) -> list[Term]:
-    """All terms that ``terms=`` could name; without those whose settings are wrong, which matters where one is chosen."""
+    """All terms that ``terms=`` could name; without those whose settings are wrong, which matters where one is
+    chosen.
+    """
     found = []
     for name in config.loss_terms:
         with contextlib.suppress(UserError):
@@ -172,7 +175,8 @@ def loop_of(config: DictConfig) -> dict[str, Any]:
 
 
 def optimizer_of(config: DictConfig) -> Callable[[nn.Module], Optimizer]:
-    """The maker of the student's optimizer: a class of torch's kind gets the trainable parameters, any other the module.
+    """The maker of the student's optimizer: a class of torch's kind gets the trainable parameters, any other the
+    module.
 
     Raises:
         UserError: here and when it is called, for what makes no optimizer of these keys.
@@ -196,7 +200,8 @@ def schedule_of(config: DictConfig) -> Callable[[Optimizer, int], LRScheduler]:
 
 
 def try_stepping(config: DictConfig) -> None:
-    """Step optimizer and schedule on two small layers: the student's training, which may come hours later, must not refuse them.
+    """Step optimizer and schedule on two small layers: the student's training, which may come hours later, must not
+    refuse them.
 
     A function of the user's own may need the student's own modules, and is only checked for its arguments.
 
@@ -234,8 +239,9 @@ def trainer_of(config: DictConfig) -> dict[str, Any]:
     """Options for Lightning's Trainer; our own keys taken out.
 
     Raises:
-        UserError: for options that the loop cannot run under, or that the Trainer refuses: asked now, not after the data is read.
-            For a logger, callbacks, an optimizer or a schedule, too, that the student's training would refuse.
+        UserError: for options that the loop cannot run under, or that the Trainer refuses: asked now, not after the
+            data is read. For a logger, callbacks, an optimizer or a schedule, too, that the student's training would
+            refuse.
     """
     options: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
     for ours in ("clip", "accumulate", "select"):
@@ -277,7 +283,8 @@ def trainer_of(config: DictConfig) -> dict[str, Any]:
 
 
 def check_interval(config: DictConfig, rows: int) -> None:
-    """Check how often an epoch of so many rows is to be validated: Lightning does so only when the student's training starts.
+    """Check how often an epoch of so many rows is to be validated: Lightning does so only when the student's training
+    starts.
 
     Raises:
         UserError: if there are fewer batches.

@@ -1,4 +1,6 @@
-"""Checkpoints that a kill, a full disk or a flipped byte cannot spoil: written aside, moved, and known by their digest."""
+"""Checkpoints that a kill, a full disk or a flipped byte cannot spoil: written aside, moved, and known by their
+digest.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ def whole(path: Path) -> bool:
 
 
 def newest(folder: Path) -> Path | None:
-    """The last whole checkpoint of an interrupted training; tells of those that are not. None: start from the beginning."""
+    """The last whole checkpoint of an interrupted training; tells of those that are not. None: start from the
+    beginning.
+    """
     found = written(folder, "step")
     for path in reversed(found):
         if whole(path):
@@ -95,7 +99,8 @@ class Checkpoints(Checkpoint):
 
     Attributes:
         validated: student steps done at the last validation; -1 before the first.
-        ended: whether a callback had ended the training by the last checkpoint, which a resumed one must not go on with.
+        ended: whether a callback had ended the training by the last checkpoint, which a resumed one must not go on
+            with.
     """
 
     def __init__(

@@ -19,7 +19,8 @@ T = TypeVar("T")
 
 
 def create(config: DictConfig, kind: type[Any], **more: Any) -> Any:
-    """Instantiate from the keys and ``more``, with every mistake in one line, and our own errors not wrapped in Hydra's.
+    """Instantiate from the keys and ``more``, with every mistake in one line, and our own errors not wrapped in
+    Hydra's.
 
     Raises:
         UserError: if it cannot be made of these keys, or is no ``kind``.

@@ -61,8 +61,8 @@ def fit(
         data: its train and, with ``monitor``, its validation batches.
         folder: gets ``checkpoints/`` and ``log/``.
         trainer_options: for ``lightning.Trainer``.
-        monitor: metric on the validation batches to choose a checkpoint by (larger is better); the last student is always one to
-            choose from. None: the last one is kept.
+        monitor: metric on the validation batches to choose a checkpoint by (larger is better); the last student is
+            always one to choose from. None: the last one is kept.
         description: shown before the progress bar.
         stop: takes the signals that ask to stop; None: one of its own.
         intervals: ``minutes`` and ``steps`` of `Checkpoints`.

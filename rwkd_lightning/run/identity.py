@@ -1,7 +1,8 @@
-"""The one rule for identity: which keys of the config belong to the key of each thing that is kept (``docs/identity.md``).
+"""The one rule for identity: which keys of the config belong to the key of each thing that is kept
+(``docs/identity.md``).
 
-A stage whose result is cached is given the config that `only` leaves: nothing but the keys that are in its cache key, so that
-no other setting can reach it. Data and models enter the keys by their content, never by their path.
+A stage whose result is cached is given the config that `only` leaves: nothing but the keys that are in its cache key,
+so that no other setting can reach it. Data and models enter the keys by their content, never by their path.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The data and models that a run was made of, by content: ``inputs.json`` in its folder.
 
-A run's folder is named after its config, in which data and models are paths. This file notices that something else lies there
-now, so that an interrupted run never goes on with it, and a finished one is never taken for its result.
+A run's folder is named after its config, in which data and models are paths. This file notices that something else lies
+there now, so that an interrupted run never goes on with it, and a finished one is never taken for its result.
 """
 
 from __future__ import annotations

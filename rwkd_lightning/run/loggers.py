@@ -1,4 +1,6 @@
-"""Lightning's loggers beside ``log/metrics.csv``: they write into the run's folder, and go on there after an interruption."""
+"""Lightning's loggers beside ``log/metrics.csv``: they write into the run's folder, and go on there after an
+interruption.
+"""
 
 from __future__ import annotations
 

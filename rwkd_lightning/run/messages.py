@@ -9,7 +9,9 @@ OURS = ("rwkd_lightning", "__main__")
 
 
 class Ours(logging.Filter):
-    """Lets pass our own messages, warnings of anyone, and whatever ``hydra.verbose`` asks for: true, or names of loggers."""
+    """Lets pass our own messages, warnings of anyone, and whatever ``hydra.verbose`` asks for: true, or names of
+    loggers.
+    """
 
     def __init__(self, verbose: Any) -> None:
         super().__init__()
@@ -29,7 +31,8 @@ class Ours(logging.Filter):
 def ours_only(verbose: Any = False) -> None:
     """Keep the INFO lines of other packages (httpx tells of every request) out of the console and ``train.log``.
 
-    On the handlers, which Hydra makes anew for each job: a logger with a level of its own does not ask the root's level.
+    On the handlers, which Hydra makes anew for each job: a logger with a level of its own does not ask the root's
+    level.
 
     Args:
         verbose: ``hydra.verbose``.

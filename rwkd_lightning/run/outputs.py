@@ -1,4 +1,6 @@
-"""The files of a finished run: weights.parquet with one row per training sample, metrics.json. Each is whole or not there."""
+"""The files of a finished run: weights.parquet with one row per training sample, metrics.json. Each is whole or not
+there.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ def whole(folder: Path) -> Iterator[Path]:
 def write_weights(
     path: Path, ledger: Ledger, data: ResumableDataModule, more: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """``weights.parquet``: idx, split, label, what is known of a row, the ledger's columns and ``more``; returns the tensors.
+    """``weights.parquet``: idx, split, label, what is known of a row, the ledger's columns and ``more``; returns the
+    tensors.
 
     NaN, which stands for what there is not, is written as null.
     """

@@ -24,7 +24,8 @@ def predict(
     output: str = "logits",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """One of the model's outputs, ``(N, C)`` for logits: row i for the sample with ``index`` i, whatever order the loader has.
+    """One of the model's outputs, ``(N, C)`` for logits: row i for the sample with ``index`` i, whatever order the
+    loader has.
 
     Args:
         precision: as the Trainer's; the bfloat16 kinds compute in mixed precision.

@@ -49,18 +49,20 @@ from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.utils.errors import UserError
 
 UNTRAINED = 12
-"""Bytes on disk that a run needs per byte of its student: three checkpoints with two moments a weight, the best student twice,
-and the student itself."""
+"""Bytes on disk that a run needs per byte of its student: three checkpoints with two moments a weight, the best student
+twice, and the student itself.
+"""
 
 
 def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     """Do what the config asks for, in ``folder``; returns the metrics. A finished run only prints its table.
 
-    Of several processes the first one prepares, trains along, evaluates and writes; the others train along, and return nothing.
+    Of several processes the first one prepares, trains along, evaluates and writes; the others train along, and return
+    nothing.
 
     Raises:
-        UserError: for every mistake in the input, before training starts where that is possible; for a finished run whose data
-            or models are others now.
+        UserError: for every mistake in the input, before training starts where that is possible; for a finished run
+            whose data or models are others now.
     """
     finished = folder / "metrics.json"
     force = config.force and not restarted()  # a job that goes on must not throw away what it has
@@ -69,7 +71,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         if is_first():
             system = system_of(config)
             print(
-                f"\n{table(result, str(folder), system.lines(result))}\nalready finished; add force=true to run it again"
+                f"\n{table(result, str(folder), system.lines(result))}\nalready finished; add force=true to run it"
+                " again"
             )
             check_finished(system, folder)
         return result

@@ -52,7 +52,7 @@ class Stop:
         log.warning("stopped by %s; repeat the command to go on from the last checkpoint", number.name)
         if number == REQUEUE:
             self._requeue(number, None)  # in the first process it puts the job in the queue again, and ends
-        # the others of a distributed run leave without a word: Lightning kills the first process where one of them fails
+        # the others of a distributed run leave silently: Lightning kills the first process where one of them fails
         raise SystemExit(EXIT[number] if is_first() else 0)
 
     def take(self) -> None:
@@ -67,7 +67,8 @@ class Stop:
     def listening(self) -> Iterator[None]:
         """Take SIGTERM and Ctrl-C, in the main thread of a process; handlers of before come back.
 
-        SIGUSR2 too where someone handles it already: Hydra's launcher for SLURM does, when the time of a job is nearly over.
+        SIGUSR2 too where someone handles it already: Hydra's launcher for SLURM does, when the time of a job is nearly
+        over.
         """
         if threading.current_thread() is not threading.main_thread():
             yield

@@ -22,7 +22,8 @@ def check(arguments: Sequence[str], conf: Path) -> None:
     """Check a command line that submits its sweep to SLURM (``hydra/launcher=slurm``); any other passes.
 
     Raises:
-        UserError: for a launcher without a sweep, without its package or its cluster, and for what SLURM cannot be asked for.
+        UserError: for a launcher without a sweep, without its package or its cluster, and for what SLURM cannot be
+            asked for.
     """
     try:
         parsed, overrides = read(arguments)
@@ -81,9 +82,11 @@ def check_resources(trainer: Any, resources: Any) -> None:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Where SLURM has started several processes, end this one with status 1 when it fails, so that srun ends the others.
+    """Where SLURM has started several processes, end this one with status 1 when it fails, so that srun ends the
+    others.
 
-    Hydra's launcher would keep the error and end as a success, while the others wait for this one until their time is over.
+    Hydra's launcher would keep the error and end as a success, while the others wait for this one until their time is
+    over.
     """
     try:
         yield

@@ -72,9 +72,9 @@ class Evaluation:
 class System(ABC):
     """One kind of model, as `runner.run` drives it. The methods are called in the order in which they stand here.
 
-    ``task.system._target_`` names the class; it is made with the run's whole config. What a stage finds is kept on the object
-    for the later ones. Each method raises `UserError` for a mistake of the user's, as early as it can be known: `read` before
-    any model is loaded, `prepare` before the teacher is trained.
+    ``task.system._target_`` names the class; it is made with the run's whole config. What a stage finds is kept on the
+    object for the later ones. Each method raises `UserError` for a mistake of the user's, as early as it can be known:
+    `read` before any model is loaded, `prepare` before the teacher is trained.
     """
 
     files: Sequence[str] = ()
@@ -117,7 +117,8 @@ class System(ABC):
     def prepare(self, run: Run, terms: Sequence[Term], weighting: Weighting) -> nn.Module:
         """Make the untrained student, and check with it what can be checked before the teacher is trained.
 
-        Its random numbers begin with the run's seed; whatever else is drawn here must be drawn aside (``torch.random.fork_rng``).
+        Its random numbers begin with the run's seed; whatever else is drawn here must be drawn aside
+        (``torch.random.fork_rng``).
         """
 
     @abstractmethod
@@ -144,7 +145,9 @@ class System(ABC):
 
     @abstractmethod
     def export(self, folder: Path, student: nn.Module, result: Mapping[str, Any]) -> int:
-        """Write the student to ``folder/student``, and this system's own files; returns the bytes of the student's weights."""
+        """Write the student to ``folder/student``, and this system's own files; returns the bytes of the student's
+        weights.
+        """
 
     def columns(self) -> dict[str, Tensor]:
         """Columns of ``weights.parquet`` beside those of every run, ``(N,)`` each, by name."""

@@ -17,7 +17,9 @@ from rwkd_lightning.utils.model_files import size
 
 log = logging.getLogger(__name__)
 Fit = Callable[[DistillationModule, ResumableDataModule, Mapping[str, Any]], None]
-"""Trains a module on loaders with options for ``lightning.Trainer``, resuming where an interrupted training left off."""
+"""Trains a module on loaders with options for ``lightning.Trainer``, resuming where an interrupted training left
+off.
+"""
 
 
 def train_once(

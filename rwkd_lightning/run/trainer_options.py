@@ -1,4 +1,6 @@
-"""The options of ``lightning.Trainer``: each one is honoured, set by the run, or refused in one line before any data is read."""
+"""The options of ``lightning.Trainer``: each one is honoured, set by the run, or refused in one line before any data is
+read.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ SET: dict[str, tuple[tuple[Any, ...], str]] = {
     "use_distributed_sampler": ((False,), "leave it out: batches are dealt to the processes by the data module"),
     "reload_dataloaders_every_n_epochs": ((0,), "leave it out: a new loader would begin the first epoch's order again"),
 }
-"""Options that the loop and ``fit`` set themselves: the values that say the same, and what to do instead of another one."""
+"""Options that the loop and ``fit`` set themselves: the values that say the same, and what to do instead of another
+one.
+"""
 
 
 def checked(options: dict[str, Any], validates: bool) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from rwkd_lightning.utils.errors import UserError
 
 
 class AnnealedMSE(Term):
-    """mean_c (s_ic − φ(T)·t_ic)² with φ(T) = 1 − (T − 1)/T_max, from ``logits`` and ``teacher_logits``, both ``(B, C)``.
+    """mean_c (s_ic − φ(T)·t_ic)² with φ(T) = 1 − (T − 1)/T_max, from ``logits`` and ``teacher_logits``, both ``(B,
+    C)``.
 
     T falls from T_max to 1 over the first stage, so φ grows from 1/T_max to 1; later it stays there. The mean over the
-    classes is the released code's (``mse_loss``). There T falls by 1 every so many epochs; fine-tuning has a few epochs in
-    all, so here it falls linearly with ``batch["progress"]``, the share of the training done (a scalar; the module puts it
-    into the batch). For a regression C = 1.
+    classes is the released code's (``mse_loss``). There T falls by 1 every so many epochs; fine-tuning has a few epochs
+    in all, so here it falls linearly with ``batch["progress"]``, the share of the training done (a scalar; the module
+    puts it into the batch). For a regression C = 1.
 
     Jafari et al., Annealing Knowledge Distillation, EACL 2021, https://arxiv.org/abs/2104.07163, section 3.
 

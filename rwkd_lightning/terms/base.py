@@ -20,9 +20,10 @@ class Term(nn.Module, ABC):
     Args:
         name: what its weights, losses and influence are kept under; None: the class's own. Unique within a run.
         output: the student's output that it reads; None: the class's own.
-        teacher_output: the teacher's output that it is compared with, in the batch as ``teacher_<name>``; None: as ``output``.
-        mask: name of the batch's entry that is true at the valid positions ``(B, T)`` of outputs ``(B, T, V)``, over which a
-            sample's loss is the mean; None: all of them are valid.
+        teacher_output: the teacher's output that it is compared with, in the batch as ``teacher_<name>``; None: as
+            ``output``.
+        mask: name of the batch's entry that is true at the valid positions ``(B, T)`` of outputs ``(B, T, V)``, over
+            which a sample's loss is the mean; None: all of them are valid.
 
     Raises:
         UserError: for a name that is empty or no text.
@@ -33,21 +34,30 @@ class Term(nn.Module, ABC):
     output: str = "logits"
 
     role: str = "regulariser"
-    """``label``: it speaks for the labels or the data itself; ``teacher``: for the teacher; ``annealed``: for a teacher whose
-    target grows with the training; ``regulariser``: any other. Methods with a rule for labels and teachers find them by this."""
+    """``label``: it speaks for the labels or the data itself; ``teacher``: for the teacher; ``annealed``: for a teacher
+    whose target grows with the training; ``regulariser``: any other. Methods with a rule for labels and teachers find
+    them by this.
+    """
 
     preference: int | None = None
-    """Of several terms of a role that state one, those with the lowest alone play it; None: it always does. For terms that are
-    measures of one and the same distance."""
+    """Of several terms of a role that state one, those with the lowest alone play it; None: it always does. For terms
+    that are measures of one and the same distance.
+    """
 
     needs: AbstractSet[str] = frozenset()
-    """Kinds that a task must provide: ``classes``, ``numbers``, ``words``, or ``probabilities`` (over classes or words)."""
+    """Kinds that a task must provide: ``classes``, ``numbers``, ``words``, or ``probabilities`` (over classes or
+    words).
+    """
 
     in_batch: bool = False
-    """Whether a sample's loss depends on the other rows of its batch: then it is not cut in parts, nor dealt to processes."""
+    """Whether a sample's loss depends on the other rows of its batch: then it is not cut in parts, nor dealt to
+    processes.
+    """
 
     per_token: bool = False
-    """Whether it compares student and teacher token by token: they must share a tokenizer, and the teacher runs along."""
+    """Whether it compares student and teacher token by token: they must share a tokenizer, and the teacher runs
+    along.
+    """
 
     regression: bool | None = None
     """Of version 0.1, until version 0.3: ``needs`` says it now."""
@@ -90,7 +100,8 @@ class Term(nn.Module, ABC):
         return (self.output,)
 
     def connect(self, student: Any, teacher: Any) -> None:
-        """Make two ``models.Classifier`` give out what the term reads of them; once, before training. For logits: nothing.
+        """Make two ``models.Classifier`` give out what the term reads of them; once, before training. For logits:
+        nothing.
 
         Raises:
             UserError: if the two do not fit each other, or the term.
@@ -136,7 +147,9 @@ class Term(nn.Module, ABC):
         return batch[self.mask].to(torch.bool)
 
     def masked(self, values: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Values ``(B, ..., V)``, 0 at positions that are not valid: whatever stands there must not reach a gradient."""
+        """Values ``(B, ..., V)``, 0 at positions that are not valid: whatever stands there must not reach a
+        gradient.
+        """
         positions = self.positions(batch)
         if positions is None:
             return values

@@ -16,22 +16,24 @@ POOLS = ("cls", "mean")
 
 
 class HiddenStates(Term):
-    """Σ_j ‖h^s_ij/‖h^s_ij‖ − h^t_ij/‖h^t_ij‖‖² ``(B,)`` over pairs j of a student's and a teacher's layer; 0 to 4 a pair.
+    """Σ_j ‖h^s_ij/‖h^s_ij‖ − h^t_ij/‖h^t_ij‖‖² ``(B,)`` over pairs j of a student's and a teacher's layer; 0 to 4 a
+    pair.
 
-    Reads ``hidden`` ``(B, L, H)`` of the student and ``teacher_hidden`` ``(B, L, H')``, one state a sample. Where the widths
-    differ, a learnt linear map per pair takes H to H' first; it belongs to the term, is trained with the student and not
-    exported with it.
+    Reads ``hidden`` ``(B, L, H)`` of the student and ``teacher_hidden`` ``(B, L, H')``, one state a sample. Where the
+    widths differ, a learnt linear map per pair takes H to H' first; it belongs to the term, is trained with the student
+    and not exported with it.
 
     Sun et al., Patient Knowledge Distillation for BERT Model Compression, EMNLP 2019, https://arxiv.org/abs/1908.09355,
     section 3.2; the map between widths as in Jiao et al., TinyBERT, https://arxiv.org/abs/1909.10351, equation (8).
 
     Args:
-        layers: ``uniform``: each of the student's M blocks but the last learns from every (L/M)-th of the teacher's (PKD-Skip;
-            the last one's is in the logits); ``last``: from the blocks before the teacher's last (PKD-Last); or pairs
-            ``[[student, teacher], ...]`` of blocks, counted from 0.
+        layers: ``uniform``: each of the student's M blocks but the last learns from every (L/M)-th of the teacher's
+            (PKD-Skip; the last one's is in the logits); ``last``: from the blocks before the teacher's last (PKD-Last);
+            or pairs ``[[student, teacher], ...]`` of blocks, counted from 0.
         pool: ``cls``: the first token's state, as published; ``mean``: the mean over the tokens.
         name: as of ``Term``.
-        output: what student and teacher give these states out as; None: the term's name, so that several have their own.
+        output: what student and teacher give these states out as; None: the term's name, so that several have their
+            own.
 
     Raises:
         UserError: if layers or pool is not one of these; by ``connect``, if a layer does not exist.

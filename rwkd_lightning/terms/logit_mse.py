@@ -10,7 +10,8 @@ from rwkd_lightning.terms.base import Term
 
 
 class LogitMSE(Term):
-    """(1/C)·Σ_c (s_ic − t_ic)² ``(B,)`` from ``logits`` and ``teacher_logits``, both ``(B, C)``; C = 1 for a regression.
+    """(1/C)·Σ_c (s_ic − t_ic)² ``(B,)`` from ``logits`` and ``teacher_logits``, both ``(B, C)``; C = 1 for a
+    regression.
 
     For classes, the limit of KD at high temperature, without its shift of the logits.
 

@@ -12,7 +12,8 @@ from rwkd_lightning.terms.kd import DistillationKL
 class SoftCrossEntropy(DistillationKL):
     """T²·SCE_i = −T²·Σ_c q^T_ic·log p^T_ic ``(B,)`` from ``logits`` and ``teacher_logits``, both ``(B, C)``.
 
-    ``kd`` plus T² times the teacher's entropy, a constant: another value, the same gradient. Options and errors as ``kd``'s.
+    ``kd`` plus T² times the teacher's entropy, a constant: another value, the same gradient. Options and errors as
+    ``kd``'s.
     """
 
     name = "soft_ce"

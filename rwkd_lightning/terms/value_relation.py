@@ -14,15 +14,17 @@ from rwkd_lightning.utils.errors import UserError
 
 
 class ValueRelation(Term):
-    """(1/(A·T_i))·Σ_a Σ_t KL(R^t_iat ‖ R^s_iat) ``(B,)`` with R_a = softmax(V_a·V_aᵀ/√d), over heads a and tokens t of one layer.
+    """(1/(A·T_i))·Σ_a Σ_t KL(R^t_iat ‖ R^s_iat) ``(B,)`` with R_a = softmax(V_a·V_aᵀ/√d), over heads a and tokens t of
+    one layer.
 
-    Reads ``values`` ``(B, 1, T, H)`` of the student and ``teacher_values`` ``(B, 1, T, H')``: what the value projection of the
-    layer gives out. Relations are T × T whatever the widths, so none has to be mapped. H and H' are cut into A relation heads
-    of widths d = H/A and H'/A, which need not be the models' own heads (MiniLMv2). Padding is neither query nor key.
+    Reads ``values`` ``(B, 1, T, H)`` of the student and ``teacher_values`` ``(B, 1, T, H')``: what the value projection
+    of the layer gives out. Relations are T × T whatever the widths, so none has to be mapped. H and H' are cut into A
+    relation heads of widths d = H/A and H'/A, which need not be the models' own heads (MiniLMv2). Padding is neither
+    query nor key.
 
     Wang et al., MiniLM, NeurIPS 2020, https://arxiv.org/abs/2002.10957, section 3.2; relation heads: Wang et al.,
-    MiniLMv2, Findings of ACL 2021, https://arxiv.org/abs/2012.15828. MiniLM also compares attention distributions, which fused
-    attention does not give out.
+    MiniLMv2, Findings of ACL 2021, https://arxiv.org/abs/2012.15828. MiniLM also compares attention distributions,
+    which fused attention does not give out.
 
     Args:
         heads: A; must divide both widths.
@@ -32,8 +34,8 @@ class ValueRelation(Term):
         output: what student and teacher give the values out as; None: ``values``, or after a name of its own.
 
     Raises:
-        UserError: if heads is not positive; by ``connect``, if heads do not divide both widths, a block does not exist, or a
-            model has no value projection of its own.
+        UserError: if heads is not positive; by ``connect``, if heads do not divide both widths, a block does not exist,
+            or a model has no value projection of its own.
     """
 
     name = "value_relation"

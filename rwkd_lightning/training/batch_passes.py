@@ -1,10 +1,10 @@
 """How a batch goes through the student: at once, or in parts that give what one pass over all of it would give.
 
-All three ways share one interface: ``forward`` gives outputs and losses of all rows, ``descend`` takes the student's gradient.
-``OnePass`` takes its pass when it is first asked for, so that a meta step that does not read it finds its memory free.
-``TwoPasses`` serves weights that depend on the whole batch (a meta step, statistics), which must be known before the first part's
-backward: the parts go through without a gradient, then with one, under the dropout masks of the first time.
-``PassByPart`` serves weights that rows know by themselves: one pass per part, with its backward.
+All three ways share one interface: ``forward`` gives outputs and losses of all rows, ``descend`` takes the student's
+gradient. ``OnePass`` takes its pass when it is first asked for, so that a meta step that does not read it finds its
+memory free. ``TwoPasses`` serves weights that depend on the whole batch (a meta step, statistics), which must be known
+before the first part's backward: the parts go through without a gradient, then with one, under the dropout masks of the
+first time. ``PassByPart`` serves weights that rows know by themselves: one pass per part, with its backward.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class OnePass:
         self.passed: tuple[Outputs, Tensor] | None = None
 
     def forward(self) -> tuple[Outputs, Tensor]:
-        """Outputs and losses ``(B, K)``; from the state of the generators at the beginning, whatever was drawn since."""
+        """Outputs and losses ``(B, K)``; from the state of the generators at the beginning, whatever was drawn
+        since.
+        """
         if self.passed is None:
             self.randomness.restore()
             self.passed = self.run(self.batch)
@@ -102,7 +104,8 @@ class TwoPasses:
 
 
 class PassByPart:
-    """A batch in parts whose weights are known part by part, so that one pass over each does; its gradient is taken on the way.
+    """A batch in parts whose weights are known part by part, so that one pass over each does; its gradient is taken on
+    the way.
 
     Args:
         batch, parts, run, backward, device: as for ``TwoPasses``.

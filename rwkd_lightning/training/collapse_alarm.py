@@ -10,9 +10,10 @@ class CollapseAlarm:
 
     Args:
         terms: names, for the message.
-        remedy: what to change then, for the message; None: the method sets the terms' shares itself, so there is no alarm.
-        share: the share of one term above which the weights count as collapsed; 1 − share is the mean weight of a sample, all
-            its terms together, below which they count as vanished.
+        remedy: what to change then, for the message; None: the method sets the terms' shares itself, so there is no
+            alarm.
+        share: the share of one term above which the weights count as collapsed; 1 − share is the mean weight of a
+            sample, all its terms together, below which they count as vanished.
         patience: consecutive steps.
     """
 
@@ -26,7 +27,9 @@ class CollapseAlarm:
         self.count = 0
 
     def __call__(self, weights: Tensor) -> str | None:
-        """Take the weights ``(B, K)`` of a step; return a message at the step on which patience runs out; of no rows, nothing."""
+        """Take the weights ``(B, K)`` of a step; return a message at the step on which patience runs out; of no rows,
+        nothing.
+        """
         if not len(weights):
             return None
         found = None if self.remedy is None or weights.shape[1] < 2 else self.finding(weights)
@@ -39,10 +42,10 @@ class CollapseAlarm:
         mean = float(totals.mean())
         if mean < 1 - self.share:
             return (
-                f"the weights have vanished: for {self.patience} steps a sample has had less than {1 - self.share:.0%} of a "
-                f"weight, {mean:.2g} at last, so the student hardly learns"
+                f"the weights have vanished: for {self.patience} steps a sample has had less than {1 - self.share:.0%}"
+                f" of a weight, {mean:.2g} at last, so the student hardly learns"
             )
-        # against the largest total: samples of which some weigh less than others are told apart, be it on one term alone
+        # against the largest total: samples of which some weigh less than others still differ, be it on one term alone
         shares = weights.mean(0) / totals.max()
         largest, term = shares.max(0)
         if not bool(largest >= self.share):

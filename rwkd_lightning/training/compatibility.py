@@ -34,7 +34,9 @@ def check_module(
     clip: float | None,
     accumulate: int,
 ) -> None:
-    """Refuse pieces of a `DistillationModule` that do not fit each other, as the checks below and the method's own do."""
+    """Refuse pieces of a `DistillationModule` that do not fit each other, as the checks below and the method's own
+    do.
+    """
     check_loop(weighting, meta, updated_weights, clip, accumulate)
     check_parts(student, accumulate)
     check_coupled(terms, accumulate)
@@ -62,8 +64,8 @@ def check_parts(student: nn.Module, accumulate: int) -> None:
     """Refuse a student that cannot be trained here as it is given, or not in parts of a batch.
 
     Raises:
-        UserError: for wrappers that spread a model over devices, which have their own forward and gradients; for tensors made in
-            inference mode; and for a batch cut into parts whose statistics the student reads.
+        UserError: for wrappers that spread a model over devices, which have their own forward and gradients; for
+            tensors made in inference mode; and for a batch cut into parts whose statistics the student reads.
     """
     for name, module in student.named_modules():
         if type(module).__name__ in SPREAD:
@@ -110,8 +112,9 @@ def check_terms(
         the terms' columns.
 
     Raises:
-        UserError: for two terms of one name; for a term or a method that needs what the task does not provide; for a role that
-            the method needs and no term plays; for terms that couple the rows of a batch which is cut or dealt out.
+        UserError: for two terms of one name; for a term or a method that needs what the task does not provide; for a
+            role that the method needs and no term plays; for terms that couple the rows of a batch which is cut or
+            dealt out.
     """
     columns = Columns.of(terms)
     provided = provides | {IMPLIED[name] for name in provides if name in IMPLIED}
@@ -138,7 +141,9 @@ def check_terms(
 
 
 def check_method(weighting: Weighting, columns: Columns, is_regression: bool) -> None:
-    """Let the method look at the terms' columns; one of your own, as version 0.1 had them, asks for ``regression`` too."""
+    """Let the method look at the terms' columns; one of your own, as version 0.1 had them, asks for ``regression``
+    too.
+    """
     if "regression" in inspect.signature(weighting.check).parameters:
         old: Any = weighting.check
         old(columns, is_regression)
@@ -198,8 +203,8 @@ def check_reach(
         head_output: the output that the student's head gives.
 
     Raises:
-        UserError: for a term of which no part depends on θ, or on the head for a method that reads gradients there; and for a θ
-            that the student does not have.
+        UserError: for a term of which no part depends on θ, or on the head for a method that reads gradients there; and
+            for a θ that the student does not have.
     """
     if weighting.needs_influence and theta is not None:
         theta.check(student)
@@ -303,8 +308,8 @@ def check_precision(precision: str, setting: str = "trainer.precision") -> None:
         reason = "has gradients scaled for fp16, which would be clipped before they are unscaled"
     elif precision.startswith("bf16-true"):
         reason = (
-            "keeps the parameters themselves in bf16, where an update of 1e-4 is mostly rounded away, and with them the "
-            "meta-learner and the record of the samples"
+            "keeps the parameters themselves in bf16, where an update of 1e-4 is mostly rounded away, and with them the"
+            " meta-learner and the record of the samples"
         )
     elif precision.startswith("transformer-engine"):
         reason = "replaces the linear layers by fp8 ones, which the meta step was never run with"

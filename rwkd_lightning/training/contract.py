@@ -35,7 +35,9 @@ def check_batch(batch: Any, size: int) -> None:
 
 
 def losses(terms: Sequence[Term], outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
-    """All terms of all samples ``(B, K)``; UserError for outputs without names, and for what a term reads and nobody gives."""
+    """All terms of all samples ``(B, K)``; UserError for outputs without names, and for what a term reads and nobody
+    gives.
+    """
     if not isinstance(outputs, Mapping):
         raise UserError(
             f"the student returned a {type(outputs).__name__} and not outputs by name; return {{'logits': ...}}, or "
@@ -75,7 +77,8 @@ def rows_of(loader: Any) -> int:
 
 
 def columns_of(loader: Any, answer: Callable[[dict[str, Tensor]], None], device: torch.device) -> dict[str, Tensor]:
-    """The columns of a training set, in the order of its rows: labels, flags and other numbers, and what the teacher says.
+    """The columns of a training set, in the order of its rows: labels, flags and other numbers, and what the teacher
+    says.
 
     Args:
         loader: its dataset and collate function are used.

@@ -29,8 +29,8 @@ class Watch:
         visit: losses and influence of all ranks.
 
     Raises:
-        NotFinite: for a loss or an influence that is not finite, naming the samples (their ``idx`` where the batch has it, else
-            their ``index``) and the terms; for a meta loss; and by the methods.
+        NotFinite: for a loss or an influence that is not finite, naming the samples (their ``idx`` where the batch has
+            it, else their ``index``) and the terms; for a meta loss; and by the methods.
     """
 
     def __init__(self, step: Step, meta: MetaStep | None, done: int, epoch: int) -> None:

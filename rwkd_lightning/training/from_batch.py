@@ -15,8 +15,8 @@ class FromBatch(nn.Module):
     Args:
         network: any module; one that returns a dict already keeps its names.
         inputs: names in the batch, in the order of the network's arguments.
-        head: the name of its last linear layer, as ``"fc"``; its inputs are then given out as ``features``, and the meta step can
-            be taken over the head alone, which is cheap.
+        head: the name of its last linear layer, as ``"fc"``; its inputs are then given out as ``features``, and the
+            meta step can be taken over the head alone, which is cheap.
         output: the name of a tensor that it returns.
 
     Raises:

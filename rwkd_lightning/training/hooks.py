@@ -1,4 +1,6 @@
-"""The module beside its training step: its data, its predictions, its scores and its checkpoints, as Lightning asks for them."""
+"""The module beside its training step: its data, its predictions, its scores and its checkpoints, as Lightning asks for
+them.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ class Hooks(lightning.LightningModule):
 
     @property
     def trained(self) -> nn.Module:
-        """The modules that the student's optimizer trains: the student and, where they have some, the terms' own parameters."""
+        """The modules that the student's optimizer trains: the student and, where they have some, the terms' own
+        parameters.
+        """
         own = any(p.requires_grad for p in self.terms.parameters())
         return nn.ModuleList([self.student, self.terms]) if own else self.student
 
@@ -79,7 +83,9 @@ class Hooks(lightning.LightningModule):
         return outputs
 
     def setup(self, stage: str) -> None:
-        """Make the ledger, and show the weighting method the training set, unless ``train_size`` says that both are done."""
+        """Make the ledger, and show the weighting method the training set, unless ``train_size`` says that both are
+        done.
+        """
         if stage != "fit" or self.train_size is not None:
             return
         self.trainer.fit_loop.setup_data()

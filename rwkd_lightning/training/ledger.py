@@ -32,7 +32,8 @@ class Visit:
 
 
 class Ledger(nn.Module):
-    """Weights and losses as last seen, influence accumulated; N rows and K terms, ``N·(13·K + 8)`` bytes, in the checkpoint.
+    """Weights and losses as last seen, influence accumulated; N rows and K terms, ``N·(13·K + 8)`` bytes, in the
+    checkpoint.
 
     Args:
         size: N training samples, addressed by ``batch["index"]``.
@@ -84,10 +85,11 @@ class Ledger(nn.Module):
         return losses, used
 
     def columns(self) -> dict[str, Tensor]:
-        """``visits``, then ``w_<term>``, ``loss_<term>``, ``influence_<term>``, each ``(N,)``; NaN for what was never computed.
+        """``visits``, then ``w_<term>``, ``loss_<term>``, ``influence_<term>``, each ``(N,)``; NaN for what was never
+        computed.
 
-        That is all of a row that no step has seen, a term that has no value for the row, and the influence of a row that no
-        meta step has seen: a weight of 0 is one that a method has given.
+        That is all of a row that no step has seen, a term that has no value for the row, and the influence of a row
+        that no meta step has seen: a weight of 0 is one that a method has given.
         """
         seen = self.valid & (self.visits > 0)[:, None]
         known = {"w": seen, "loss": seen, "influence": seen & (self.meta_visits > 0)[:, None]}

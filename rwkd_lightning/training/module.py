@@ -40,26 +40,29 @@ DEFAULT_OPTIMIZER = functools.partial(adamw, lr=1e-3)
 class DistillationModule(Hooks):
     """Trains a student on mean_i Σ_k w_ik·l_ik, the weights w given by a weighting method.
 
-    It knows no task: the student maps a batch to outputs by name, the terms map outputs and batch to one loss per sample.
+    It knows no task: the student maps a batch to outputs by name, the terms map outputs and batch to one loss per
+    sample.
 
     Args:
         student: batch -> outputs by name, one row per sample; `FromBatch` makes one of a network on tensors.
         terms: the K loss terms.
         weighting: gives each of them its weight.
         optimizer: module -> optimizer; the module is the student, with the terms beside it where they have parameters.
-        train_size: N training samples; ``batch["index"]`` runs over them. None: the rows of the Trainer's training data, which
-            ``weighting.prepare`` then reads too.
+        train_size: N training samples; ``batch["index"]`` runs over them. None: the rows of the Trainer's training
+            data, which ``weighting.prepare`` then reads too.
         schedule: (optimizer, total student steps) -> scheduler, stepped once per student step; None: constant rate.
         meta: the meta step, for methods that need one.
-        teacher: batch -> outputs; asked where the batch does not carry as ``teacher_<name>`` what the terms read of it. Frozen,
-            never in the checkpoint.
-        updated_weights: ``"new"``: the student uses the weights of the φ just updated; ``"current"``: of the one before.
+        teacher: batch -> outputs; asked where the batch does not carry as ``teacher_<name>`` what the terms read of it.
+            Frozen, never in the checkpoint.
+        updated_weights: ``"new"``: the student uses the weights of the φ just updated; ``"current"``: of the one
+            before.
         clip: largest norm of the student's gradient; None: no clipping.
         accumulate: parts in which a batch goes through the student, for memory; the step is that of the whole batch.
-        metrics: torchmetrics by name, of the outputs ``logits`` and ``labels`` on validation and test batches, logged as
-            ``meta/<name>`` and ``test/<name>``; short for ``validation=Metrics(metrics)``.
+        metrics: torchmetrics by name, of the outputs ``logits`` and ``labels`` on validation and test batches, logged
+            as ``meta/<name>`` and ``test/<name>``; short for ``validation=Metrics(metrics)``.
         validation: scores the student in another way.
-        meta_data: held-out rows for the meta step in place of ``meta``: a DataLoader or a map-style dataset (`standard_meta`).
+        meta_data: held-out rows for the meta step in place of ``meta``: a DataLoader or a map-style dataset
+            (`standard_meta`).
 
     Raises:
         UserError: if the pieces do not fit each other.
@@ -106,7 +109,9 @@ class DistillationModule(Hooks):
     # Training
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Forward, meta step, weigh, student step, record; `batch_passes` has the savings of passes and memory behind it."""
+        """Forward, meta step, weigh, student step, record; `batch_passes` has the savings of passes and memory behind
+        it.
+        """
         passes = self.forward_pass(batch)
         influence = self.meta_step(batch, passes)
         step = self.step_of(batch, *passes.forward(), influence)
@@ -117,7 +122,9 @@ class DistillationModule(Hooks):
         self.record(step, watch, used)
 
     def forward_pass(self, batch: dict[str, Tensor]) -> Passes:
-        """The batch's way through the student, with as few passes and as little memory as the weighting method allows."""
+        """The batch's way through the student, with as few passes and as little memory as the weighting method
+        allows.
+        """
         check_batch(batch, len(self.ledger.visits))
         batch["progress"] = torch.tensor(self.progress, device=self.device)  # for terms that change with the training
         parts = split(batch, self.accumulate)
@@ -133,8 +140,9 @@ class DistillationModule(Hooks):
     def meta_step(self, batch: dict[str, Tensor], passes: Passes) -> Tensor | None:
         """The influence u ``(B, K)`` of each term of each sample on the held-out loss; None where no meta step is due.
 
-        Its memory and that of the training pass are not added up where one can wait for the other: without a lookahead the
-        training pass is left for later, and a lookahead whose gradient is that of the student's step comes after its backward.
+        Its memory and that of the training pass are not added up where one can wait for the other: without a lookahead
+        the training pass is left for later, and a lookahead whose gradient is that of the student's step comes after
+        its backward.
         """
         meta = self.meta
         if meta is None or not self.weighting.needs_influence or not meta.due(self.global_step, self.progress):
@@ -205,7 +213,9 @@ class DistillationModule(Hooks):
             self.log("loss", (weights * values).sum(1).mean().float(), prog_bar=True)
 
     def run(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-        """The student's outputs and losses ``(B, K)``; the teacher too is asked where the batch lacks what the terms read."""
+        """The student's outputs and losses ``(B, K)``; the teacher too is asked where the batch lacks what the terms
+        read.
+        """
         self.frozen.answer(batch, self.reads)
         outputs = self.student(batch)
         return outputs, losses(self.loss_terms, outputs, batch)

@@ -1,4 +1,6 @@
-"""Where a model's files are: a directory, one of our runs, an installed package, or a hub. Checked before anything is loaded."""
+"""Where a model's files are: a directory, one of our runs, an installed package, or a hub. Checked before anything is
+loaded.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from rwkd_lightning.utils.paths import place
 
 WEIGHTS, SHARDS = "model.safetensors", "model.safetensors.index.json"
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
-"""The files that are fetched from a hub: weights as safetensors alone, configs, the files of every kind of tokenizer."""
+"""The files that are fetched from a hub: weights as safetensors alone, configs, the files of every kind of
+tokenizer.
+"""
 
 
 FORMATS = {
@@ -33,8 +37,8 @@ def find(path: str) -> Path:
     """The checked folder of a model.
 
     Args:
-        path: a directory; the folder of a finished run, for its student; ``package:NAME/FOLDER``, a folder of an installed
-            package (which is not imported); or a hub's name, fetched once and kept in the hub's own cache.
+        path: a directory; the folder of a finished run, for its student; ``package:NAME/FOLDER``, a folder of an
+            installed package (which is not imported); or a hub's name, fetched once and kept in the hub's own cache.
 
     Raises:
         UserError: if it is not there, lacks weights or has only pickled ones, or needs code of its own.
@@ -76,7 +80,7 @@ def _hub(path: str) -> Path:
             f"model {path!r} is not a directory; give one that holds config.json, {WEIGHTS} and the tokenizer"
         )
     try:
-        # subfolders of a hub's repository hold other formats of the same weights, or (1_Pooling) modules of a sentence encoder
+        # subfolders of a hub's repository hold other formats of the weights, or (1_Pooling) modules of an encoder
         return Path(snapshot_download(path, allow_patterns=list(FILES), ignore_patterns=["[!0-9]*/*"]))
     except GatedRepoError as error:
         raise UserError(

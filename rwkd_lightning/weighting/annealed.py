@@ -11,9 +11,9 @@ from rwkd_lightning.weighting.columns import Columns, only
 class TeacherAnnealing(Weighting):
     """1 − α on the label term and α on the teacher term, α = 1 − progress: from the teacher alone to the labels alone.
 
-    The paper anneals the target, λ·y + (1 − λ)·t. For cross-entropies and for squared errors that has the gradient of the
-    two losses so weighted; here the teacher's has the factor T² of ``kd`` besides. A row without a label learns from the
-    teacher to the end, as under ``kd``.
+    The paper anneals the target, λ·y + (1 − λ)·t. For cross-entropies and for squared errors that has the gradient of
+    the two losses so weighted; here the teacher's has the factor T² of ``kd`` besides. A row without a label learns
+    from the teacher to the end, as under ``kd``.
 
     Raises:
         UserError: by ``check``, if there is no label or no teacher term.

@@ -1,8 +1,8 @@
 """The base of all weighting methods: a module that gives every loss term of every sample its weight.
 
 One training step asks for, in this order (``module.DistillationModule.training_step``): the influence of each term, if
-the method ``needs_influence``; ``own_loss``, whose gradient trains the method's own parameters; the weights, always used
-detached; ``observe``. A constant method implements ``forward`` alone.
+the method ``needs_influence``; ``own_loss``, whose gradient trains the method's own parameters; the weights, always
+used detached; ``observe``. A constant method implements ``forward`` alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from rwkd_lightning.weighting.columns import Columns, columns, has
 class History:
     """The traces of earlier visits of the same samples; zeros at the first visit.
 
-    Shapes: ``visits`` ``(B,)``; ``influence`` ``(B, K)``, the mean of normalised u; ``weights`` ``(B, K)``, as last seen.
+    Shapes: ``visits`` ``(B,)``; ``influence`` ``(B, K)``, the mean of normalised u; ``weights`` ``(B, K)``, as last
+    seen.
     """
 
     visits: Tensor
@@ -40,8 +41,8 @@ class Step:
         valid: ``(B, K)``, False where a term has no value for a sample (cross-entropy of a row without a label).
         terms: the K terms, or their names; kept as ``Columns``, names with roles.
         outputs: what the student gave, detached, by name.
-        batch: the batch as loaded: ``labels``, ``teacher_<output>``, ``index``, flags of the probes; and ``progress``, a scalar,
-            for the terms.
+        batch: the batch as loaded: ``labels``, ``teacher_<output>``, ``index``, flags of the probes; and ``progress``,
+            a scalar, for the terms.
         progress: share of the training done, in [0, 1).
         influence: u ``(B, K)`` for methods that need it, on steps that took a meta step; None otherwise.
         history: earlier visits of the same samples.
@@ -80,16 +81,20 @@ class Weighting(nn.Module, ABC):
     """Whether the method can serve steps without a fresh influence (``meta.every > 1``)."""
 
     needs_head: bool = False
-    """Whether the method reads each term's gradient on the student's last layer, so that every term must depend on it."""
+    """Whether the method reads each term's gradient on the student's last layer, so that every term must depend on
+    it.
+    """
 
     needs_batch: bool = True
-    """Whether a sample's weights depend on the other samples of its batch, or on what is learned from them in the same step.
-    Where they do not, a batch in parts (``accumulate``) goes through once and not twice."""
+    """Whether a sample's weights depend on the other samples of its batch, or on what is learned from them in the same
+    step. Where they do not, a batch in parts (``accumulate``) goes through once and not twice.
+    """
 
     reads_influence: bool = True
-    """Whether the influence of a step changes the weights of the same step, φ being what it was. Where it does not, the lookahead
-    along the weights of this φ and the student's step share one backward pass (``meta.weights=current``), and ``losses`` come
-    without a graph after it."""
+    """Whether the influence of a step changes the weights of the same step, φ being what it was. Where it does not, the
+    lookahead along the weights of this φ and the student's step share one backward pass (``meta.weights=current``), and
+    ``losses`` come without a graph after it.
+    """
 
     needs: AbstractSet[str] = frozenset()
     """The kinds of samples that a task must provide for the method, see ``Term.needs``."""
@@ -98,7 +103,9 @@ class Weighting(nn.Module, ABC):
     """The method to use where a task does not provide that."""
 
     collapse_remedy: str | None = None
-    """The setting to change if the influence drives all samples to one term; None: the method sets the shares itself."""
+    """The setting to change if the influence drives all samples to one term; None: the method sets the shares
+    itself.
+    """
 
     @abstractmethod
     def forward(self, step: Step) -> Tensor:
@@ -116,17 +123,21 @@ class Weighting(nn.Module, ABC):
         """Update running statistics after the student's step."""
 
     def prepare(self, training_set: Mapping[str, Tensor]) -> None:
-        """Read the training set's columns once, before the first step: ``labels``, ``teacher_<output>``, flags; N rows each."""
+        """Read the training set's columns once, before the first step: ``labels``, ``teacher_<output>``, flags; N rows
+        each.
+        """
 
     def check(self, terms: Columns) -> None:
         """Raise UserError where the method makes no sense for these terms: for a role that none of them plays, say."""
 
 
 def masked(weights: Tensor, valid: Tensor) -> Tensor:
-    """Weights ``(B, K)`` without the terms that have no value; their share goes to the sample's other terms in proportion.
+    """Weights ``(B, K)`` without the terms that have no value; their share goes to the sample's other terms in
+    proportion.
 
-    A sample whose valid terms all weigh 0 keeps weight 0: plain cross-entropy has no use for a row without a label. A method
-    whose weights are no shares of a total (one term's has nothing to do with another's) gives 0 to what is not valid itself.
+    A sample whose valid terms all weigh 0 keeps weight 0: plain cross-entropy has no use for a row without a label. A
+    method whose weights are no shares of a total (one term's has nothing to do with another's) gives 0 to what is not
+    valid itself.
     """
     kept = torch.where(valid, weights, 0.0)
     total = kept.sum(1, keepdim=True)

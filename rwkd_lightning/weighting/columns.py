@@ -12,7 +12,8 @@ PACKAGE = f"{__name__.partition('.')[0]}."
 
 
 class Columns(tuple[str, ...]):
-    """The names of the K loss terms, each once, in the order of their columns; with the role and the preference of each.
+    """The names of the K loss terms, each once, in the order of their columns; with the role and the preference of
+    each.
 
     Attributes:
         roles: ``Term.role`` of each.
@@ -27,8 +28,8 @@ class Columns(tuple[str, ...]):
         """Columns for these terms; a name alone stands for the class that has it, or for a regulariser.
 
         Raises:
-            UserError: if two terms have one name, under which one would overwrite the other's weights and losses; or one is
-                called as a column of the teacher's.
+            UserError: if two terms have one name, under which one would overwrite the other's weights and losses; or
+                one is called as a column of the teacher's.
         """
         if isinstance(terms, Columns):
             return terms

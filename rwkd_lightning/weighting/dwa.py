@@ -16,9 +16,9 @@ from rwkd_lightning.weighting.means import quotient, sums_and_counts
 class DynamicWeightAverage(Weighting):
     """w = K·softmax(r/2), the same for every sample; r_k = L_k(e − 1)/L_k(e − 2): more for terms that fall more slowly.
 
-    L_k(e) is the mean of term k over window e; until two windows are over, all weights are 1. The paper's windows are epochs,
-    of which fine-tuning has three to five. 25 batches of 32 rows give a mean with an error of a few percent (a sample's loss
-    varies as much as its mean), and a run of 300 steps a dozen of them.
+    L_k(e) is the mean of term k over window e; until two windows are over, all weights are 1. The paper's windows are
+    epochs, of which fine-tuning has three to five. 25 batches of 32 rows give a mean with an error of a few percent (a
+    sample's loss varies as much as its mean), and a run of 300 steps a dozen of them.
 
     Args:
         terms: names of the K loss terms.

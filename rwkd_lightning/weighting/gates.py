@@ -1,4 +1,6 @@
-"""The gate: how the meta-network's outputs become weights. Every gate gives 1/K to each of K terms where the outputs are 0."""
+"""The gate: how the meta-network's outputs become weights. Every gate gives 1/K to each of K terms where the outputs
+are 0.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ class Gate(nn.Module, ABC):
     """Logits ``(B, width(K))`` to weights ``(B, K)``.
 
     Args:
-        bound: c > 0: logits g become c·tanh(g/c), in (−c, c), so that no weight reaches an end of its range; None: as they are.
+        bound: c > 0: logits g become c·tanh(g/c), in (−c, c), so that no weight reaches an end of its range; None: as
+            they are.
 
     Raises:
         UserError: if bound is out of range.
@@ -39,7 +42,9 @@ class Gate(nn.Module, ABC):
         """−H of each row ``(B,)`` of weights ``(B, K)``, those of terms without a value taken away."""
 
     def without_invalid(self, weights: Tensor, valid: Tensor) -> Tensor:
-        """Weights ``(B, K)`` before ``base.masked``, which deals the share of a term without a value to the row's others."""
+        """Weights ``(B, K)`` before ``base.masked``, which deals the share of a term without a value to the row's
+        others.
+        """
         return weights
 
     def bounded(self, logits: Tensor) -> Tensor:
@@ -64,8 +69,8 @@ class Softmax(Gate):
 class Sigmoid(Gate):
     """w_k = (2/K)·σ(g_k): each in [0, 2/K], whatever the others are; a sample may have much of all terms, or of none.
 
-    The terms do not compete, so one without a value takes its own weight with it and leaves the others as they are. H is the sum
-    of the terms' Bernoulli entropies, at σ(g_k).
+    The terms do not compete, so one without a value takes its own weight with it and leaves the others as they are. H
+    is the sum of the terms' Bernoulli entropies, at σ(g_k).
     """
 
     def forward(self, logits: Tensor) -> Tensor:
@@ -80,10 +85,11 @@ class Sigmoid(Gate):
 
 
 class Reject(Gate):
-    """w_k = (K + 1)/K·p_k with p = softmax(g) over K + 1, the last of which stands for no term: a sample may be left out.
+    """w_k = (K + 1)/K·p_k with p = softmax(g) over K + 1, the last of which stands for no term: a sample may be left
+    out.
 
-    What is not rejected is shared between the terms, so the share of one without a value goes to the others, and how much is
-    rejected stays. H is the entropy of all K + 1.
+    What is not rejected is shared between the terms, so the share of one without a value goes to the others, and how
+    much is rejected stays. H is the entropy of all K + 1.
     """
 
     def width(self, terms: int) -> int:

@@ -19,9 +19,10 @@ INSTEAD = "use weighting=dwa or weighting=uncertainty"
 class GradNorm(Weighting):
     """w = K·softmax(v), the same for every sample; v descends Σ_k abs(G_k − mean(G)·r_k^a), the target held constant.
 
-    G_k = ‖∇ w_k·L_k‖ = w_k·‖∇ L_k‖ by the student's last layer, of the batch's mean loss L_k: one gradient a term, no double
-    backward. r_k = (L_k/L_k(0)) / mean_j(L_j/L_j(0)) is large for a term that has fallen less than the others; L_k(0) is its
-    mean in the first batch that has it. The softmax stands for the paper's renormalisation after every step.
+    G_k = ‖∇ w_k·L_k‖ = w_k·‖∇ L_k‖ by the student's last layer, of the batch's mean loss L_k: one gradient a term, no
+    double backward. r_k = (L_k/L_k(0)) / mean_j(L_j/L_j(0)) is large for a term that has fallen less than the others;
+    L_k(0) is its mean in the first batch that has it. The softmax stands for the paper's renormalisation after every
+    step.
 
     Args:
         terms: names of the K loss terms.
@@ -29,8 +30,8 @@ class GradNorm(Weighting):
         asymmetry: a ≥ 0, how strongly slow terms are helped; 0: equal norms. The paper's α.
 
     Raises:
-        UserError: if lr or asymmetry is out of range; by ``check``, for fewer than two terms; at the first step, if the student
-            has no last layer to read or a term does not depend on it.
+        UserError: if lr or asymmetry is out of range; by ``check``, for fewer than two terms; at the first step, if the
+            student has no last layer to read or a term does not depend on it.
     """
 
     needs_head = True

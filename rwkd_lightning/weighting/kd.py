@@ -13,16 +13,17 @@ from rwkd_lightning.weighting.columns import Columns, columns, has
 class FixedAlpha(Weighting):
     """(1 − α) on the label term, α on the teacher term and β on every other, for every sample.
 
-    Without a label term there is nothing to share with, and the teacher term weighs 1, as ``[ce,kd]`` has it for a row without
-    a label.
-    With ``terms=[ce,kd,hidden]`` that is the objective of Patient Knowledge Distillation (Sun et al. 2019, section 3.2).
+    Without a label term there is nothing to share with, and the teacher term weighs 1, as ``[ce,kd]`` has it for a row
+    without a label. With ``terms=[ce,kd,hidden]`` that is the objective of Patient Knowledge Distillation (Sun et al.
+    2019, section 3.2).
 
     Args:
         alpha: weight of the teacher, in [0, 1].
         beta: weight of the terms beyond these two, ≥ 0.
 
     Raises:
-        UserError: if alpha or beta is out of range; by ``check``, without a teacher term, or with alpha = 0 without a label term.
+        UserError: if alpha or beta is out of range; by ``check``, without a teacher term, or with alpha = 0 without a
+            label term.
     """
 
     needs_batch = False

@@ -15,9 +15,9 @@ class LearningToReweight(Weighting):
     """v_i·(1 − α, α) with v_i = max(u_i, 0) / mean_j max(u_j, 0) and u_i = (1 − α)·u_i,CE + α·u_i,KD; no memory.
 
     u_i is, up to a factor that cancels, −∂L_meta/∂ε_i at ε = 0, ε_i the weight of the fixed-α loss of sample i in the
-    student's step; for a row without a label that loss is KD alone. The mean runs over the batch on all ranks: the student
-    minimises the mean over samples, so Σ_i v_i = n is the paper's Σ_i w_i = 1 under a sum. No u_i above 0: all weights are
-    0, and the step brings no gradient. Before the first meta step v_i = 1.
+    student's step; for a row without a label that loss is KD alone. The mean runs over the batch on all ranks: the
+    student minimises the mean over samples, so Σ_i v_i = n is the paper's Σ_i w_i = 1 under a sum. No u_i above 0: all
+    weights are 0, and the step brings no gradient. Before the first meta step v_i = 1.
 
     Ren et al., Learning to Reweight Examples for Robust Deep Learning, ICML 2018, https://arxiv.org/abs/1803.09050,
     section 3.3 and algorithm 1.

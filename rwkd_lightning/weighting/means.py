@@ -10,7 +10,8 @@ from rwkd_lightning.weighting.base import Step
 
 
 def sums_and_counts(step: Step) -> tuple[Tensor, Tensor]:
-    """Sum of each term over the samples where it has a value, and how many these are: both ``(K,)``, detached, means over ranks.
+    """Sum of each term over the samples where it has a value, and how many these are: both ``(K,)``, detached, means
+    over ranks.
 
     Sums and not means, so that their quotient is the mean over all samples whatever number each rank or batch has.
     """

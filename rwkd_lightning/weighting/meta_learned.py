@@ -14,13 +14,14 @@ from rwkd_lightning.weighting.gates import p_log_p
 class MetaLearned(Weighting):
     """A weighting whose parameters φ descend L_meta(θ̂(φ)) − τ·mean_i H(w_i), by Adam on normalised influences.
 
-    The meta loss alone is linear in the weights, so its optimum is always a weight of 0 or 1, and a φ that commits before
-    the student knows anything confirms itself. With the entropy term the optimum is w = softmax(E[u | features]/τ): as
-    far from uniform as the evidence, u in units of its mean size, is from nothing.
+    The meta loss alone is linear in the weights, so its optimum is always a weight of 0 or 1, and a φ that commits
+    before the student knows anything confirms itself. With the entropy term the optimum is w = softmax(E[u |
+    features]/τ): as far from uniform as the evidence, u in units of its mean size, is from nothing.
 
     Args:
         lr: Adam's rate for φ, > 0.
-        entropy: τ ≥ 0; 0 is the plain form. For methods whose weights are a distribution over the terms; others leave it at 0.
+        entropy: τ ≥ 0; 0 is the plain form. For methods whose weights are a distribution over the terms; others leave
+            it at 0.
 
     Raises:
         UserError: if lr or entropy is out of range.
@@ -48,7 +49,9 @@ class MetaLearned(Weighting):
         return loss
 
     def negative_entropy(self, weights: Tensor) -> Tensor:
-        """−H of each row ``(B,)`` of masked weights ``(B, K)``, a distribution over the terms unless a method says otherwise."""
+        """−H of each row ``(B,)`` of masked weights ``(B, K)``, a distribution over the terms unless a method says
+        otherwise.
+        """
         return p_log_p(weights).sum(1)
 
     def own_optimizer(self) -> torch.optim.Optimizer:
@@ -56,7 +59,9 @@ class MetaLearned(Weighting):
 
 
 def in_full_precision(network: nn.Module, inputs: Tensor) -> Tensor:
-    """``network(inputs)``; autocast would round what it gives, and with it the weights and φ's gradient, to half precision."""
+    """``network(inputs)``; autocast would round what it gives, and with it the weights and φ's gradient, to half
+    precision.
+    """
     with torch.autocast(inputs.device.type, enabled=False):
         outputs: Tensor = network(inputs)
     return outputs

@@ -15,9 +15,9 @@ from rwkd_lightning.weighting.meta_learned import MetaLearned, in_full_precision
 class MetaWeightNet(MetaLearned):
     """v_i·(1 − α, α) with one weight a sample, v_i = sigmoid(g_φ(ℓ_i)) in (0, 1), of its detached fixed-α loss ℓ_i.
 
-    ℓ_i = (1 − α)·CE_i + α·KD_i, all of it KD_i for a row without a label; g_φ is an MLP 1-100-1 with ReLU. A row's weights
-    sum to v_i and are no distribution over the terms, so there is no entropy term. The last layer starts at zero: v_i = ½
-    until the first meta step.
+    ℓ_i = (1 − α)·CE_i + α·KD_i, all of it KD_i for a row without a label; g_φ is an MLP 1-100-1 with ReLU. A row's
+    weights sum to v_i and are no distribution over the terms, so there is no entropy term. The last layer starts at
+    zero: v_i = ½ until the first meta step.
 
     Shu et al., Meta-Weight-Net: Learning an Explicit Mapping For Sample Weighting, NeurIPS 2019,
     https://arxiv.org/abs/1902.07379, equations (3) to (6).
@@ -26,7 +26,8 @@ class MetaWeightNet(MetaLearned):
         alpha: weight of the teacher in ℓ_i, in [0, 1].
         beta: weight of further terms in it, ≥ 0.
         hidden: units of the network's hidden layer.
-        lr: Adam's rate for φ; 1e-3 is the released code's (Adam does not see the scale of u, so it means the same here).
+        lr: Adam's rate for φ; 1e-3 is the released code's (Adam does not see the scale of u, so it means the same
+            here).
 
     Raises:
         UserError: if alpha, beta, hidden or lr is out of range; by ``check``, as ``FixedAlpha`` does.

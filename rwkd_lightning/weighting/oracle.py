@@ -21,8 +21,8 @@ class Oracle(Weighting):
     A role with several terms gives each of them the same; all weights of a sample sum to 1.
 
     Raises:
-        UserError: by ``prepare``, if nothing is corrupted (neither ``data.label_noise`` nor ``data.teacher_noise`` is set); by
-            ``check``, without a label or a teacher term, or with others beside them.
+        UserError: by ``prepare``, if nothing is corrupted (neither ``data.label_noise`` nor ``data.teacher_noise`` is
+            set); by ``check``, without a label or a teacher term, or with others beside them.
     """
 
     needs_batch = False

@@ -16,15 +16,15 @@ from rwkd_lightning.weighting.features.history import EarlierWeights
 class Permuted(Weighting):
     """The weights of another method, shuffled within the batch: the same distribution, without the assignment.
 
-    The inner method learns exactly as it would alone; only what the student uses is shuffled. The order is a function of the
-    rows of the batch: the same whenever a step asks again, and no draw from the generator of the dropout masks.
+    The inner method learns exactly as it would alone; only what the student uses is shuffled. The order is a function
+    of the rows of the batch: the same whenever a step asks again, and no draw from the generator of the dropout masks.
 
     Args:
         inner: the method whose weights are shuffled.
 
     Raises:
-        UserError: if the inner method reads its own earlier weights: what is on record is what the student used, so they would
-            be another sample's, and the inner method would not learn as it does alone.
+        UserError: if the inner method reads its own earlier weights: what is on record is what the student used, so
+            they would be another sample's, and the inner method would not learn as it does alone.
     """
 
     def __init__(self, inner: Weighting) -> None:

@@ -22,16 +22,18 @@ from rwkd_lightning.weighting.meta_learned import MetaLearned, in_full_precision
 
 
 class RWKD(MetaLearned):
-    """w_i = softmax(g_φ(x_i) + e·ū_i) over the K terms; another gate in place of softmax; smoothed over a sample's visits.
+    """w_i = softmax(g_φ(x_i) + e·ū_i) over the K terms; another gate in place of softmax; smoothed over a sample's
+    visits.
 
-    x_i are detached features of the sample, and ū_ik is the mean over the visits of this sample so far of its normalised
-    influence: the evidence itself, which the network only refines. The evidence is ours; the plain form of the paper is
-    ``evidence=0, entropy=0``. The network's last layer starts at zero. Logits of a gate beyond the K terms get no evidence.
+    x_i are detached features of the sample, and ū_ik is the mean over the visits of this sample so far of its
+    normalised influence: the evidence itself, which the network only refines. The evidence is ours; the plain form of
+    the paper is ``evidence=0, entropy=0``. The network's last layer starts at zero. Logits of a gate beyond the K terms
+    get no evidence.
 
-    With smoothing s, w_i = (1 − s)·gate + s·(the weights that the student used at the sample's last visit), so φ's gradient is
-    1 − s of what it was. That holds for samples that have had a meta step; a sample's weights from before its first one are
-    those of the network's start, and no opinion. The entropy is that of the smoothed weights, which leaves its optimum where it
-    was.
+    With smoothing s, w_i = (1 − s)·gate + s·(the weights that the student used at the sample's last visit), so φ's
+    gradient is 1 − s of what it was. That holds for samples that have had a meta step; a sample's weights from before
+    its first one are those of the network's start, and no opinion. The entropy is that of the smoothed weights, which
+    leaves its optimum where it was.
 
     Args:
         features: module with ``width`` and ``forward(step) -> (B, width)``.
@@ -44,8 +46,8 @@ class RWKD(MetaLearned):
         smoothing: s in [0, 1); 0: none.
 
     Raises:
-        UserError: if hidden, lr, entropy, evidence or smoothing is out of range, or the features have no width; by ``forward``,
-            if the features give something else than they should.
+        UserError: if hidden, lr, entropy, evidence or smoothing is out of range, or the features have no width; by
+            ``forward``, if the features give something else than they should.
     """
 
     def __init__(
@@ -98,7 +100,9 @@ class RWKD(MetaLearned):
 
 
 def smoothed(weights: Tensor, history: History | None, share: float) -> Tensor:
-    """(1 − share)·weights + share·(those of the last visit), ``(B, K)``; as they are for samples without an earlier meta step."""
+    """(1 − share)·weights + share·(those of the last visit), ``(B, K)``; as they are for samples without an earlier
+    meta step.
+    """
     if history is None:
         return weights
     mixed = (1 - share) * weights + share * history.weights.to(weights.dtype)
@@ -106,7 +110,9 @@ def smoothed(weights: Tensor, history: History | None, share: float) -> Tensor:
 
 
 def mean_influence(step: Step) -> Tensor:
-    """Mean of the normalised influence over all visits of these samples, this one included, ``(B, K)``; 0 before any."""
+    """Mean of the normalised influence over all visits of these samples, this one included, ``(B, K)``; 0 before
+    any.
+    """
     history = step.history
     if step.influence is None:
         return torch.zeros_like(step.losses) if history is None else history.influence.to(step.losses.dtype)

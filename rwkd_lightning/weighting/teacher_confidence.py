@@ -13,8 +13,8 @@ from rwkd_lightning.weighting.columns import Columns, only
 class TeacherConfidence(Weighting):
     """α_i = max(0, t_y − Σ_{c≠y} t_c/(C − 1)) on the teacher term and 1 − α_i on the label term.
 
-    t are the teacher's probabilities at temperature 1: α is 1 for a teacher that is certain of the label, 0 for one that is
-    no better than even. A row without a label (−1) has α = 1, since only the teacher speaks for it.
+    t are the teacher's probabilities at temperature 1: α is 1 for a teacher that is certain of the label, 0 for one
+    that is no better than even. A row without a label (−1) has α = 1, since only the teacher speaks for it.
 
     Args:
         output: the teacher's output that its probabilities are computed from.

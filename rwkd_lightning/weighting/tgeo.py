@@ -18,11 +18,12 @@ from rwkd_lightning.weighting.meta_learned import MetaLearned, in_full_precision
 class TrilateralGeometry(MetaLearned):
     """(1 − α_i, α_i) with α_i = sigmoid(g_φ([S, T, G, T̄, (T̄−S)², (G−S)², (T−S)², (T−G)², (T̄−G)²])).
 
-    S and T are the student's and the teacher's class probabilities (temperature 1), G the one-hot label, T̄ the mean of T
-    over the training samples of the sample's class; squares are elementwise, so the 9 features take 9·C columns, detached.
-    For a row without a label G is 0 and T̄ the mean over all samples, as it is for a class without samples. g_φ is an MLP
-    9C-32-16-1 with LeakyReLU, trained by the same bi-level step as RW-KD's (the released code computes α without a graph,
-    so its network stays as initialised). The last layer starts at zero: α_i = ½ until the first meta step.
+    S and T are the student's and the teacher's class probabilities (temperature 1), G the one-hot label, T̄ the mean of
+    T over the training samples of the sample's class; squares are elementwise, so the 9 features take 9·C columns,
+    detached. For a row without a label G is 0 and T̄ the mean over all samples, as it is for a class without samples.
+    g_φ is an MLP 9C-32-16-1 with LeakyReLU, trained by the same bi-level step as RW-KD's (the released code computes α
+    without a graph, so its network stays as initialised). The last layer starts at zero: α_i = ½ until the first meta
+    step.
 
     C is read off the training set, so ``prepare`` makes the network: before the optimizer and before a checkpoint is
     loaded. It leaves the global generator where it was, so that the student is trained as under any other method.
@@ -36,8 +37,8 @@ class TrilateralGeometry(MetaLearned):
         output: the output of student and teacher that probabilities are computed from.
 
     Raises:
-        UserError: if lr or entropy is out of range; by ``check`` for a missing label or teacher term; by ``prepare`` without
-            the teacher's output; by ``forward`` and ``own_optimizer`` before ``prepare``.
+        UserError: if lr or entropy is out of range; by ``check`` for a missing label or teacher term; by ``prepare``
+            without the teacher's output; by ``forward`` and ``own_optimizer`` before ``prepare``.
     """
 
     reads_influence = False
@@ -54,7 +55,9 @@ class TrilateralGeometry(MetaLearned):
         only(terms, ("label", "teacher"), "tgeo")
 
     def prepare(self, training_set: Mapping[str, Tensor]) -> None:
-        """Make the network and T̄: ``(C + 1, C)``, a row per class and one for no class, last, where label −1 finds it."""
+        """Make the network and T̄: ``(C + 1, C)``, a row per class and one for no class, last, where label −1 finds
+        it.
+        """
         if f"teacher_{self.output}" not in training_set:
             raise UserError(
                 "weighting=tgeo averages the teacher's outputs over the training set, and there are none; compute "

@@ -1,4 +1,6 @@
-"""Weights by homoscedastic uncertainty (Kendall, Gal and Cipolla, Multi-Task Learning Using Uncertainty, CVPR 2018, eq. 7)."""
+"""Weights by homoscedastic uncertainty (Kendall, Gal and Cipolla, Multi-Task Learning Using Uncertainty, CVPR 2018, eq.
+7).
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ INITIAL = -0.5  # of s: weights of 0.82
 class Uncertainty(Weighting):
     """w_k = 1/(2·exp s_k), the same for every sample; s descends Σ_k L_k/(2·exp s_k) + s_k/2 along with the student.
 
-    L_k is the mean loss of term k in the batch, and s_k the logarithm of its variance: at the optimum exp s_k = L_k. The weights
-    are not shares of 1, so a row without a label keeps the weight of its other terms, neither more nor less.
+    L_k is the mean loss of term k in the batch, and s_k the logarithm of its variance: at the optimum exp s_k = L_k.
+    The weights are not shares of 1, so a row without a label keeps the weight of its other terms, neither more nor
+    less.
 
     Args:
         terms: names of the K loss terms.

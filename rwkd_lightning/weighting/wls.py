@@ -15,11 +15,11 @@ from rwkd_lightning.weighting.columns import Columns, only
 class WeightedSoftLabels(Weighting):
     """1 on the label term and α·w_i on the teacher term, w_i = 1 − exp(−CE_s/(CE_t + 1e-7)).
 
-    CE_s and CE_t are student's and teacher's cross-entropy with the label, at temperature 1 and detached. A student that is
-    better on a sample than its teacher gets less of the soft label.
+    CE_s and CE_t are student's and teacher's cross-entropy with the label, at temperature 1 and detached. A student
+    that is better on a sample than its teacher gets less of the soft label.
 
-    The weights are not shares of 1: the label term always has 1, and the teacher term is added to it. So a row without a label
-    (−1), of which nobody can say who is better, has weights 0 and α (w_i = 1), and not 1 + α.
+    The weights are not shares of 1: the label term always has 1, and the teacher term is added to it. So a row without
+    a label (−1), of which nobody can say who is better, has weights 0 and α (w_i = 1), and not 1 + α.
 
     Args:
         alpha: weight of the teacher term, ≥ 0; 2.5 with T = 2 in the paper.

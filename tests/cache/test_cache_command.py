@@ -74,7 +74,9 @@ def test_list(store, capsys):
 
 
 def test_clear_removes_all_that_is_the_stores_and_nothing_else(store, capsys):
-    """Prevents that a mistyped --dir costs the user's own files, and that lock files and unfinished builds stay for good."""
+    """Prevents that a mistyped --dir costs the user's own files, and that lock files and unfinished builds stay for
+    good.
+    """
     (store.root / "teacher" / "00000000000000aa.lock").touch()  # of a result that is gone
     assert run(store, "clear", "--yes") == 0
     assert "5 entries, 3.0 MiB" in capsys.readouterr().out

@@ -200,7 +200,9 @@ FULL = """
 
 
 def test_a_full_disk_is_one_line_and_nothing_half_written(store):
-    """Prevents a traceback after hours of training, whichever library met the full disk, and half a result in the cache."""
+    """Prevents a traceback after hours of training, whichever library met the full disk, and half a result in the
+    cache.
+    """
     command = [sys.executable, "-c", textwrap.dedent(FULL), str(store.root)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr

@@ -293,7 +293,9 @@ def test_options_that_do_not_exist(arguments: list[str], said: str) -> None:
     ],
 )
 def test_keys_that_do_not_exist(arguments: list[str], said: str) -> None:
-    """Prevents: Hydra's advice to add the misspelt key, and a sweep that dies when the first method without the key comes."""
+    """Prevents: Hydra's advice to add the misspelt key, and a sweep that dies when the first method without the key
+    comes.
+    """
     assert said in mistake(*arguments)
 
 
@@ -435,7 +437,9 @@ def test_hydra_runs_after_the_check() -> None:
 
 
 def test_a_failed_job_of_a_sweep_is_told_and_the_others_run(tmp_path: Path) -> None:
-    """Prevents: a sweep that exits with 0, or stops, because of one job; and failed jobs of which only the first is told."""
+    """Prevents: a sweep that exits with 0, or stops, because of one job; and failed jobs of which only the first is
+    told.
+    """
     missing = str(tmp_path / "none.csv")
     sweep = ["-m", "seed=0,1,2", f"data.path={missing}", f"runs_dir={tmp_path}"]
     done = train(*sweep)

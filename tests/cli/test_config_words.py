@@ -27,18 +27,29 @@ def meta(**options):
 
 
 CASES = [
-    (lambda: meta(every=0), "`every` is 0; it counts student steps",
-     "meta.every is 0; it counts student steps"),
+    (lambda: meta(every=0), "`every` is 0; it counts student steps", "meta.every is 0; it counts student steps"),
     (lambda: meta(lookahead_lr=-1.0), "use `lookahead_lr=None` for none", "use meta.lookahead_lr=null for none"),
-    (lambda: check_loop(RWKD(ClassificationFeatures()), meta(theta=LastBlock()), "new", 1.0, 2),
-     r"`accumulate=2` with `theta=last_block`: .* use `theta=HeadWithBank\(\)` or `theta=Head\(\)`",
-     "trainer.accumulate=2 with meta=last_block: .* use meta=bank or meta=head"),
-    (lambda: check_loop(LearningToReweight(), meta(every=2), "new", 1.0, 1), r"`every=2` with .* \(`every=1`\)",
-     r"meta.every=2 with .* \(meta.every=1\)"),
-    (lambda: check_loop(LearningToReweight(), meta(), "newest", 1.0, 1), "^`updated_weights='newest'`", "^meta.weights='newest'"),
-    (lambda: linear_head(object()), r"^`theta=Head\(\)` and .*; use `theta=All\(\)` or `theta=LastBlock\(\)`$",
-     "^meta=head and meta=bank need .*; use meta=all or meta=last_block$"),
-]  # fmt: skip
+    (
+        lambda: check_loop(RWKD(ClassificationFeatures()), meta(theta=LastBlock()), "new", 1.0, 2),
+        r"`accumulate=2` with `theta=last_block`: .* use `theta=HeadWithBank\(\)` or `theta=Head\(\)`",
+        "trainer.accumulate=2 with meta=last_block: .* use meta=bank or meta=head",
+    ),
+    (
+        lambda: check_loop(LearningToReweight(), meta(every=2), "new", 1.0, 1),
+        r"`every=2` with .* \(`every=1`\)",
+        r"meta.every=2 with .* \(meta.every=1\)",
+    ),
+    (
+        lambda: check_loop(LearningToReweight(), meta(), "newest", 1.0, 1),
+        "^`updated_weights='newest'`",
+        "^meta.weights='newest'",
+    ),
+    (
+        lambda: linear_head(object()),
+        r"^`theta=Head\(\)` and .*; use `theta=All\(\)` or `theta=LastBlock\(\)`$",
+        "^meta=head and meta=bank need .*; use meta=all or meta=last_block$",
+    ),
+]
 
 
 @pytest.mark.parametrize(("call", "python", "config"), CASES)

@@ -48,9 +48,17 @@ def main(out: str, case: str) -> None:
         32,
         meta=None if case == "kd" else meta,
     )
-    trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", devices=2, strategy=DDPStrategy(process_group_backend="gloo"),
-                                logger=False, enable_checkpointing=False, enable_model_summary=False,
-                                enable_progress_bar=False, use_distributed_sampler=False)  # fmt: skip
+    trainer = lightning.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        devices=2,
+        strategy=DDPStrategy(process_group_backend="gloo"),
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        use_distributed_sampler=False,
+    )
     own = [list(range(start + rank, start + 8, 2)) for start in range(0, 32, 8)]
     try:
         trainer.fit(module, DataLoader(data, batch_sampler=own, generator=torch.Generator()))  # type: ignore

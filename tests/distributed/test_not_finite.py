@@ -14,8 +14,8 @@ SCRIPT = Path(__file__).with_name("not_finite_run.py")
 
 @pytest.mark.parametrize("case", ["kd", "rwkd", "influence"])
 def test_both_stop(tmp_path: Path, case: str) -> None:
-    """Prevents: a process that waits in a collective for one that has stopped; a message that only the process with the row can
-    give; parameters, φ or record with NaN in them.
+    """Prevents: a process that waits in a collective for one that has stopped; a message that only the process with the
+    row can give; parameters, φ or record with NaN in them.
     """
     for done in two(
         str(tmp_path / "out"), case, script=SCRIPT

@@ -1,7 +1,7 @@
 """Two processes with half the batch each do what one does with all of it.
 
-The silent failure: gradients taken with ``torch.autograd.grad`` stay on their rank under any flag of DDP, and a run of several
-processes trains on, to another result.
+The silent failure: gradients taken with ``torch.autograd.grad`` stay on their rank under any flag of DDP, and a run of
+several processes trains on, to another result.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def results(tmp_path_factory):
 @pytest.mark.parametrize("precision", BOUNDS)
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_are_one(results, case, precision):
-    """Prevents: v, the lookahead's gradient, φ's gradient, or a statistic of the batch that is one rank's only; rows of another
-    rank that the ledger does not know; ranks that drift apart.
+    """Prevents: v, the lookahead's gradient, φ's gradient, or a statistic of the batch that is one rank's only; rows of
+    another rank that the ledger does not know; ranks that drift apart.
     """
     one, two, other = (result[case, precision] for result in results)
     moved = float((one["after"] - one["before"]).norm())

@@ -43,8 +43,9 @@ def gone(group: int, seconds: float = 60) -> bool:
 
 
 def test_stop_and_kill(arguments: list[str], tmp_path: Path) -> None:
-    """Prevents: one process that waits for ever for the other, masks of dropout that all processes share after a resume, rows
-    that one process sees and the other too."""
+    """Prevents: one process that waits for ever for the other, masks of dropout that all processes share after a
+    resume, rows that one process sees and the other too.
+    """
     whole = start(*arguments[:-2], f"cache_dir={tmp_path / 'cache'}", f"runs_dir={tmp_path / 'whole/runs'}")
     cut = [*arguments[:-2], f"cache_dir={tmp_path / 'cache'}", f"runs_dir={tmp_path / 'cut/runs'}"]
     told, _ = whole.communicate(timeout=500)

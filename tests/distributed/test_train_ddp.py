@@ -63,7 +63,9 @@ def check(folder: Path, epochs: tuple[int, ...] = (2,)) -> None:
 def test_two_processes(
     arguments: list[str], tmp_path: Path, launcher: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    """Prevents: processes that wait for each other at the cache, build the teacher twice, write two folders or twice into one."""
+    """Prevents: processes that wait for each other at the cache, build the teacher twice, write two folders or twice
+    into one.
+    """
     done = launcher(*arguments, "trainer.select=best")
     assert done.returncode == 0, done.stderr[-3000:]
     (folder,) = runs(tmp_path / "runs")
@@ -75,7 +77,9 @@ def test_two_processes(
 
 
 def test_a_sweep(arguments: list[str], tmp_path: Path) -> None:
-    """Prevents: a second process that repeats the whole sweep, jobs that share a folder, a second job that starts no process."""
+    """Prevents: a second process that repeats the whole sweep, jobs that share a folder, a second job that starts no
+    process.
+    """
     done = start("-m", *arguments, "weighting=kd,rwkd", "trainer.log_every_n_steps=1")
     assert done.returncode == 0, done.stderr[-3000:]
     folders = runs(tmp_path / "runs")

@@ -1,7 +1,7 @@
 """What all hostile examples share: a recipe, a folder of its own, and the one way in which a refusal may look.
 
-An example is a recipe, a list of steps ``(NAME, A, B)``: NAME says what is done to something sound, the numbers choose where and
-to which value. So it can be printed, kept in a file and made again.
+An example is a recipe, a list of steps ``(NAME, A, B)``: NAME says what is done to something sound, the numbers choose
+where and to which value. So it can be printed, kept in a file and made again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def recipes(names: Sequence[str], most: int = 3) -> st.SearchStrategy[list[Step]
 
 
 def refusal(call: Callable[[], T]) -> tuple[T | None, str | None]:
-    """What the call gives, and the message of a refusal, which must be one printable line; any other exception goes through."""
+    """What the call gives, and the message of a refusal, which must be one printable line; any other exception goes
+    through.
+    """
     try:
         return call(), None
     except UserError as error:

@@ -118,7 +118,9 @@ def test_a_payload_that_runs_is_seen(tmp_path: Path) -> None:
     ids=["longer", "shorter", "twice", "quote_inside", "open_quote", "line_number", "empty"],
 )
 def test_tables_that_would_be_misread(text: str, said: str, tmp_path: Path) -> None:
-    """Prevents: columns shifted by one where every row has a field more, gaps filled, the second of two columns left out."""
+    """Prevents: columns shifted by one where every row has a field more, gaps filled, the second of two columns left
+    out.
+    """
     (tmp_path / "tweets.csv").write_text(text)
     with pytest.raises(UserError) as caught:
         product_tweets.load_tweets(str(tmp_path / "tweets.csv"))
@@ -195,7 +197,9 @@ def test_every_message_is_one_line() -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_command_lines(typed: list[str], said: str) -> None:
-    """Prevents: a value of another type taken for what it looks like, and tracebacks of Hydra, OmegaConf and Lightning."""
+    """Prevents: a value of another type taken for what it looks like, and tracebacks of Hydra, OmegaConf and
+    Lightning.
+    """
     with pytest.raises(UserError) as caught:
         configs.accepted(typed)
     assert said in str(caught.value)
@@ -296,7 +300,9 @@ def model(folder: Path, **settings: Any) -> Path:
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_weights_of_another_config(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
-    """Prevents: random weights in place of those of another shape, blocks left out, memory for a model that is not there."""
+    """Prevents: random weights in place of those of another shape, blocks left out, memory for a model that is not
+    there.
+    """
     with pytest.raises(UserError) as caught:
         load_classifier(str(model(tmp_path, **settings)), TASK)
     assert said in str(caught.value)

@@ -34,7 +34,9 @@ def meta_step(engine, theta, stream, rows, net, lookahead):
 @pytest.mark.parametrize("engine", ENGINES, ids=repr)
 @pytest.mark.parametrize("theta", [All, LastBlock, HeadWithBank])
 def test_training_pass_on_demand(student, data, stream, theta, engine, lookahead):
-    """Prevents other influences, other dropout masks or a training pass without its graph where the meta step takes that pass."""
+    """Prevents other influences, other dropout masks or a training pass without its graph where the meta step takes
+    that pass.
+    """
     net, batch, rows = student(), data(4, 1), data(10, 2)
     weights = torch.full((4, 2), 0.5, dtype=torch.float64)
 
@@ -56,7 +58,9 @@ def test_training_pass_on_demand(student, data, stream, theta, engine, lookahead
 
 @pytest.mark.parametrize("engine", DIRECTIONAL, ids=repr)
 def test_nothing_beside_the_training_graph(student, data, stream, engine):
-    """Prevents a training graph, the memory of a step, there while the meta step needs its own: v, θ displaced, a graph."""
+    """Prevents a training graph, the memory of a step, there while the meta step needs its own: v, θ displaced, a
+    graph.
+    """
     net, batch, rows = student(), data(4, 1), data(10, 2)
     shape = net.network.bert.embeddings.word_embeddings.weight.shape
 
@@ -91,7 +95,9 @@ def test_nothing_beside_the_training_graph(student, data, stream, engine):
 
 
 def test_masks_are_those_of_the_beginning(student, data):
-    """Prevents a training pass under other masks than those the meta step replays, as something drew before it was taken."""
+    """Prevents a training pass under other masks than those the meta step replays, as something drew before it was
+    taken.
+    """
     net, batch = student(), data(4, 1)
     passes = passes_of(net, batch)
     with passes.randomness.replay():

@@ -1,4 +1,6 @@
-"""The influence under half precision and in float64, against the float64 one of the same student under the same masks."""
+"""The influence under half precision and in float64, against the float64 one of the same student under the same
+masks.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,12 @@ def double(rows):
 @pytest.mark.parametrize("engine", ENGINES, ids=repr)
 @pytest.mark.parametrize("theta", ["bank", "head", "centred bank", "last block", "all"])
 def test_bf16_mixed(stream, data, trained, theta, engine, lookahead):
-    """Prevents differences or tangents lost in bf16's eight bits, other dropout masks than in float32, and a θ that breaks.
+    """Prevents differences or tangents lost in bf16's eight bits, other dropout masks than in float32, and a θ that
+    breaks.
 
-    bf16 rounds to 0.4 %. Measured, at most: an error of 0.6 % of all u together, and a cosine of 0.9999 for each sample; with
-    the lookahead, whose displaced θ̂ has rounding of its own, 1.7 % and 0.998. A finite difference taken inside autocast has an
-    error above 100 %.
+    bf16 rounds to 0.4 %. Measured, at most: an error of 0.6 % of all u together, and a cosine of 0.9999 for each
+    sample; with the lookahead, whose displaced θ̂ has rounding of its own, 1.7 % and 0.998. A finite difference taken
+    inside autocast has an error above 100 %.
     """
     net, batch, rows = trained, data(32, 1), data(40, 2)
     found = {}

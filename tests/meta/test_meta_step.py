@@ -43,7 +43,9 @@ def losses(logits, batch, temperature=2.0):
 
 
 def centred(student, meta_batch):
-    """The same student, its head written as W(h − h̄) + c with h̄ the mean feature of the held-out rows; θ is W alone."""
+    """The same student, its head written as W(h − h̄) + c with h̄ the mean feature of the held-out rows; θ is W
+    alone.
+    """
     student = copy.deepcopy(student)
     with torch.no_grad():
         mean = student.eval()(meta_batch)["features"].mean(0)
@@ -189,7 +191,8 @@ def test_meta_step_leaves_no_trace(student, data, stream, theta, engine, lookahe
 def test_float32_after_training(data, stream, trained, theta, engine, bound):
     """Prevents a radius or a default whose float32 rounding drowns the per-sample u once gradients are small.
 
-    Measured over eight dropout masks, the worst row of 16: at most 0.008 one-sided, 0.002 centrally, below 1e-5 in forward mode.
+    Measured over eight dropout masks, the worst row of 16: at most 0.008 one-sided, 0.002 centrally, below 1e-5 in
+    forward mode.
     """
     torch.manual_seed(0)
     batch, rows = data(16, 1), data(40, 2)

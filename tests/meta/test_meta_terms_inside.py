@@ -47,7 +47,9 @@ def wide(width):
 
 
 def setting(student, data, terms, dropout=0.1):
-    """A student and a teacher connected by the terms, a batch with what the terms read of the teacher, and meta rows."""
+    """A student and a teacher connected by the terms, a batch with what the terms read of the teacher, and meta
+    rows.
+    """
     learner, teacher = student(dropout), wide(48)
     for term in terms:
         term.connect(learner, teacher)
@@ -62,7 +64,9 @@ def setting(student, data, terms, dropout=0.1):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("theta", [All, LastBlock])
 def test_influence_of_every_term(student, data, stream, theta, engine, dropout):
-    """Prevents influences of zero, or of the wrong term, for what is not in the logits; and a projection counted as θ."""
+    """Prevents influences of zero, or of the wrong term, for what is not in the logits; and a projection counted as
+    θ.
+    """
     terms = [
         CrossEntropy(),
         DistillationKL(2.0),

@@ -88,8 +88,8 @@ def kill_until_done(
 ) -> list[str]:
     """Repeat the command until it ends, killing it at random moments, at most so often; what it was at, each time.
 
-    A third of the kills comes at any moment, a third waits for a checkpoint that is being written, a third for a stage, since
-    most of the time goes into imports.
+    A third of the kills comes at any moment, a third waits for a checkpoint that is being written, a third for a stage,
+    since most of the time goes into imports.
 
     Args:
         seconds: that a whole run takes.

@@ -1,4 +1,6 @@
-"""What a config attaches to the student's training: optimizer, schedule, logger and callbacks, each by a ``_target_``."""
+"""What a config attaches to the student's training: optimizer, schedule, logger and callbacks, each by a
+``_target_``.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,9 @@ def arguments(tweets: Path, backbone: Path, tmp_path: Path, cache: Path) -> list
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_optimizer(chosen: list[str], reference: Any) -> None:
-    """Prevents: a key that is not handed on, another default than the config says, a class of torch's given a module."""
+    """Prevents: a key that is not handed on, another default than the config says, a class of torch's given a
+    module.
+    """
     ours, other = nn.Linear(3, 2).double(), nn.Linear(3, 2).double()
     for module in (ours, other):
         nn.init.constant_(module.weight, 0.5), nn.init.zeros_(module.bias)
@@ -239,7 +243,9 @@ def test_what_is_monitored_is_logged() -> None:
 
 
 class Recorder(Logger):
-    """Lightning's interface, as W&B's and MLflow's loggers fill it: a version from the first look at the experiment on."""
+    """Lightning's interface, as W&B's and MLflow's loggers fill it: a version from the first look at the experiment
+    on.
+    """
 
     def __init__(
         self,
@@ -289,8 +295,9 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def test_logger_gets_what_is_logged_and_goes_on(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Prevents: metrics that go nowhere, or outside of the run's folder; a resumed run under a new name; a record left open for
-    the next job of a sweep; another student because of a logger."""
+    """Prevents: metrics that go nowhere, or outside of the run's folder; a resumed run under a new name; a record left
+    open for the next job of a sweep; another student because of a logger.
+    """
     monkeypatch.chdir(tmp_path)
     plain, logged = tmp_path / "plain", tmp_path / "logged"
     finished(arguments, plain, "trainer.select=best")
@@ -339,7 +346,9 @@ def test_a_record_that_cannot_be_opened(tmp_path: Path) -> None:
 def test_loggers_of_other_packages(
     option: str, where: Any, name: str, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Prevents: a key that Lightning's class does not take, a record outside of the run's folder, a second one on resuming."""
+    """Prevents: a key that Lightning's class does not take, a record outside of the run's folder, a second one on
+    resuming.
+    """
     real = inspect.signature(getattr(lightning.pytorch.loggers, name))
     made: list[dict[str, Any]] = []
 
@@ -360,7 +369,9 @@ def test_loggers_of_other_packages(
 
 
 def test_mlflow_is_given_names_that_its_folder_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prevents: MLflow's error that ``loss`` is a directory, at the first step of the student; its refusal of any folder."""
+    """Prevents: MLflow's error that ``loss`` is a directory, at the first step of the student; its refusal of any
+    folder.
+    """
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
     said: list[Any] = []
     monkeypatch.setattr(lightning.pytorch.loggers.MLFlowLogger, "__init__", lambda self, **keys: said.append(keys))
@@ -442,7 +453,9 @@ class Counter(Callback):
 def test_own_callback_sees_the_student_alone_and_keeps_its_state(
     arguments: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Prevents: a callback that watches the teacher too, or begins again after an interruption; a summary that nobody sees."""
+    """Prevents: a callback that watches the teacher too, or begins again after an interruption; a summary that nobody
+    sees.
+    """
     COUNTED.clear()
     options = [f"+callbacks.mine._target_={HERE}.Counter", "pair.teacher.epochs=4"]  # a teacher that is trained here
     with power_cut(3, True):
@@ -468,8 +481,9 @@ STOPS = [
 def test_early_stopping_resumes_exactly(
     select: str, arguments: list[str], tmp_path: Path, last: dict[str, dict[str, Any]]
 ) -> None:
-    """Prevents: no validation to stop by, patience that begins again, a training that ended early and goes on because the process
-    was killed after it."""
+    """Prevents: no validation to stop by, patience that begins again, a training that ended early and goes on because
+    the process was killed after it.
+    """
     options = [*STOPS, f"trainer.select={select}"]
     whole = finished(arguments, tmp_path / "whole", *options)
     assert whole["cost"]["steps"] == 8

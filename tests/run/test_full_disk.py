@@ -1,4 +1,6 @@
-"""A disk that fills up while a run caches, checkpoints or exports: a small tmpfs, in a mount namespace of the test's own."""
+"""A disk that fills up while a run caches, checkpoints or exports: a small tmpfs, in a mount namespace of the test's
+own.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ def works() -> bool:
 def test_a_disk_that_fills_up(
     setting: str, when: str, arguments: list[str], tmp_path: Path, disk: tuple[Path, Path, Callable[[], None]]
 ) -> None:
-    """Prevents: a traceback out of a writer's depths, half a file that is taken for a whole one, a run that must begin anew."""
+    """Prevents: a traceback out of a writer's depths, half a file that is taken for a whole one, a run that must begin
+    anew.
+    """
     folder, seen, prepare = disk
     given = ["checkpoint.steps=1", *(a for a in arguments if not a.startswith(setting)), f"{setting}={folder}"]
     process = Command(*given, prepare=prepare)

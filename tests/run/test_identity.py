@@ -113,8 +113,9 @@ LEAVES = {task: dict(leaves(OmegaConf.to_container(base))) for task, base in BAS
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_a_key_moves_what_it_belongs_to_and_nothing_else(task: str, data: st.DataObject) -> None:
-    """Prevents: a teacher of another setting taken from the cache, a run of another setting taken for finished, and a run that
-    begins again because of a setting that changes nothing."""
+    """Prevents: a teacher of another setting taken from the cache, a run of another setting taken for finished, and a
+    run that begins again because of a setting that changes nothing.
+    """
     base = BASES[task]
     key = data.draw(st.sampled_from(sorted(LEAVES[task])))
     if key == "trainer.accelerator":  # the kind of device counts, not its name

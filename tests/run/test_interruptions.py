@@ -68,7 +68,9 @@ def until(found: Any, process: Command) -> None:
 def test_a_signal_leaves_a_checkpoint_and_an_exit_code(
     number: int, code: int, arguments: list[str], tmp_path: Path
 ) -> None:
-    """Prevents: minutes of training lost to a scheduler, an exit status of 0, a sweep that goes on with its next job."""
+    """Prevents: minutes of training lost to a scheduler, an exit status of 0, a sweep that goes on with its next
+    job.
+    """
     command = [*arguments, "trainer.max_epochs=400", "trainer.log_every_n_steps=1"]
     process = Command("-m", "weighting=kd,ce", *command)
     until(lambda: [*(tmp_path / "runs").rglob("checkpoints/step-*.ckpt")], process)
@@ -152,7 +154,9 @@ def test_a_data_worker_that_runs_out_of_memory(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Prevents: a traceback of three processes, a training that waits for ever for its dead worker, advice that begins again."""
+    """Prevents: a traceback of three processes, a training that waits for ever for its dead worker, advice that begins
+    again.
+    """
     caplog.set_level("INFO")
     parent, real, folder = os.getpid(), EncodedSplit.__getitem__, tmp_path / "cut"
     arguments = [*warm, "weighting=rwkd"]

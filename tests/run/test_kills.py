@@ -36,7 +36,9 @@ def work(arguments: list[str]) -> None:
 
 
 def test_killed_runs_end_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    """Prevents: a file half written at the moment of the kill that is taken for a whole one, steps lost or done twice."""
+    """Prevents: a file half written at the moment of the kill that is taken for a whole one, steps lost or done
+    twice.
+    """
     seed = random.randrange(1000)
     hit, wrong = campaign(Forked, tmp_path, kills=8, seed=seed)
     assert sum(hit.values()) == 8 and not wrong, (seed, hit, wrong)

@@ -125,7 +125,9 @@ def test_teachers_that_make_no_sense(overrides: list[str], said: str, arguments:
 
 @pytest.mark.parametrize("weighting", ["kd", "rwkd", "rwkd_online", "global"])
 def test_regression(weighting: str, arguments: list[str], glue: Path, tmp_path: Path) -> None:
-    """Prevents: a score task trained on classes, or scored with numbers that are not the correlations of its predictions."""
+    """Prevents: a score task trained on classes, or scored with numbers that are not the correlations of its
+    predictions.
+    """
     given = [a for a in arguments if not a.startswith(("task.load", "data.path"))]
     result = run_in(tmp_path / "a", *given, "task=stsb", f"data.path={glue}", f"weighting={weighting}", "meta.start=0")
     assert set(result["student"]["validation"]) == {"pearson", "spearman"} and result["metric"] == "pearson"

@@ -193,7 +193,9 @@ def test_bad_values_are_named(override: str, said: str, arguments: list[str], tm
 def test_combinations_that_mean_nothing_are_refused(
     overrides: list[str], said: str, arguments: list[str], tmp_path: Path
 ) -> None:
-    """Prevents: a run that quietly does something else than it was asked to, and a teacher trained for one that cannot be."""
+    """Prevents: a run that quietly does something else than it was asked to, and a teacher trained for one that cannot
+    be.
+    """
     with pytest.raises(UserError) as caught:
         finished(arguments, tmp_path / "a", *overrides)
     assert said in str(caught.value)

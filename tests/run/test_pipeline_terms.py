@@ -49,7 +49,9 @@ def columns(folder: Path) -> dict[str, Any]:
 def test_hidden_states_between_widths(
     arguments: list[str], small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Prevents: states computed again by each run, of other rows than the batch's, or a projection shipped with the student."""
+    """Prevents: states computed again by each run, of other rows than the batch's, or a projection shipped with the
+    student.
+    """
     pair = [*arguments, f"pair.student.path={small}", "pair.student.layers=null", "terms=[ce,kd,hidden]"]
     run_in(tmp_path / "a", *pair, "weighting=kd", "weighting.beta=0.5")
     found = columns(tmp_path / "a")
@@ -141,15 +143,30 @@ def test_hidden_states_across_tokenizers(arguments: list[str], roberta: Path, tm
     assert float(columns(tmp_path / "a")["loss_hidden"].min()) > 0
 
 
-@pytest.mark.parametrize(("overrides", "message"), [
-    (["terms=[ce,kd,hidden]"], "'hidden' reads the student's hidden, which do not depend.*meta=bank.*use meta=all"),
-    (["terms=[ce,kd,hidden]", "weighting=gradnorm"], "'hidden' does not depend on the student's last layer"),
-    (["terms=[ce,kd,hidden]", "weighting=annealed"], "'hidden' would weigh nothing; use weighting=kd with weighting.beta"),
-    (["terms=[ce,kd,hidden]", "weighting=kd", "loss_terms.hidden.layers=[[0,7]]"], "the teacher's: layer 7.*blocks 0 to 1"),
-    (["terms=[ce,kd,hidden]", "weighting=kd", "loss_terms.hidden.layers=[[1,1]]"], "the student's: layer 1.*blocks 0 to 0"),
-    (["terms=[ce,value_relation]", "weighting=dwa", "loss_terms.value_relation.heads=5"], "heads is 5.*1, 2, 4, 8, 16, 32 do"),
-    (["terms=[ce,kd,hidden]", "weighting=kd", "weighting.beta=-1"], "weighting.beta is -1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["terms=[ce,kd,hidden]"], "'hidden' reads the student's hidden, which do not depend.*meta=bank.*use meta=all"),
+        (["terms=[ce,kd,hidden]", "weighting=gradnorm"], "'hidden' does not depend on the student's last layer"),
+        (
+            ["terms=[ce,kd,hidden]", "weighting=annealed"],
+            "'hidden' would weigh nothing; use weighting=kd with weighting.beta",
+        ),
+        (
+            ["terms=[ce,kd,hidden]", "weighting=kd", "loss_terms.hidden.layers=[[0,7]]"],
+            "the teacher's: layer 7.*blocks 0 to 1",
+        ),
+        (
+            ["terms=[ce,kd,hidden]", "weighting=kd", "loss_terms.hidden.layers=[[1,1]]"],
+            "the student's: layer 1.*blocks 0 to 0",
+        ),
+        (
+            ["terms=[ce,value_relation]", "weighting=dwa", "loss_terms.value_relation.heads=5"],
+            "heads is 5.*1, 2, 4, 8, 16, 32 do",
+        ),
+        (["terms=[ce,kd,hidden]", "weighting=kd", "weighting.beta=-1"], "weighting.beta is -1"),
+    ],
+)
 def test_refused_before_the_teacher_is_trained(
     arguments: list[str], tmp_path: Path, overrides: list[str], message: str
 ) -> None:

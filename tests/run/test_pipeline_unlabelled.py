@@ -58,7 +58,9 @@ def table(folder: Path) -> dict[str, list[Any]]:
 def test_a_run(
     given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Prevents: a refusal of such rows, a teacher that was fine-tuned on them, and a weight of 0 where there is none."""
+    """Prevents: a refusal of such rows, a teacher that was fine-tuned on them, and a weight of 0 where there is
+    none.
+    """
     seen: list[TaskData] = []
     real = text.data_of
     monkeypatch.setattr(text, "data_of", lambda config: seen.append(real(config)) or seen[-1])
@@ -124,7 +126,9 @@ def test_a_regression(given: list[str], tmp_path: Path) -> None:
 def test_the_teacher_alone_and_the_labels_alone(
     given: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Prevents: terms=[kd] that is refused for want of a label term, and rows that a run is silent about not learning from."""
+    """Prevents: terms=[kd] that is refused for want of a label term, and rows that a run is silent about not learning
+    from.
+    """
     finished(given, tmp_path / "kd", "task=rte", "weighting=kd", "terms=[kd]")
     assert set(table(tmp_path / "kd")["w_kd"]) == {1.0} and None not in table(tmp_path / "kd")["loss_kd"]
     for name, terms, more in (
@@ -137,9 +141,10 @@ def test_the_teacher_alone_and_the_labels_alone(
         with caplog.at_level(logging.INFO, "rwkd_lightning"):
             finished(given, tmp_path / f"{name} {terms}", "task=rte", f"weighting={name}", f"terms=[{terms}]", *more)
         assert (
-            f"the 40 rows of 'train' without a label teach the student nothing under weighting={name} terms=[{terms}], where "
-            "they weigh 0; they do by a teacher's term: terms=[ce,kd] weighting=kd weighting.alpha=0.5"
-        ) in caplog.text
+            f"the 40 rows of 'train' without a label teach the student nothing under weighting={name} terms=[{terms}],"
+            " where they weigh 0; they do by a teacher's term: terms=[ce,kd] weighting=kd weighting.alpha=0.5"
+            in caplog.text
+        )
         found = table(tmp_path / f"{name} {terms}")
         assert {w for y, w in zip(found["label"], found["w_ce"], strict=True) if y >= 0} == {1.0}
         assert found["w_ce"].count(None) == 40
@@ -178,7 +183,9 @@ def test_rows_that_the_training_never_reached(arguments: list[str], tmp_path: Pa
 
 
 def test_probes_are_scored_on_the_rows_that_have_all_figures() -> None:
-    """Prevents: areas that count rows which no step has seen, each of other rows than the next, or none at all for one gap."""
+    """Prevents: areas that count rows which no step has seen, each of other rows than the next, or none at all for one
+    gap.
+    """
     g = torch.Generator().manual_seed(0)
     n, nan = 60, float("nan")
     columns = {

@@ -66,7 +66,9 @@ def equal(one: Any, other: Any) -> bool:
 
 
 def check_same(whole: Path, other: Path, last: dict[str, dict[str, Any]]) -> None:
-    """The same checkpoint (student, meta-learner, both optimizers, schedule, generators, place in the data), weights, log."""
+    """The same checkpoint (student, meta-learner, both optimizers, schedule, generators, place in the data), weights,
+    log.
+    """
     for name in (whole.name, other.name):
         for callback in last[name]["callbacks"].values():
             callback.pop("seconds", None)
@@ -116,7 +118,9 @@ def test_any_step(
     last: dict[str, dict[str, Any]],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Prevents: an off-by-one at the ends of an epoch, a validation done twice or lost, a worker that reads another epoch."""
+    """Prevents: an off-by-one at the ends of an epoch, a validation done twice or lost, a worker that reads another
+    epoch.
+    """
     given = [*NOISE, *options, "trainer.log_every_n_steps=1"]
     finished(arguments, tmp_path / "whole", *given)
     for step, saved in cuts:

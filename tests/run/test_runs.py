@@ -1,4 +1,6 @@
-"""A run's folder belongs to its data and models as they are, not as they are called; what changes no result does not name it."""
+"""A run's folder belongs to its data and models as they are, not as they are called; what changes no result does not
+name it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The student's folder: written and loaded once before the teacher is trained, so that the end of a run holds no surprise."""
+"""The student's folder: written and loaded once before the teacher is trained, so that the end of a run holds no
+surprise.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +55,9 @@ def qwen(backbone: Path, tmp_path: Path) -> Path:
 def test_an_encoder_decoder_teaches_a_cut_decoder(
     arguments: list[str], backbone: Path, qwen: Path, tmp_path: Path
 ) -> None:
-    """Prevents: BART refused as a teacher for tokens that the product tried it with; a training that ends without a student,
-    because its config lists more blocks than it has; kept logits that depend on the batch."""
+    """Prevents: BART refused as a teacher for tokens that the product tried it with; a training that ends without a
+    student, because its config lists more blocks than it has; kept logits that depend on the batch.
+    """
     bart = saved(
         tmp_path / "bart",
         backbone,

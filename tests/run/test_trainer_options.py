@@ -103,7 +103,9 @@ def given(name: str, value: Any) -> Any:
 
 
 def test_all_are_decided() -> None:
-    """Prevents: an option of a later Lightning that ends in a traceback, or does nothing, after the teacher was trained."""
+    """Prevents: an option of a later Lightning that ends in a traceback, or does nothing, after the teacher was
+    trained.
+    """
     names = set(inspect.signature(lightning.Trainer).parameters)
     assert names <= {*HONOURED, *AS_THE_RUN} and set(AS_THE_RUN) - {"val_check_interval"} <= set(REFUSED)
 
@@ -125,7 +127,9 @@ def test_what_the_run_does_anyway_may_be_said(name: str) -> None:
 def test_refused_before_data_is_read(
     name: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Prevents: a traceback of Lightning after data, tokens and the teacher; an option that is quietly set otherwise."""
+    """Prevents: a traceback of Lightning after data, tokens and the teacher; an option that is quietly set
+    otherwise.
+    """
     value, said = REFUSED[name]
     monkeypatch.setattr(text, "data_of", lambda config: pytest.fail("data was read"))
     plus = "" if name in ("strategy", "precision") else "+"
@@ -136,8 +140,9 @@ def test_refused_before_data_is_read(
 
 
 def test_display_changes_no_result(arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Prevents: a progress bar in spite of enable_progress_bar=false, of the teacher or of a pass over the data; a profile that
-    nobody finds; results that depend on what is shown."""
+    """Prevents: a progress bar in spite of enable_progress_bar=false, of the teacher or of a pass over the data; a
+    profile that nobody finds; results that depend on what is shown.
+    """
     shown = finished(arguments, tmp_path / "a", "weighting=rwkd")
     assert "it/s" in "".join(capfd.readouterr())
     other = [*arguments[:-2], f"cache_dir={tmp_path / 'other'}", arguments[-1]]
@@ -218,7 +223,9 @@ def test_best_of_one(options: list[str], arguments: list[str], tmp_path: Path) -
 def test_the_last_student_is_one_to_choose_from(
     options: list[str], steps: list[int], arguments: list[str], tmp_path: Path
 ) -> None:
-    """Prevents: a best student of an early epoch, because the last steps were never validated; a validation done twice."""
+    """Prevents: a best student of an early epoch, because the last steps were never validated; a validation done
+    twice.
+    """
     result = finished(arguments, tmp_path / "a", *QUICK, "trainer.select=best", *options)
     rows = held_out_rows(tmp_path / "a")
     assert [int(row["step"]) for row in rows] == steps
@@ -236,7 +243,9 @@ def test_more_batches_between_validations_than_there_are(arguments: list[str], t
 
 
 def test_a_score_that_is_not_defined_gives_way(tmp_path: Path) -> None:
-    """Prevents: a first epoch of constant predictions, whose correlation is NaN, chosen for ever: nothing is above NaN."""
+    """Prevents: a first epoch of constant predictions, whose correlation is NaN, chosen for ever: nothing is above
+    NaN.
+    """
     saved: list[int] = []
 
     class Trainer:

@@ -137,7 +137,9 @@ def test_intervals(arguments: list[str], said: str) -> None:
     ],
 )
 def test_a_search_for_the_worst(sweeper: dict[str, Any], said: str) -> None:
-    """Prevents: the default of Optuna, Ax and Nevergrad, for which the best student is the one with the lowest score."""
+    """Prevents: the default of Optuna, Ax and Nevergrad, for which the best student is the one with the lowest
+    score.
+    """
     with pytest.raises(UserError) as caught:
         tuning.check_sweeper(OmegaConf.create({"_target_": "a.B", **sweeper}), [], CONF)
     assert said in str(caught.value)
@@ -194,7 +196,9 @@ def test_what_optuna_takes(setting: str) -> None:
 
 @pytest.mark.skipif(not OPTUNA, reason="hydra-optuna-sweeper is not installed")
 def test_a_search_by_optuna(arguments: list[str], tmp_path: Path) -> None:
-    """Prevents: trials that train and return nothing, a best trial that is the worst, another score than that of the run."""
+    """Prevents: trials that train and return nothing, a best trial that is the worst, another score than that of the
+    run.
+    """
     search = [
         "-m",
         "hydra/sweeper=optuna",

@@ -1,4 +1,6 @@
-"""A system without ``resource``, ``fcntl``, SIGUSR2 and ``os.fork``, played on this one: nothing was run on Windows itself."""
+"""A system without ``resource``, ``fcntl``, SIGUSR2 and ``os.fork``, played on this one: nothing was run on Windows
+itself.
+"""
 
 from __future__ import annotations
 

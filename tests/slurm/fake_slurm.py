@@ -1,7 +1,7 @@
 """A cluster of one machine: ``sbatch``, ``srun``, ``sacct`` and ``scontrol requeue`` as far as submitit uses them.
 
-What they know of each other lies in the folder FAKE_SLURM: what was submitted, ``ID.state`` and ``ID.tasks`` (process ids) of
-each job, ``ID.requeue`` where it is to run again.
+What they know of each other lies in the folder FAKE_SLURM: what was submitted, ``ID.state`` and ``ID.tasks`` (process
+ids) of each job, ``ID.requeue`` where it is to run again.
 """
 
 from __future__ import annotations

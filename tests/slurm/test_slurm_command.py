@@ -90,7 +90,9 @@ def test_mistakes(arguments: list[str], said: str) -> None:
 
 
 def test_no_cluster_and_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prevents: submitit's traceback on a machine that has no SLURM, or Hydra's list of search paths for a missing package."""
+    """Prevents: submitit's traceback on a machine that has no SLURM, or Hydra's list of search paths for a missing
+    package.
+    """
     monkeypatch.setenv("PATH", "")
     assert "there is no sbatch and srun here" in mistake(TWO)
     slurm.check([*TWO, "--cfg", "job"], CONF)  # only shows

@@ -1,4 +1,6 @@
-"""Sweeps of ``train.py`` through submitit: as processes of this machine, and as jobs of a cluster that is only played."""
+"""Sweeps of ``train.py`` through submitit: as processes of this machine, and as jobs of a cluster that is only
+played.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,9 @@ def wait_for(what: str, folder: Path) -> list[Path]:
 
 
 def test_a_sweep_in_processes_of_their_own(arguments: list[str], tmp_path: Path) -> None:
-    """Prevents: a job that starts from the pickled sweep and knows no ${config_digest:}, or writes into another folder than the
-    same command without the launcher."""
+    """Prevents: a job that starts from the pickled sweep and knows no ${config_digest:}, or writes into another folder
+    than the same command without the launcher.
+    """
     sweep = ["-m", *arguments, "weighting=ce,kd", "data.label_noise=0.4"]
     done = train(*sweep, "hydra/launcher=submitit_local")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -37,8 +40,9 @@ def test_a_sweep_in_processes_of_their_own(arguments: list[str], tmp_path: Path)
 
 
 def test_a_job_whose_time_is_over_goes_on(arguments: list[str], tmp_path: Path) -> None:
-    """Prevents: two processes that each train alone or wait for the other, a requeued job that begins anew (with force=true
-    each time), or one that is not put in the queue again."""
+    """Prevents: two processes that each train alone or wait for the other, a requeued job that begins anew (with
+    force=true each time), or one that is not put in the queue again.
+    """
     cluster, folder = tmp_path / "cluster", tmp_path / "runs"
     launcher = Command(
         "-m",

@@ -53,7 +53,9 @@ def test_kd_gradient():
 @pytest.mark.parametrize("classes", [2, 5])
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
 def test_soft_cross_entropy(classes, temperature):
-    """Prevents student and teacher changing places, a forgotten T², and a divergence under the name of a cross-entropy."""
+    """Prevents student and teacher changing places, a forgotten T², and a divergence under the name of a
+    cross-entropy.
+    """
     outputs, batch = rows(classes)
     found = SoftCrossEntropy(temperature)(outputs, batch).detach()
     for i in range(6):
@@ -62,7 +64,9 @@ def test_soft_cross_entropy(classes, temperature):
 
 
 def test_soft_cross_entropy_has_the_gradient_of_kd():
-    """Prevents a term that trains differently from the one it differs from by a constant; and a gradient into the teacher."""
+    """Prevents a term that trains differently from the one it differs from by a constant; and a gradient into the
+    teacher.
+    """
     grads = []
     for term in (SoftCrossEntropy(2.0), DistillationKL(2.0)):
         outputs, batch = rows(3)

@@ -43,11 +43,19 @@ KD4 = [
     "+loss_terms.kd4.temperature=4",
     "terms=[ce,kd,kd4]",
 ]
-ROLES = {CrossEntropy: ("label", None, {"classes"}), SquaredError: ("label", None, {"numbers"}),
-         PriorKL: ("label", None, {"words"}), Reconstruction: ("label", None, {"words"}),
-         DistillationKL: ("teacher", 0, {"probabilities"}), SoftCrossEntropy: ("teacher", 1, {"probabilities"}),
-         LogitMSE: ("teacher", 2, set()), Wasserstein: ("teacher", None, {"words"}), AnnealedMSE: ("annealed", None, set()),
-         HiddenStates: ("regulariser", None, set()), ValueRelation: ("regulariser", None, set())}  # fmt: skip
+ROLES = {
+    CrossEntropy: ("label", None, {"classes"}),
+    SquaredError: ("label", None, {"numbers"}),
+    PriorKL: ("label", None, {"words"}),
+    Reconstruction: ("label", None, {"words"}),
+    DistillationKL: ("teacher", 0, {"probabilities"}),
+    SoftCrossEntropy: ("teacher", 1, {"probabilities"}),
+    LogitMSE: ("teacher", 2, set()),
+    Wasserstein: ("teacher", None, {"words"}),
+    AnnealedMSE: ("annealed", None, set()),
+    HiddenStates: ("regulariser", None, set()),
+    ValueRelation: ("regulariser", None, set()),
+}
 
 
 class InBatch(Term):
@@ -284,7 +292,9 @@ SYSTEMS_TERMS = sorted(kind.name for kind in ROLES if ".systems." in kind.__modu
 
 
 def named_in_code(path: Path) -> set[str]:
-    """The text constants of a file and the words in them; not docstrings, nor defaults of arguments and class attributes."""
+    """The text constants of a file and the words in them; not docstrings, nor defaults of arguments and class
+    attributes.
+    """
     tree = ast.parse(path.read_text())
     free: set[int] = set()
     for node in ast.walk(tree):

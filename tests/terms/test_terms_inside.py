@@ -55,7 +55,9 @@ def test_layer_map(mine, theirs, layers, pairs):
 
 
 def test_projection_between_widths():
-    """Prevents one map for all layers, a map that is not trained, and one that moves the generator of the dropout masks."""
+    """Prevents one map for all layers, a map that is not trained, and one that moves the generator of the dropout
+    masks.
+    """
     term = HiddenStates("last")
     before = torch.get_rng_state()
     term.connect(Model(3, 4), Model(6, 8))
@@ -88,7 +90,9 @@ def test_hidden_under_autocast():
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
 def test_value_relation(heads):
-    """Prevents KL the wrong way round, heads cut across tokens, a wrong scale, and padding that counts as key or query."""
+    """Prevents KL the wrong way round, heads cut across tokens, a wrong scale, and padding that counts as key or
+    query.
+    """
     lengths = [4, 2, 5]
     mine, theirs = states(3, 1, 5, 8), states(3, 1, 5, 12, seed=1)
     mask = torch.tensor([[int(t < n) for t in range(5)] for n in lengths])
@@ -106,7 +110,9 @@ def test_value_relation(heads):
 
 
 def test_value_relation_gradient_is_finite():
-    """Prevents not-a-number from masked keys, in the gradient and in forward mode, which only shows on padded batches."""
+    """Prevents not-a-number from masked keys, in the gradient and in forward mode, which only shows on padded
+    batches.
+    """
     mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])
     batch = {"teacher_values": states(2, 1, 4, 8, seed=1), "attention_mask": mask}
     values = states(2, 1, 4, 8).requires_grad_()

@@ -251,7 +251,9 @@ def test_fixed_alpha_is_no_collapse(module, rows, fit, caplog):
 
 
 def test_alarm_where_rows_have_totals_of_their_own():
-    """Prevents an alarm over samples that are told apart by how much they weigh, and silence over weights that are all gone."""
+    """Prevents an alarm over samples that are told apart by how much they weigh, and silence over weights that are all
+    gone.
+    """
 
     def said(*rows):
         return CollapseAlarm(("ce", "kd"), "REMEDY", patience=1)(torch.tensor(rows))
@@ -395,8 +397,9 @@ def test_no_decay_on_biases(student):
 
 
 def test_ledger_by_hand():
-    """Prevents a ledger of raw u, of sums in place of means in the history, or of the wrong rows; and a weight, a loss or an
-    influence of 0 that nobody has given."""
+    """Prevents a ledger of raw u, of sums in place of means in the history, or of the wrong rows; and a weight, a loss
+    or an influence of 0 that nobody has given.
+    """
     ledger = Ledger(5, ("ce", "kd"))
     index = torch.tensor([4, 1])
     for u in ([[1.0, -3.0], [2.0, 2.0]], [[10.0, 10.0], [30.0, -30.0]]):

@@ -104,12 +104,17 @@ def trainer(tmp_path: Path) -> Callable[..., lightning.Trainer]:
 
 def test_import_is_cheap() -> None:
     """Prevents: seconds of PyTorch for whoever asks for the version or the help."""
-    code = "import sys, rwkd_lightning; rwkd_lightning.UserError; assert not {'torch', 'lightning', 'hydra'} & set(sys.modules)"
+    code = (
+        "import sys, rwkd_lightning; rwkd_lightning.UserError; assert not {'torch', 'lightning', 'hydra'} &"
+        " set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_names_at_the_top() -> None:
-    """Prevents: a name that is listed and cannot be imported, or another class under it; an unknown one that is found."""
+    """Prevents: a name that is listed and cannot be imported, or another class under it; an unknown one that is
+    found.
+    """
     import rwkd_lightning
     from rwkd_lightning.training.module import DistillationModule as there
 
@@ -121,7 +126,9 @@ def test_names_at_the_top() -> None:
 
 @pytest.mark.parametrize(("head", "theta"), [("3", HeadWithBank), (None, All)])
 def test_a_plain_network_is_distilled(trainer: Any, head: str | None, theta: type) -> None:
-    """Prevents: rows without a place in the ledger, a meta step over a head that the student does not have, no learning."""
+    """Prevents: rows without a place in the ledger, a meta step over a head that the student does not have, no
+    learning.
+    """
     student = FromBatch(network(), "x", head=head)
     module = made(student=student)
     assert isinstance(module.meta, MetaStep) and isinstance(module.meta.theta, theta)
@@ -134,7 +141,9 @@ def test_a_plain_network_is_distilled(trainer: Any, head: str | None, theta: typ
 
 
 def test_the_same_as_with_the_bookkeeping_by_hand(trainer: Any) -> None:
-    """Prevents: another training where the module counts the rows and makes the meta step than where all is given to it."""
+    """Prevents: another training where the module counts the rows and makes the meta step than where all is given to
+    it.
+    """
     ends = []
     for by_hand in (False, True):
         module = made()
@@ -149,7 +158,9 @@ def test_the_same_as_with_the_bookkeeping_by_hand(trainer: Any) -> None:
 
 
 def test_prepare_sees_the_training_set_in_its_order(trainer: Any) -> None:
-    """Prevents: a method that averages over a training set which it has not seen, or over shuffled rows; generators moved on."""
+    """Prevents: a method that averages over a training set which it has not seen, or over shuffled rows; generators
+    moved on.
+    """
     seen: list[dict[str, Tensor]] = []
 
     class Prepared(FixedAlpha):
@@ -175,8 +186,8 @@ def logged(folder: Path) -> list[dict[str, str]]:
 
 
 def test_callbacks_and_loggers_of_lightning(trainer: Any, tmp_path: Path) -> None:
-    """Prevents: a module that needs a Trainer of its own: metrics that no logger sees, a rate, a checkpoint or an early stop that
-    does nothing.
+    """Prevents: a module that needs a Trainer of its own: metrics that no logger sees, a rate, a checkpoint or an early
+    stop that does nothing.
     """
     module = made(metrics={"accuracy": MulticlassAccuracy(CLASSES, average="micro")}, schedule=linear_schedule)
     best = ModelCheckpoint(tmp_path / "kept", monitor="meta/accuracy", mode="max", save_last=True)
@@ -203,8 +214,8 @@ def test_callbacks_and_loggers_of_lightning(trainer: Any, tmp_path: Path) -> Non
 
 
 def test_checkpoint_without_the_constructor(trainer: Any, tmp_path: Path) -> None:
-    """Prevents: a checkpoint that pickles student or teacher, one that is not read with weights_only, or that loses φ, bank or
-    ledger; a resumed training that is not the whole one.
+    """Prevents: a checkpoint that pickles student or teacher, one that is not read with weights_only, or that loses φ,
+    bank or ledger; a resumed training that is not the whole one.
     """
 
     def build() -> DistillationModule:
@@ -231,7 +242,9 @@ def test_checkpoint_without_the_constructor(trainer: Any, tmp_path: Path) -> Non
 
 
 def test_predict_validate_and_test(trainer: Any) -> None:
-    """Prevents: predictions that are not the student's, in training mode or out of order; scores of batches in place of rows."""
+    """Prevents: predictions that are not the student's, in training mode or out of order; scores of batches in place of
+    rows.
+    """
     module = made(
         metrics={"accuracy": MulticlassAccuracy(CLASSES, average="micro")},
         student=FromBatch(network(dropout=0.5), "x", head="3"),

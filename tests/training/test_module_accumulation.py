@@ -111,8 +111,8 @@ def sizes(rows, parts):
 @pytest.mark.parametrize("updated_weights", ["new", "current"])
 @pytest.mark.parametrize("name", METHODS)
 def test_parts_equal_the_whole(module, meta_step, rows, fit, name, updated_weights):
-    """Prevents: u, φ's step, a statistic or a weight that is a part's only; parts of a last, smaller batch that weigh as much as
-    those of a full one; a method that pays for a second pass without need, or needs one and does not get it.
+    """Prevents: u, φ's step, a statistic or a weight that is a part's only; parts of a last, smaller batch that weigh
+    as much as those of a full one; a method that pays for a second pass without need, or needs one and does not get it.
     """
     make, by_sample, meta = METHODS[name]
     whole = None
@@ -120,8 +120,17 @@ def test_parts_equal_the_whole(module, meta_step, rows, fit, name, updated_weigh
         torch.manual_seed(1)
         weighting = make()
         options = {"meta": meta_step(**meta)} if weighting.needs_influence else {}
-        net = module(weighting, 76, counting(), accumulate=accumulate, optimizer=lambda m: sgd(m.parameters()), clip=0.5,
-                     schedule=linear_schedule, updated_weights=updated_weights, **options)  # fmt: skip
+        net = module(
+            weighting,
+            76,
+            counting(),
+            accumulate=accumulate,
+            optimizer=lambda m: sgd(m.parameters()),
+            clip=0.5,
+            schedule=linear_schedule,
+            updated_weights=updated_weights,
+            **options,
+        )
         data = rows(76, 1, corrupted=0.4)
         data.rows["labels"][[3, 20, 70]] = -1
         trainer = fit(net, data, 32, max_epochs=3, precision="64-true")
@@ -140,15 +149,22 @@ def test_parts_equal_the_whole(module, meta_step, rows, fit, name, updated_weigh
     "make", [FixedAlpha, lambda: Permuted(FixedAlpha(0.3)), rwkd], ids=["kd", "permuted kd", "rwkd"]
 )
 def test_terms_with_parameters_and_a_teacher_along(module, rows, fit, make):
-    """Prevents a projection trained on one part, a teacher asked again for rows that it has answered, and answers that the
-    method and the meta step do not get.
+    """Prevents a projection trained on one part, a teacher asked again for rows that it has answered, and answers that
+    the method and the meta step do not get.
     """
     ends = []
     for accumulate in (1, 4):
         teacher, weighting, seen = Wide(1).double(), make(), []
         terms = [CrossEntropy(), DistillationKL(2.0)] + ([] if isinstance(weighting, RWKD) else [hidden_term(16)])
-        net = module(weighting, 40, Inner(0), terms, teacher=teacher, accumulate=accumulate,
-                     optimizer=lambda m: sgd(m.parameters()))  # fmt: skip
+        net = module(
+            weighting,
+            40,
+            Inner(0),
+            terms,
+            teacher=teacher,
+            accumulate=accumulate,
+            optimizer=lambda m: sgd(m.parameters()),
+        )
         observe = weighting.observe
         weighting.observe = lambda step, observe=observe, seen=seen: (
             observe(step),
@@ -180,9 +196,15 @@ def test_terms_over_tokens(module, rows, fit):
         data = rows(24, 1)
         data.rows["attention_mask"] = torch.ones(24, 4, dtype=torch.long)
         data.rows["attention_mask"][::3, 3] = 0
-        net = module(Uncertainty(("ce", "kd", "value_relation")), 24, student,
-                     [CrossEntropy(), DistillationKL(2.0), ValueRelation(heads=2)], teacher=teacher.double(),
-                     accumulate=accumulate, optimizer=lambda m: sgd(m.parameters()))  # fmt: skip
+        net = module(
+            Uncertainty(("ce", "kd", "value_relation")),
+            24,
+            student,
+            [CrossEntropy(), DistillationKL(2.0), ValueRelation(heads=2)],
+            teacher=teacher.double(),
+            accumulate=accumulate,
+            optimizer=lambda m: sgd(m.parameters()),
+        )
         fit(net, data, 12, precision="64-true")
         ends.append(net)
     assert float(ends[0].ledger.losses[:, 2].min()) > 0
@@ -193,8 +215,13 @@ def test_annealed_target(module, rows, fit):
     """Prevents a progress that is cut into parts, or counted by them."""
     ends = []
     for accumulate in (1, 4):
-        net = module(AnnealingKD(), 32, terms=[CrossEntropy(), AnnealedMSE()], accumulate=accumulate,
-                     optimizer=lambda m: sgd(m.parameters()))  # fmt: skip
+        net = module(
+            AnnealingKD(),
+            32,
+            terms=[CrossEntropy(), AnnealedMSE()],
+            accumulate=accumulate,
+            optimizer=lambda m: sgd(m.parameters()),
+        )
         fit(net, rows(32, 1), 8, precision="64-true")
         ends.append(net)
     assert_same(*ends)
@@ -202,13 +229,20 @@ def test_annealed_target(module, rows, fit):
 
 @pytest.mark.parametrize("name", ["kd", "permuted kd", "rwkd, bank", "uncertainty"])
 def test_dropout_masks_by_hand(module, rows, fit, name):
-    """Prevents a second pass under other masks than those that the weights were computed under, and a generator that has run on.
+    """Prevents a second pass under other masks than those that the weights were computed under, and a generator that
+    has run on.
 
     By hand: the parts one after the other, one pass, all graphs kept; the weights are those on record.
     """
     data, parts = rows(30, 1), [8, 8, 7, 7]
-    net = module(METHODS[name][0](), 30, counting(dropout=0.5), accumulate=4, clip=None,
-                 optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=0.5))  # fmt: skip
+    net = module(
+        METHODS[name][0](),
+        30,
+        counting(dropout=0.5),
+        accumulate=4,
+        clip=None,
+        optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=0.5),
+    )
     twin = counting(dropout=0.5).double()
     torch.manual_seed(3)
     fit(net, data, 30, precision="64-true")
@@ -228,12 +262,19 @@ def test_dropout_masks_by_hand(module, rows, fit, name):
 
 @pytest.mark.parametrize("name", ["kd", "rwkd, bank"])
 def test_under_autocast(module, rows, fit, name):
-    """Prevents a second pass that lets no gradient through (half-precision copies of the weights from the first), or one in
-    another precision."""
+    """Prevents a second pass that lets no gradient through (half-precision copies of the weights from the first), or
+    one in another precision.
+    """
     moves = []
     for accumulate in (1, 4):
-        net = module(METHODS[name][0](), 32, counting(), accumulate=accumulate, clip=None,
-                     optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=1.0))  # fmt: skip
+        net = module(
+            METHODS[name][0](),
+            32,
+            counting(),
+            accumulate=accumulate,
+            clip=None,
+            optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=1.0),
+        )
         start = [p.detach().clone() for p in net.student.parameters()]
         fit(net, rows(32, 1), 32, precision="bf16-mixed")
         moves.append([p.detach() - q for p, q in zip(net.student.parameters(), start, strict=True)])

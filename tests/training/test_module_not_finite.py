@@ -66,8 +66,8 @@ def stopped(net, fit, data, **options):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("name", METHODS)
 def test_a_loss(module, rows, fit, name, value, accumulate):
-    """Prevents a run that goes on with NaN weights, φ, statistics or record; a message that names all rows, or none; an error
-    that a replay cannot be made from.
+    """Prevents a run that goes on with NaN weights, φ, statistics or record; a message that names all rows, or none; an
+    error that a replay cannot be made from.
     """
     if name == "gradnorm":
         accumulate = 1
@@ -147,8 +147,8 @@ def test_an_influence(module, rows, fit, name, value):
 @pytest.mark.parametrize("engine", [Jvp(), FiniteDifference(), FiniteDifference(central=True)], ids=repr)
 @pytest.mark.parametrize("theta", [HeadWithBank, All])
 def test_a_meta_loss(module, rows, fit, meta_step, theta, engine):
-    """Prevents a held-out row that is no number from ending all influence in silence: a finite difference along NaN is no
-    stationary point.
+    """Prevents a held-out row that is no number from ending all influence in silence: a finite difference along NaN is
+    no stationary point.
     """
     meta = meta_step(theta=theta(), engine=engine)
     meta.stream.rows["x"][11] = float(

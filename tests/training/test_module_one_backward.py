@@ -30,8 +30,13 @@ def plain(terms=("ce", "kd")):
     return RWKD(ClassificationFeatures(), terms, evidence=0.0)
 
 
-METHODS = {"rwkd_plain": plain, "global": lambda: GlobalAlpha(lr=0.1), "mwn": MetaWeightNet, "tgeo": tgeo,
-           "permuted": lambda: Permuted(plain())}  # fmt: skip
+METHODS = {
+    "rwkd_plain": plain,
+    "global": lambda: GlobalAlpha(lr=0.1),
+    "mwn": MetaWeightNet,
+    "tgeo": tgeo,
+    "permuted": lambda: Permuted(plain()),
+}
 
 
 @pytest.fixture
@@ -63,8 +68,8 @@ def second_gradients(monkeypatch, unrehearsed):
 @pytest.mark.parametrize("method", [Unrolled(), Jvp(), FiniteDifference(1e-5, central=True)], ids=repr)
 @pytest.mark.parametrize("name", METHODS)
 def test_as_with_a_gradient_each(made, rows, fit, second_gradients, name, method, theta):
-    """Prevents a lookahead along a clipped, a stale or another batch's gradient, a student's step along other weights, and other
-    dropout masks, for rows of which some have no label; and a second gradient where the first would do.
+    """Prevents a lookahead along a clipped, a stale or another batch's gradient, a student's step along other weights,
+    and other dropout masks, for rows of which some have no label; and a second gradient where the first would do.
     """
     ends, taken = [], []
     for shared in (True, False):
@@ -81,7 +86,8 @@ def test_as_with_a_gradient_each(made, rows, fit, second_gradients, name, method
 
 
 def test_by_hand(made, student, rows, fit):
-    """Prevents an influence at another point than θ − a·∇, unclipped and under the weights used, and another student's step.
+    """Prevents an influence at another point than θ − a·∇, unclipped and under the weights used, and another student's
+    step.
 
     By hand: w as set, g by one backward; θ̂ = θ − a·g; v there; u_ik = ⟨v, ∇l_ik⟩ by one backward each.
     """
@@ -108,8 +114,19 @@ def test_by_hand(made, student, rows, fit):
     g = torch.autograd.grad((w * each).sum(1).mean(), leaves, retain_graph=True)
     ahead = [(p - STEP * x).detach().requires_grad_() for p, x in zip(leaves, g, strict=True)]
     v = torch.autograd.grad(losses(ahead, net.meta.stream[0])[:, 0].mean(), ahead)
-    u = torch.stack([torch.stack([sum((a * b).sum() for a, b in zip(torch.autograd.grad(x, leaves, retain_graph=True), v,
-                                                                      strict=True)) for x in row]) for row in each])  # fmt: skip
+    u = torch.stack(
+        [
+            torch.stack(
+                [
+                    sum(
+                        (a * b).sum() for a, b in zip(torch.autograd.grad(x, leaves, retain_graph=True), v, strict=True)
+                    )
+                    for x in row
+                ]
+            )
+            for row in each
+        ]
+    )
     torch.testing.assert_close(net.ledger.influence[:8], u / u.abs().mean(), rtol=1e-6, atol=1e-9)
     size = torch.cat([x.flatten() for x in g]).norm()
     assert float(size) > 0.1  # ten times what the clipping leaves
@@ -180,7 +197,9 @@ def test_resumed_run_is_bit_identical(made, rows, fit, tmp_path):
 
 @pytest.mark.parametrize("which", ["loss", "gradient"])
 def test_not_finite(made, rows, fit, which):
-    """Prevents a student, a φ or a record that takes in a gradient that is not finite, and another message than usual."""
+    """Prevents a student, a φ or a record that takes in a gradient that is not finite, and another message than
+    usual.
+    """
     data, terms = rows(32, 1), [CrossEntropy(), DistillationKL(2.0)]
     if which == "loss":
         data.rows["teacher_logits"][19] = float("nan")
@@ -241,7 +260,9 @@ def test_methods_know_whether_they_read_the_influence(module, rows, fit, name):
 
 @pytest.mark.parametrize("change", ["evidence", "new weights", "bank"])
 def test_a_gradient_each_where_they_differ(made, rows, fit, second_gradients, change):
-    """Prevents a shared gradient where the weights of lookahead and step differ, or θ has other parameters than the student."""
+    """Prevents a shared gradient where the weights of lookahead and step differ, or θ has other parameters than the
+    student.
+    """
     net = made(plain, theta=HeadWithBank() if change == "bank" else None)
     if change == "evidence":
         net.weighting.reads_influence = RWKD(ClassificationFeatures()).reads_influence

@@ -15,7 +15,9 @@ from tests.training.test_distillation_module import METHODS, flat, tgeo
 
 @pytest.mark.parametrize("name", METHODS)
 def test_bf16_mixed(module, rows, fit, name):
-    """Prevents weights, φ, Adam's moments, bank or record kept in bf16, where a visit beyond the 256th counts for nothing."""
+    """Prevents weights, φ, Adam's moments, bank or record kept in bf16, where a visit beyond the 256th counts for
+    nothing.
+    """
     net = module(METHODS[name]())
     fit(net, rows(32, 1), precision="bf16-mixed", max_epochs=2)
     kinds = {v.dtype for v in net.state_dict().values() if v.is_floating_point()}
@@ -63,7 +65,9 @@ def test_networks_leave_autocast(module, rows, fit, make):
 
 @pytest.mark.parametrize("name", ["kd", "rwkd", "tgeo"])
 def test_64_true(module, rows, fit, name):
-    """Prevents a mixture of precisions that fails, or that is silently single: the two agree to float32's rounding only."""
+    """Prevents a mixture of precisions that fails, or that is silently single: the two agree to float32's rounding
+    only.
+    """
     ends = []
     for precision in ("64-true", "32-true"):
         net = module(METHODS[name](), optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=0.1))
@@ -100,8 +104,8 @@ def test_precisions_are_named(precision, why):
 
 
 def test_updates_are_rounded_away_in_bf16():
-    """Prevents a reason for refusing bf16-true that does not hold: of weights of a size of 0.1, three quarters do not move at all
-    by a step of 1e-4.
+    """Prevents a reason for refusing bf16-true that does not hold: of weights of a size of 0.1, three quarters do not
+    move at all by a step of 1e-4.
     """
     weights = torch.randn(100_000, generator=torch.Generator().manual_seed(0)).mul(0.1).bfloat16()
     assert float((weights - 1e-4 == weights).float().mean()) == pytest.approx(0.756, abs=0.01)

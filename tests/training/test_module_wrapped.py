@@ -1,4 +1,6 @@
-"""Students that are compiled, checkpointed or otherwise unusual: the influence of the bare one, or a word of why not."""
+"""Students that are compiled, checkpointed or otherwise unusual: the influence of the bare one, or a word of why
+not.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,9 @@ COMPILED = {
 @pytest.mark.parametrize("theta", [All, LastBlock, Head, HeadWithBank])
 @pytest.mark.parametrize("how", COMPILED)
 def test_compiled(influences, plain, how, theta):
-    """Prevents: a compiled student, whose parameters have other names, that stops in its first meta step, or has another u."""
+    """Prevents: a compiled student, whose parameters have other names, that stops in its first meta step, or has
+    another u.
+    """
     engine = FiniteDifference if theta in (All, LastBlock) else Jvp
     if theta not in plain:
         plain[theta] = influences(lambda s: s, engine, theta)
@@ -123,9 +127,16 @@ def checkpointed(student, reentrant):
 
 
 @pytest.mark.parametrize("theta", [All, LastBlock])
-@pytest.mark.parametrize(("engine", "reentrant", "lookahead"), [
-    (FiniteDifference, True, None), (FiniteDifference, False, None), (FiniteDifference, False, 0.05), (Unrolled, False, None),
-    (Unrolled, False, 0.05)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("engine", "reentrant", "lookahead"),
+    [
+        (FiniteDifference, True, None),
+        (FiniteDifference, False, None),
+        (FiniteDifference, False, 0.05),
+        (Unrolled, False, None),
+        (Unrolled, False, 0.05),
+    ],
+)
 def test_checkpointing(influences, engine, reentrant, lookahead, theta):
     """Prevents: another u, by other dropout masks or lost gradients, from a student that saves memory."""
     without = influences(lambda s: s, engine, theta, lookahead)
@@ -134,17 +145,36 @@ def test_checkpointing(influences, engine, reentrant, lookahead, theta):
 
 
 @pytest.mark.parametrize("theta", [All, LastBlock])
-@pytest.mark.parametrize(("engine", "reentrant", "lookahead", "message"), [
-    pytest.param(Jvp, False, None,
-                 r"`engine=jvp` cannot go .* gradient checkpointing.*; turn that off .*`engine=FiniteDifference\(\)`$",
-                 marks=pytest.mark.skipif(transformers.__version__.startswith("4."), reason="goes through there")),
-    (Jvp, True, None, r"`engine=jvp` cannot go .* gradient checkpointing.*; turn that off .*`engine=FiniteDifference\(\)`$"),
-    (Unrolled, True, None, r"reentrant, and `engine=unrolled` .* use_reentrant=False, or use `engine=FiniteDifference\(\)`$"),
-    (Unrolled, True, 0.1, r"reentrant, .* or use `engine=FiniteDifference\(\)` `lookahead_lr=None`$"),
-    (FiniteDifference, True, 0.1, r"reentrant, and `lookahead_lr=0.1` .* or use `lookahead_lr=None`$"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("engine", "reentrant", "lookahead", "message"),
+    [
+        pytest.param(
+            Jvp,
+            False,
+            None,
+            r"`engine=jvp` cannot go .* gradient checkpointing.*; turn that off .*`engine=FiniteDifference\(\)`$",
+            marks=pytest.mark.skipif(transformers.__version__.startswith("4."), reason="goes through there"),
+        ),
+        (
+            Jvp,
+            True,
+            None,
+            r"`engine=jvp` cannot go .* gradient checkpointing.*; turn that off .*`engine=FiniteDifference\(\)`$",
+        ),
+        (
+            Unrolled,
+            True,
+            None,
+            r"reentrant, and `engine=unrolled` .* use_reentrant=False, or use `engine=FiniteDifference\(\)`$",
+        ),
+        (Unrolled, True, 0.1, r"reentrant, .* or use `engine=FiniteDifference\(\)` `lookahead_lr=None`$"),
+        (FiniteDifference, True, 0.1, r"reentrant, and `lookahead_lr=0.1` .* or use `lookahead_lr=None`$"),
+    ],
+)
 def test_checkpointing_refused(influences, engine, reentrant, lookahead, message, theta):
-    """Prevents: a traceback in the first meta step; and a last block whose gradient reentrant checkpoints lose in silence."""
+    """Prevents: a traceback in the first meta step; and a last block whose gradient reentrant checkpoints lose in
+    silence.
+    """
     with pytest.raises(UserError, match=message):
         influences(functools.partial(checkpointed, reentrant=reentrant), engine, theta, lookahead)
 
@@ -199,7 +229,9 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_before_the_first_step(module, fit, case):
-    """Prevents: a training that stops in its first meta step, a fifth of the way on, or whose u is the noise of two passes."""
+    """Prevents: a training that stops in its first meta step, a fifth of the way on, or whose u is the noise of two
+    passes.
+    """
     change, engine, message = REFUSED[case]
     student = change(bert(dtype=torch.float32))
     net = module(
@@ -223,7 +255,9 @@ def test_an_lstm_works_as_told(module, fit):
 
 
 def test_rehearsal_leaves_no_trace(module, meta_step, fit, rows, monkeypatch):
-    """Prevents: a run that goes on otherwise for having been tried: other dropout masks, statistics or held-out rows."""
+    """Prevents: a run that goes on otherwise for having been tried: other dropout masks, statistics or held-out
+    rows.
+    """
     ends = []
     for tried in (True, False):
         if not tried:
@@ -265,7 +299,9 @@ class Spread(nn.Module):
     ],
 )
 def test_spread_over_devices(module, student, change, message):
-    """Prevents: PyTorch's traceback in the first meta step, for a student that is spread over devices by another wrapper."""
+    """Prevents: PyTorch's traceback in the first meta step, for a student that is spread over devices by another
+    wrapper.
+    """
     with pytest.raises(UserError, match=message):
         module(net=change(student()))
 
@@ -322,7 +358,9 @@ def test_last_block_frozen(module, meta_step):
 
 
 def test_shared_and_frozen_parameters(influences):
-    """Prevents: tied or frozen parameters counted twice, left out of the pass, or moved; the reference is the double backward."""
+    """Prevents: tied or frozen parameters counted twice, left out of the pass, or moved; the reference is the double
+    backward.
+    """
 
     def change(student):
         layers = student.network.bert.encoder.layer

@@ -1,4 +1,6 @@
-"""A loss term of one's own, which no file of the package knows, under every method that its role allows; and in whole runs."""
+"""A loss term of one's own, which no file of the package knows, under every method that its role allows; and in whole
+runs.
+"""
 
 from __future__ import annotations
 
@@ -120,9 +122,11 @@ def table(folder: Path) -> dict[str, list[float]]:
 
 
 def test_two_temperatures_side_by_side_in_a_run(arguments: list[str], tmp_path: Path) -> None:  # noqa: F811
-    """Prevents: two terms in one column. A student that stands still has, of each, the losses of a run with that one alone.
+    """Prevents: two terms in one column. A student that stands still has, of each, the losses of a run with that one
+    alone.
 
-    The rate is next to nothing and the dropout masks are the seed's, so all three compare the same student with the same teacher.
+    The rate is next to nothing and the dropout masks are the seed's, so all three compare the same student with the
+    same teacher.
     """
     kd4 = ["+loss_terms.kd4._target_=rwkd_lightning.terms.DistillationKL", "+loss_terms.kd4.temperature=4"]
     still = [*arguments, *kd4, "weighting=kd", "optimizer.lr=1e-12", "trainer.max_epochs=1", "pair.teacher.epochs=1"]

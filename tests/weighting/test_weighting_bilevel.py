@@ -1,4 +1,6 @@
-"""Meta-Weight-Net, L2RW and TGeo-KD against their bi-level formulation by double backward, and Annealing-KD by its formula."""
+"""Meta-Weight-Net, L2RW and TGeo-KD against their bi-level formulation by double backward, and Annealing-KD by its
+formula.
+"""
 
 from __future__ import annotations
 
@@ -43,9 +45,12 @@ class Student(nn.Module):
 def rows(size, seed, hidden=()):
     """Random rows; those in ``hidden`` have no label."""
     g = torch.Generator().manual_seed(seed)
-    batch = {"x": torch.randn(size, 4, generator=g, dtype=torch.float64), "labels": torch.arange(size) % CLASSES,
-             "teacher_logits": 2 * torch.randn(size, CLASSES, generator=g, dtype=torch.float64),
-             "index": torch.arange(size)}  # fmt: skip
+    batch = {
+        "x": torch.randn(size, 4, generator=g, dtype=torch.float64),
+        "labels": torch.arange(size) % CLASSES,
+        "teacher_logits": 2 * torch.randn(size, CLASSES, generator=g, dtype=torch.float64),
+        "index": torch.arange(size),
+    }
     batch["labels"][list(hidden)] = -1
     return batch
 
@@ -172,7 +177,9 @@ def test_the_network_trains_from_its_zero_start(name):
 
 
 def test_mwn_by_hand():
-    """Prevents a network that reads another loss, and weights off the label and teacher columns or in another proportion."""
+    """Prevents a network that reads another loss, and weights off the label and teacher columns or in another
+    proportion.
+    """
     method = MetaWeightNet(0.25, 0.5, hidden=2)
     first, _, last = method.network
     first.weight.data, first.bias.data = torch.tensor([[2.0], [-1.0]]), torch.tensor([-1.0, 3.0])
@@ -188,10 +195,11 @@ def test_mwn_by_hand():
 @pytest.mark.parametrize("a", [0.1, 5.0])
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 def test_l2rw_equals_the_original_formulation(alpha, a):
-    """Prevents weights of the wrong sign, of single terms in place of the sample's loss, or normalised within the sample.
+    """Prevents weights of the wrong sign, of single terms in place of the sample's loss, or normalised within the
+    sample.
 
-    ε_i on the fixed-α loss of sample i, the student's step at ε = 0, −∂L_meta/∂ε clipped at 0 and normalised to a sum of 1;
-    the student minimises a mean, so ours sum to n.
+    ε_i on the fixed-α loss of sample i, the student's step at ε = 0, −∂L_meta/∂ε clipped at 0 and normalised to a sum
+    of 1; the student minimises a mean, so ours sum to n.
     """
     hidden = (4,) if alpha else ()  # with α = 0 a row without a label has no loss at all
     student, batch, held_out, step = setting(size=9, hidden=hidden)
@@ -207,8 +215,9 @@ def test_l2rw_equals_the_original_formulation(alpha, a):
 
 
 def test_l2rw_without_use_for_any_sample_does_not_move_the_student():
-    """Prevents NaN, or weight on harmful samples, where no influence is above 0; weights before the first meta step; and weights
-    of 0 for an influence that is no number, which would stop the training in silence."""
+    """Prevents NaN, or weight on harmful samples, where no influence is above 0; weights before the first meta step;
+    and weights of 0 for an influence that is no number, which would stop the training in silence.
+    """
     student, _, _, step = setting()
     method = LearningToReweight(0.3)
     step.influence = -step.influence.abs()
@@ -240,7 +249,9 @@ def test_l2rw_normalises_over_all_ranks(monkeypatch):
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_tgeo_features(classes):
-    """Prevents a feature that is something else than its name; T̄ of the batch, of another class, or NaN for an empty class."""
+    """Prevents a feature that is something else than its name; T̄ of the batch, of another class, or NaN for an empty
+    class.
+    """
     g = torch.Generator().manual_seed(0)
     draw = lambda n: 2 * torch.randn(n, classes, generator=g, dtype=torch.float64)  # noqa: E731
     training_set = {
@@ -273,7 +284,9 @@ def test_tgeo_leaves_the_generator_alone():
 
 
 def test_tgeo_entropy():
-    """Prevents a τ that widens nothing: the weights are a distribution over the terms, and their entropy is rewarded."""
+    """Prevents a τ that widens nothing: the weights are a distribution over the terms, and their entropy is
+    rewarded.
+    """
     *_, step = setting(hidden=())
     plain, with_entropy, w = tgeo(), tgeo(entropy=0.5), tgeo()(step).detach()
     difference = with_entropy.own_loss(step) - plain.own_loss(step)
@@ -348,8 +361,13 @@ def test_annealed_mse(progress, temperature, classes):
 
 def test_annealed_mse_from_a_tenth_of_the_teacher_to_all_of_it():
     """Prevents a φ that starts at 0 or ends below 1; and options that are not used."""
-    for progress, phi, options in ((0.0, 0.1, {}), (0.75, 1.0, {}), (0.0, 0.25, {"max_temperature": 4.0}),
-                                   (0.25, 1 - 4.5 / 10, {"stage_one": 0.5}), (0.3, 1.0, {"max_temperature": 1.0})):  # fmt: skip
+    for progress, phi, options in (
+        (0.0, 0.1, {}),
+        (0.75, 1.0, {}),
+        (0.0, 0.25, {"max_temperature": 4.0}),
+        (0.25, 1 - 4.5 / 10, {"stage_one": 0.5}),
+        (0.3, 1.0, {"max_temperature": 1.0}),
+    ):
         s, t, found = annealed(progress, **options)
         np.testing.assert_allclose(found, ((s - phi * t) ** 2).mean(1), rtol=1e-12)
 

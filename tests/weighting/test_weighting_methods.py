@@ -46,16 +46,27 @@ def make_step(rows=4, names=("ce", "kd"), classes=3, seed=0, **changes):
     g = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(rows, classes, generator=g, dtype=torch.float64)
     logits.requires_grad_()
-    batch = {"labels": torch.arange(rows) % classes, "index": torch.arange(rows),
-             "teacher_logits": 2 * torch.randn(rows, classes, generator=g, dtype=torch.float64),
-             "label_flipped": torch.arange(rows) % 2 == 1,
-             "teacher_corrupted": torch.arange(rows) % 4 >= 2}  # fmt: skip
+    batch = {
+        "labels": torch.arange(rows) % classes,
+        "index": torch.arange(rows),
+        "teacher_logits": 2 * torch.randn(rows, classes, generator=g, dtype=torch.float64),
+        "label_flipped": torch.arange(rows) % 2 == 1,
+        "teacher_corrupted": torch.arange(rows) % 4 >= 2,
+    }
     terms = [CrossEntropy(), DistillationKL(2.0), LogitMSE()][: len(names)]
     losses = stack(terms, {"logits": logits}, batch)
     u = torch.randn(rows, len(names), generator=g, dtype=torch.float64)
-    fields = {"losses": losses, "valid": torch.ones(losses.shape, dtype=torch.bool), "terms": names,
-              "outputs": {"logits": logits.detach()}, "batch": batch, "influence": u, "progress": 0.25,
-              "shared_parameters": (logits,), **changes}  # fmt: skip
+    fields = {
+        "losses": losses,
+        "valid": torch.ones(losses.shape, dtype=torch.bool),
+        "terms": names,
+        "outputs": {"logits": logits.detach()},
+        "batch": batch,
+        "influence": u,
+        "progress": 0.25,
+        "shared_parameters": (logits,),
+        **changes,
+    }
     step = Step(**fields)
     step.student = logits
     return step
@@ -64,8 +75,15 @@ def make_step(rows=4, names=("ce", "kd"), classes=3, seed=0, **changes):
 def rearranged(step, order):
     """The same rows in another order."""
     take = lambda d: {k: v[order] for k, v in d.items()}  # noqa: E731
-    return Step(step.losses[order], step.valid[order], step.terms, take(step.outputs), take(step.batch),
-                progress=step.progress, influence=step.influence[order])  # fmt: skip
+    return Step(
+        step.losses[order],
+        step.valid[order],
+        step.terms,
+        take(step.outputs),
+        take(step.batch),
+        progress=step.progress,
+        influence=step.influence[order],
+    )
 
 
 def rwkd(names=("ce", "kd"), seed=None, evidence=0.0, **options):
@@ -228,8 +246,10 @@ def test_golden(name):
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=2e-5)
 
 
-@pytest.mark.parametrize(("names", "expected"), [
-    (("kd", "ce"), [0.3, 0.7]), (("squared_error", THIRD), [0.7, 0.3]), (("hidden", "kd", "ce"), [3.0, 0.3, 0.7])])  # fmt: skip
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [(("kd", "ce"), [0.3, 0.7]), (("squared_error", THIRD), [0.7, 0.3]), (("hidden", "kd", "ce"), [3.0, 0.3, 0.7])],
+)
 def test_terms_are_found_by_name(names, expected):
     """Prevents α on the label where the terms come in another order, and a further term without weight."""
     assert FixedAlpha(0.3, 3.0)(make_step(names=names))[0].tolist() == pytest.approx(expected)
@@ -335,8 +355,8 @@ def test_influence_that_is_not_finite_does_not_pass_for_none(bad):
 
 
 def test_permuted_shuffles_and_learns_as_the_inner_method():
-    """Prevents a control that deals no other weights, deals others than the inner method's, learns differently, or changes the
-    dropout masks.
+    """Prevents a control that deals no other weights, deals others than the inner method's, learns differently, or
+    changes the dropout masks.
     """
     inner = rwkd(seed=1)
     method, step = Permuted(inner), make_step(rows=32)
@@ -413,8 +433,19 @@ def test_classification_features(classes):
     p, q, at = softmax(s, 1), softmax(t, 1), (np.arange(6), y)
     kd = 4 * rel_entr(softmax(t / 2, 1), softmax(s / 2, 1)).sum(1)
     ce_s, ce_t = -np.log(p[at]), -np.log(q[at])
-    expected = np.stack([np.log1p(ce_s), np.log1p(kd), np.log1p(ce_t), p[at], q[at],
-                         entropy(p, axis=1), entropy(q, axis=1), (p * q).sum(1)], 1)  # fmt: skip
+    expected = np.stack(
+        [
+            np.log1p(ce_s),
+            np.log1p(kd),
+            np.log1p(ce_t),
+            p[at],
+            q[at],
+            entropy(p, axis=1),
+            entropy(q, axis=1),
+            (p * q).sum(1),
+        ],
+        1,
+    )
     expected[5, [0, 2, 3, 4]] = 0
     assert found.shape == (6, 8) == (6, ClassificationFeatures.width)
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)

@@ -1,4 +1,6 @@
-"""The options of the meta-learner: what the network reads, how its outputs become weights, smoothing; numbers by other means."""
+"""The options of the meta-learner: what the network reads, how its outputs become weights, smoothing; numbers by other
+means.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,9 @@ def normal(u):
 
 
 def test_default_is_bit_identical():
-    """Prevents options that are off from changing a bit of the weights, φ's gradient, its start or the random stream."""
+    """Prevents options that are off from changing a bit of the weights, φ's gradient, its start or the random
+    stream.
+    """
     step = make_step(dtype=torch.float32)
     torch.manual_seed(5)
     method = RWKD(ClassificationFeatures())
@@ -156,7 +160,9 @@ def test_gate_by_hand(name, k):
 @pytest.mark.parametrize("k", [2, 3])
 @pytest.mark.parametrize("name", GATES)
 def test_gate_entropy(name, k):
-    """Prevents an entropy of something else than the gate's distribution: of weights that are none, of K where K + 1 choose."""
+    """Prevents an entropy of something else than the gate's distribution: of weights that are none, of K where K + 1
+    choose.
+    """
     logits, _, distributions = by_hand(name, k)
     g = torch.tensor(logits, requires_grad=True)
     found = GATES[name]().negative_entropy(GATES[name]()(g))
@@ -187,7 +193,9 @@ V = torch.tensor([[False, True]])
 
 @pytest.mark.parametrize("name", GATES)
 def test_bound(name):
-    """Prevents a bound that does not hold, one that bends small outputs, and one that is on where none was asked for."""
+    """Prevents a bound that does not hold, one that bends small outputs, and one that is on where none was asked
+    for.
+    """
     g = torch.tensor([[1e-3, -1e-3, 2e-3], [50.0, -50.0, 3.0]], dtype=torch.float64)[:, : GATES[name]().width(2)]
     free, tied = GATES[name](), GATES[name](1.5)
     torch.testing.assert_close(tied(g), free(1.5 * torch.tanh(g / 1.5)))
@@ -232,7 +240,9 @@ def test_entropy_optimum_of_each_gate(name, k):
 
 @pytest.mark.parametrize("name", GATES)
 def test_row_without_label(name):
-    """Prevents weight on a label that is not there, one that moves between independent terms, and a rejection that is undone."""
+    """Prevents weight on a label that is not there, one that moves between independent terms, and a rejection that is
+    undone.
+    """
     step, method = make_step(), rwkd(gate=GATES[name](), entropy=0.5)
     before = method(step).detach()
     step.valid[1, 0] = False
@@ -270,7 +280,9 @@ def test_evidence_through_each_gate(name):
 
 
 def test_smoothing_by_hand():
-    """Prevents smoothing towards the weights of the start, of another sample or of nothing, and one of another size than s."""
+    """Prevents smoothing towards the weights of the start, of another sample or of nothing, and one of another size
+    than s.
+    """
     step, s = make_step(), 0.7
     plain, smooth = rwkd(evidence=0.0)(step).detach(), rwkd(evidence=0.0, smoothing=s)
     assert torch.equal(rwkd(evidence=0.0, smoothing=0.0)(step).detach(), plain)
@@ -346,7 +358,9 @@ def test_features_of_the_past(k):
 
 
 def test_features_do_not_read_this_steps_influence():
-    """Prevents a network that reads the answer of its own loss, and other weights before the meta step than after it."""
+    """Prevents a network that reads the answer of its own loss, and other weights before the meta step than after
+    it.
+    """
     step, features = make_step(), all_features()
     found = features(step)
     for influence in (None, 100 * step.influence):
@@ -403,7 +417,9 @@ def made(width=2, forward=lambda step: step.losses.detach()):
     ],
 )
 def test_mistakes_in_own_features(features, said, together):
-    """Prevents a traceback from a matrix product, NaN weights that are blamed on the rate, and a graph into the student."""
+    """Prevents a traceback from a matrix product, NaN weights that are blamed on the rate, and a graph into the
+    student.
+    """
     with pytest.raises(UserError, match=f"meta_features: Wrong .*{said}") as caught:
         RWKD(Together([features(), Visits()]) if together else features())(make_step(dtype=torch.float32))
     assert "\n" not in str(caught.value)

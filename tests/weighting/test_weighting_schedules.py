@@ -1,4 +1,6 @@
-"""Weightings without a meta step that change with the training or the losses, each against a reference of another kind."""
+"""Weightings without a meta step that change with the training or the losses, each against a reference of another
+kind.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +45,14 @@ from rwkd_lightning.weighting import (
 )
 from tests.training.conftest import Rows, Student
 
-METHODS = {"annealed": TeacherAnnealing, "wls": WeightedSoftLabels, "uncertainty": Uncertainty, "dwa": DynamicWeightAverage,
-           "gradnorm": GradNorm, "teacher_confidence": TeacherConfidence}  # fmt: skip
+METHODS = {
+    "annealed": TeacherAnnealing,
+    "wls": WeightedSoftLabels,
+    "uncertainty": Uncertainty,
+    "dwa": DynamicWeightAverage,
+    "gradnorm": GradNorm,
+    "teacher_confidence": TeacherConfidence,
+}
 TERMS = [CrossEntropy(), DistillationKL(2.0), LogitMSE()]
 NAMES = tuple(term.name for term in TERMS)
 
@@ -65,14 +73,25 @@ def net_and_step(seed=0, rows=7, k=2, classes=3, hidden=(), progress=0.0, soft=N
     """A network and a step with its graph; ``hidden`` rows have no label."""
     torch.manual_seed(seed)
     net = Net(classes)
-    batch = {"x": torch.randn(rows, 5, dtype=torch.float64), "labels": torch.arange(rows) % classes,
-             "teacher_logits": 2 * torch.randn(rows, classes, dtype=torch.float64), "index": torch.arange(rows)}  # fmt: skip
+    batch = {
+        "x": torch.randn(rows, 5, dtype=torch.float64),
+        "labels": torch.arange(rows) % classes,
+        "teacher_logits": 2 * torch.randn(rows, classes, dtype=torch.float64),
+        "index": torch.arange(rows),
+    }
     batch["labels"][list(hidden)] = -1
     terms = [CrossEntropy(), soft] if soft else TERMS[:k]
     outputs, names = net(batch), tuple(term.name for term in terms)
     valid = torch.stack([term.valid(batch) for term in terms], 1)
-    step = Step(stack(terms, outputs, batch), valid, names, {"logits": outputs["logits"].detach()}, batch, progress,
-                shared_parameters=tuple(net.head.parameters()))  # fmt: skip
+    step = Step(
+        stack(terms, outputs, batch),
+        valid,
+        names,
+        {"logits": outputs["logits"].detach()},
+        batch,
+        progress,
+        shared_parameters=tuple(net.head.parameters()),
+    )
     return net, step
 
 
@@ -93,13 +112,21 @@ def mean_terms(step):
 # Weights of rows without a label
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("annealed", [0, 1]), ("teacher_confidence", [0, 1]),  # shares of 1
-    ("dwa", [0, 2]), ("gradnorm", [0, 2]),  # shares of K
-    ("wls", [0, 2.5]), ("uncertainty", [0, np.exp(0.5) / 2]),  # no shares
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("annealed", [0, 1]),
+        ("teacher_confidence", [0, 1]),  # shares of 1
+        ("dwa", [0, 2]),
+        ("gradnorm", [0, 2]),  # shares of K
+        ("wls", [0, 2.5]),
+        ("uncertainty", [0, np.exp(0.5) / 2]),  # no shares
+    ],
+)
 def test_hidden_label(name, expected):
-    """Prevents a row without a label that is dropped (w = 1 − exp(−0)), or that trains at more than the rate of the others."""
+    """Prevents a row without a label that is dropped (w = 1 − exp(−0)), or that trains at more than the rate of the
+    others.
+    """
     _, step = net_and_step(hidden=[2], progress=0.5)
     with torch.no_grad():
         weights = METHODS[name]()(step)
@@ -134,7 +161,9 @@ def test_annealed_target():
 
 @pytest.mark.parametrize("classes", [2, 5])
 def test_weighted_soft_labels(classes):
-    """Prevents the ratio the other way round, cross-entropies at temperature T, and a weight that the student learns through."""
+    """Prevents the ratio the other way round, cross-entropies at temperature T, and a weight that the student learns
+    through.
+    """
     _, step = net_and_step(classes=classes, rows=10)
     weights = WeightedSoftLabels(2.5)(step)
     assert not weights.requires_grad
@@ -145,7 +174,9 @@ def test_weighted_soft_labels(classes):
 
 
 def test_weighted_soft_labels_of_certain_models():
-    """Prevents 0/0 for a teacher that is certain of the label: a student that is too gets no soft label, any other gets all."""
+    """Prevents 0/0 for a teacher that is certain of the label: a student that is too gets no soft label, any other gets
+    all.
+    """
     for ce, expected in ((0.0, 0.0), (0.5, 2.5)):
         step = losses_step([[ce, 1.0]])
         step.batch = {"labels": torch.tensor([0]), "teacher_logits": torch.tensor([[400.0, -400.0]])}
@@ -153,7 +184,9 @@ def test_weighted_soft_labels_of_certain_models():
 
 
 def test_soft_cross_entropy_or_kd():
-    """Prevents `wls` that weights another term than the soft labels: with KD in their place the gradient is the same."""
+    """Prevents `wls` that weights another term than the soft labels: with KD in their place the gradient is the
+    same.
+    """
     grads = []
     for soft in (SoftCrossEntropy(2.0), DistillationKL(2.0)):
         net, step = net_and_step(soft=soft, hidden=[1])
@@ -186,7 +219,9 @@ def test_teacher_confidence(classes):
 @pytest.mark.parametrize("k", [2, 3])
 @pytest.mark.parametrize("hidden", [[], [0, 4]])
 def test_uncertainty_gradients(k, hidden):
-    """Prevents weights and own loss that do not add up to the one objective Σ_k L_k/(2·exp s_k) + s_k/2 of student and s."""
+    """Prevents weights and own loss that do not add up to the one objective Σ_k L_k/(2·exp s_k) + s_k/2 of student and
+    s.
+    """
     net, step = net_and_step(k=k)
     _, partly = net_and_step(k=k, hidden=hidden)
     method = Uncertainty(NAMES[:k]).double()
@@ -239,8 +274,9 @@ def weights_of_windows(means_of_windows, k):
 
 @pytest.mark.parametrize("k", [2, 3])
 def test_dwa_over_windows(k):
-    """Prevents windows of the wrong length or order, a ratio upside down, rows without a label in the mean; and a resumed run
-    that starts its window anew."""
+    """Prevents windows of the wrong length or order, a ratio upside down, rows without a label in the mean; and a
+    resumed run that starts its window anew.
+    """
     draw, window = np.random.default_rng(k), 4
     method, finished, rows, seen = DynamicWeightAverage(NAMES[:k], window).double(), [], [], set()
     for batch in range(22):
@@ -299,8 +335,9 @@ def gradnorm_by_double_backward(v, first, net, step, asymmetry=1.5):
 @pytest.mark.parametrize("hidden", [[], [0, 4]])
 @pytest.mark.parametrize("asymmetry", [0.0, 1.5])
 def test_gradnorm_gradient(k, hidden, asymmetry):
-    """Prevents a target that v descends too, norms of other parameters, rates upside down, and a graph that is gone or a gradient
-    left in the head before the student's own backward."""
+    """Prevents a target that v descends too, norms of other parameters, rates upside down, and a graph that is gone or
+    a gradient left in the head before the student's own backward.
+    """
     net, step = net_and_step(k=k, hidden=hidden)
     method = GradNorm(NAMES[:k], asymmetry=asymmetry).double()
     method.logits.data = torch.tensor([0.4, -0.2, 0.1], dtype=torch.float64)[:k]
@@ -362,13 +399,23 @@ def test_gradnorm_of_a_term_that_is_solved():
     assert bool(method.own_loss(step).isfinite())
 
 
-@pytest.mark.parametrize(("damage", "said"), [
-    (lambda net, step: setattr(step, "shared_parameters", ()), "this student has none"),
-    (lambda net, step: net.head.requires_grad_(False), "this student has none"),
-    (lambda net, step: setattr(step, "losses", torch.stack([step.losses[:, 0], net.body.weight.square().sum().expand(7)], 1)),
-     "'kd' does not depend on it"),
-    (lambda net, step: setattr(step, "losses", net.body.weight.square().sum().expand(7, 2)), "'ce' does not depend on it"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda net, step: setattr(step, "shared_parameters", ()), "this student has none"),
+        (lambda net, step: net.head.requires_grad_(False), "this student has none"),
+        (
+            lambda net, step: setattr(
+                step, "losses", torch.stack([step.losses[:, 0], net.body.weight.square().sum().expand(7)], 1)
+            ),
+            "'kd' does not depend on it",
+        ),
+        (
+            lambda net, step: setattr(step, "losses", net.body.weight.square().sum().expand(7, 2)),
+            "'ce' does not depend on it",
+        ),
+    ],
+)
 def test_gradnorm_refuses(damage, said):
     """Prevents weights that balance nothing: norms of 0, or of a layer that is not there."""
     net, step = net_and_step()
@@ -390,18 +437,35 @@ def test_mean_over_ranks(monkeypatch):
     torch.testing.assert_close(means.quotient(*means.sums_and_counts(a)), mean_terms(both))
 
 
-@pytest.mark.parametrize(("name", "terms", "provides", "said"), [
-    ("wls", [SquaredError(), LogitMSE()], "numbers", "weighting=wls.* is for classes, and this task is a regression; use"),
-    ("teacher_confidence", [SquaredError(), LogitMSE()], "numbers", "weighting=teacher_confidence .* this task is a regression"),
-    ("wls", [SquaredError(), SoftCrossEntropy()], "classes", "'squared_error' is for a regression"),
-    ("wls", [CrossEntropy(), AnnealedMSE()], "classes", "no teacher term"),
-    ("annealed", [CrossEntropy()], "classes", "no teacher term"), ("annealed", [DistillationKL()], "classes", "no label term"),
-    ("teacher_confidence", [CrossEntropy()], "classes", "no teacher term"),
-    ("teacher_confidence", [DistillationKL(), SoftCrossEntropy()], "classes", "no label term"),
-    ("dwa", [CrossEntropy()], "classes", "weighting=dwa"), ("gradnorm", [DistillationKL()], "classes", "weighting=gradnorm"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "terms", "provides", "said"),
+    [
+        (
+            "wls",
+            [SquaredError(), LogitMSE()],
+            "numbers",
+            "weighting=wls.* is for classes, and this task is a regression; use",
+        ),
+        (
+            "teacher_confidence",
+            [SquaredError(), LogitMSE()],
+            "numbers",
+            "weighting=teacher_confidence .* this task is a regression",
+        ),
+        ("wls", [SquaredError(), SoftCrossEntropy()], "classes", "'squared_error' is for a regression"),
+        ("wls", [CrossEntropy(), AnnealedMSE()], "classes", "no teacher term"),
+        ("annealed", [CrossEntropy()], "classes", "no teacher term"),
+        ("annealed", [DistillationKL()], "classes", "no label term"),
+        ("teacher_confidence", [CrossEntropy()], "classes", "no teacher term"),
+        ("teacher_confidence", [DistillationKL(), SoftCrossEntropy()], "classes", "no label term"),
+        ("dwa", [CrossEntropy()], "classes", "weighting=dwa"),
+        ("gradnorm", [DistillationKL()], "classes", "weighting=gradnorm"),
+    ],
+)
 def test_what_makes_no_sense_is_refused(name, terms, provides, said):
-    """Prevents cross-entropies of a regression's single output, and a balance of one term; told before the teacher is trained."""
+    """Prevents cross-entropies of a regression's single output, and a balance of one term; told before the teacher is
+    trained.
+    """
     with pytest.raises(UserError, match=said) as caught:
         check_terms(terms, {provides}, METHODS[name]())
     assert "\n" not in str(caught.value)
@@ -409,7 +473,9 @@ def test_what_makes_no_sense_is_refused(name, terms, provides, said):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_what_makes_sense_is_not_refused(name):
-    """Prevents a refusal of binary tasks, of regressions that a method has no quarrel with, or of terms in another order."""
+    """Prevents a refusal of binary tasks, of regressions that a method has no quarrel with, or of terms in another
+    order.
+    """
     method = METHODS[name]()
     check_terms([SoftCrossEntropy(), CrossEntropy()], {"classes"}, method)
     three = [CrossEntropy(), DistillationKL(), HiddenStates()]
@@ -436,14 +502,28 @@ def quiet():
 def distilled(weighting, tmp_path, epochs=2, resume=None, keep=None, **options):
     """A module trained on batches of 8 of 32 rows under a real Trainer, two of them without a label."""
     torch.manual_seed(0)
-    net = DistillationModule(Student(dropout=0.2), [CrossEntropy(), SoftCrossEntropy(2.0)], weighting,
-                             functools.partial(adamw, lr=1e-2), 32, **options)  # fmt: skip
+    net = DistillationModule(
+        Student(dropout=0.2),
+        [CrossEntropy(), SoftCrossEntropy(2.0)],
+        weighting,
+        functools.partial(adamw, lr=1e-2),
+        32,
+        **options,
+    )
     data = Rows(32, 1)
     data.rows["labels"][[3, 20]] = -1
     saver = [ModelCheckpoint(keep, filename="{epoch}", save_top_k=-1)] if keep else []
-    trainer = lightning.Trainer(accelerator="cpu", devices=1, logger=False, enable_model_summary=False, max_epochs=epochs,
-                                enable_progress_bar=False, default_root_dir=tmp_path, callbacks=saver,
-                                enable_checkpointing=bool(keep))  # fmt: skip
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_model_summary=False,
+        max_epochs=epochs,
+        enable_progress_bar=False,
+        default_root_dir=tmp_path,
+        callbacks=saver,
+        enable_checkpointing=bool(keep),
+    )
     trainer.fit(
         net, DataLoader(data, 8, generator=torch.Generator()), ckpt_path=resume, weights_only=True if resume else None
     )

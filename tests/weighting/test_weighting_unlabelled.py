@@ -106,8 +106,9 @@ def half_labelled() -> Rows:
     ],
 )
 def test_every_method(name: str, accumulate: int, tmp_path: Path) -> None:
-    """Prevents: weight on a label that is not there, a row that is lost to the teacher too, and a batch without any label that
-    turns the student, a statistic or the log into NaN."""
+    """Prevents: weight on a label that is not there, a row that is lost to the teacher too, and a batch without any
+    label that turns the student, a statistic or the log into NaN.
+    """
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", [f"weighting={name}"])
     net = trained(weighting_of(config), terms_of(config), half_labelled(), tmp_path, accumulate=accumulate)
@@ -175,7 +176,9 @@ class LabelFree(torch.nn.Module):
 
 @pytest.mark.parametrize("method", [FixedAlpha(0.3), MetaWeightNet(0.3), LearningToReweight(0.3)])
 def test_the_teacher_alone(method: Weighting, tmp_path: Path) -> None:
-    """Prevents: terms=[kd] that is refused, or that trains at α of the rate that a row without a label has beside ce."""
+    """Prevents: terms=[kd] that is refused, or that trains at α of the rate that a row without a label has beside
+    ce.
+    """
     method.check(("kd",))
     method.check(("kd", "hidden"))
     data = half_labelled()
@@ -202,7 +205,9 @@ def test_the_teacher_alone(method: Weighting, tmp_path: Path) -> None:
     ],
 )
 def test_the_label_share_goes_to_the_others_in_proportion(alpha: float, beta: float, expected: list[float]) -> None:
-    """Prevents: a row without a label whose total is another than that of the rest (docs/weighting.md gives these figures)."""
+    """Prevents: a row without a label whose total is another than that of the rest (docs/weighting.md gives these
+    figures).
+    """
     losses = torch.rand(1, len(expected), dtype=torch.float64)
     valid = torch.tensor([[False] + [True] * (len(expected) - 1)])
     step = Step(losses, valid, ("ce", "kd", "hidden")[: len(expected)], {}, {})

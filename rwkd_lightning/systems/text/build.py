@@ -46,8 +46,8 @@ def tell_unlabelled(config: DictConfig, data: TaskData, terms: Sequence[Term], w
     )  # the teacher's share, where the method has one
     if count and (isinstance(weighting, LabelsOnly) or alpha == 0 or all(term.role == "label" for term in terms)):
         log.info(
-            "the %d rows of 'train' without a label teach the student nothing under weighting=%s terms=[%s], where they "
-            "weigh 0; they do by a teacher's term: terms=[%s] weighting=kd weighting.alpha=0.5",
+            "the %d rows of 'train' without a label teach the student nothing under weighting=%s terms=[%s], where they"
+            " weigh 0; they do by a teacher's term: terms=[%s] weighting=kd weighting.alpha=0.5",
             count,
             config.weighting_name,
             ",".join(term.name for term in terms),
@@ -66,7 +66,9 @@ def student_of(config: DictConfig, task: TaskSpec, teacher: str) -> tuple[Classi
 
 
 def check_student(config: DictConfig, task: TaskSpec) -> tuple[Classifier, Any]:
-    """Load the student and its tokenizer before the teacher is trained: a mistake there must not cost the teacher's hours."""
+    """Load the student and its tokenizer before the teacher is trained: a mistake there must not cost the teacher's
+    hours.
+    """
     if config.pair.student.path == "teacher":
         path = config.pair.teacher.path
         return load_classifier(path, task, config.pair.student.layers, new_head=True), load_tokenizer(path)

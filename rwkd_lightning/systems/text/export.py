@@ -35,7 +35,8 @@ def save(folder: Path, student: Classifier, tokenizer: Any) -> None:
 
 
 def try_writing(folder: Path, student: Classifier, tokenizer: Any, source: str) -> None:
-    """Write an untrained student (or teacher) into ``folder``, load it again as its users will, and leave nothing behind.
+    """Write an untrained student (or teacher) into ``folder``, load it again as its users will, and leave nothing
+    behind.
 
     Args:
         folder: where the temporary one is made.
@@ -44,8 +45,8 @@ def try_writing(folder: Path, student: Classifier, tokenizer: Any, source: str) 
         source: for messages, the setting that it comes from, as ``pair.student.path=PATH``.
 
     Raises:
-        UserError: if it cannot be written or loaded, or says other things than the one in memory: after the training there would
-            be no student.
+        UserError: if it cannot be written or loaded, or says other things than the one in memory: after the training
+            there would be no student.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -93,9 +94,9 @@ def teacher_ce(data: DistillationDataModule) -> dict[str, Tensor]:
 def probe_scores(columns: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """How well weights, influences and plain losses find what the probes corrupted: areas under the ROC curve.
 
-    Corrupted teacher outputs are looked for among rows with clean labels, flipped labels among rows with a sound teacher;
-    every figure is oriented so that 1 finds them all and 0.5 is chance. All figures are of the same rows: those that the
-    training has seen and for which no column is missing, so rows without a label do not count.
+    Corrupted teacher outputs are looked for among rows with clean labels, flipped labels among rows with a sound
+    teacher; every figure is oriented so that 1 finds them all and 0.5 is chance. All figures are of the same rows:
+    those that the training has seen and for which no column is missing, so rows without a label do not count.
     """
     flipped, corrupted = columns["label_flipped"], columns["teacher_corrupted"]
     found: dict[str, dict[str, float]] = {}

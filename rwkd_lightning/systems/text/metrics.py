@@ -1,4 +1,6 @@
-"""Scores of logits against labels, by name, from torchmetrics; where it differs from scikit-learn and SciPy, theirs holds."""
+"""Scores of logits against labels, by name, from torchmetrics; where it differs from scikit-learn and SciPy, theirs
+holds.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,9 @@ Metric = Callable[[Tensor, Tensor], Tensor]
 def metrics(task: TaskSpec) -> dict[str, Metric]:
     """The task's metrics: each takes logits ``(N, C)`` and labels ``(N,)`` and returns a scalar.
 
-    What is not defined is 0 for F1 (a class neither predicted nor present counts as 0 in ``macro_f1``) and for ``matthews``
-    (predictions or labels of one class), as in scikit-learn; a correlation is NaN where predictions or labels are constant or
-    hold NaN, as in SciPy.
+    What is not defined is 0 for F1 (a class neither predicted nor present counts as 0 in ``macro_f1``) and for
+    ``matthews`` (predictions or labels of one class), as in scikit-learn; a correlation is NaN where predictions or
+    labels are constant or hold NaN, as in SciPy.
 
     Raises:
         UserError: for a name that is no metric of such a task.
@@ -64,7 +66,9 @@ def of_classes(metric: Callable[[Tensor, Tensor], Tensor]) -> Metric:
 
 
 def of_values(metric: Callable[[Tensor, Tensor], Tensor]) -> Metric:
-    """A correlation as a metric of logits ``(N, 1)`` and labels, NaN where it is not defined: torchmetrics gives 0 there."""
+    """A correlation as a metric of logits ``(N, 1)`` and labels, NaN where it is not defined: torchmetrics gives 0
+    there.
+    """
 
     def correlation(logits: Tensor, labels: Tensor) -> Tensor:
         x, y = logits[:, 0].double(), labels.double()

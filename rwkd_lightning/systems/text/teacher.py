@@ -1,4 +1,6 @@
-"""Stage 1 and 2: the teacher, fine-tuned once, and its logits, computed once; both shared by all runs that need them."""
+"""Stage 1 and 2: the teacher, fine-tuned once, and its logits, computed once; both shared by all runs that need
+them.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ TEACHER = (
     ),
     "trainer.deterministic",
 )
-"""Keys of the config that a fine-tuned teacher depends on, beside the content of its data and of the model it starts from."""
+"""Keys of the config that a fine-tuned teacher depends on, beside the content of its data and of the model it starts
+from.
+"""
 LOGITS = (
     "data.max_length",
     "data.eval_batch_size",
@@ -52,8 +56,9 @@ LOGITS = (
     "pair.teacher.labels",
     "trainer.deterministic",
 )
-"""Keys that a teacher's outputs depend on, beside the content of the teacher and of the data. A batch's padding moves the last
-bits."""
+"""Keys that a teacher's outputs depend on, beside the content of the teacher and of the data. A batch's padding moves
+the last bits.
+"""
 
 
 def teacher_of(config: DictConfig, data: TaskData, run: Run) -> Teacher:
@@ -165,7 +170,9 @@ def logits(
     device: torch.device,
     splits: Sequence[str] | None = None,
 ) -> dict[str, Tensor]:
-    """Its logits ``(N, C)`` for these splits (None: train, meta and those that are scored): from the cache, or computed now."""
+    """Its logits ``(N, C)`` for these splits (None: train, meta and those that are scored): from the cache, or computed
+    now.
+    """
     splits = splits or ["train", "meta", *data.task.evaluation_splits]
     key = logits_key(config, teacher, data, splits)
 

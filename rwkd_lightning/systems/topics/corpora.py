@@ -35,10 +35,11 @@ def load_corpus(
     """Load the corpus at a path; an option that is None is the loader's own default.
 
     Args:
-        path: None: the tweets (`load_tweets_corpus`); a folder with corpus.tsv (`load_octis`); a file (`load_documents`).
+        path: None: the tweets (`load_tweets_corpus`); a folder with corpus.tsv (`load_octis`); a file
+            (`load_documents`).
         text_column, label_column, delimiter: for files.
-        min_documents, max_share, max_words, tokenizer, stop_words, token_pattern, min_letters: for files and tweets, see
-            `preprocess`.
+        min_documents, max_share, max_words, tokenizer, stop_words, token_pattern, min_letters: for files and tweets,
+            see `preprocess`.
         documents, seed: for tweets.
 
     Raises:

@@ -1,4 +1,6 @@
-"""Distances between topics, a map of them in two dimensions, and which topic of the teacher belongs to which of the student."""
+"""Distances between topics, a map of them in two dimensions, and which topic of the teacher belongs to which of the
+student.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,17 @@ Array = NDArray[np.floating[Any]]
 
 
 def hellinger(p: Array, q: Array) -> Array:
-    """Hellinger distances ``(K, L)`` of word distributions ``(K, V)`` and ``(L, V)``: 0 for equal ones, 1 for disjoint ones."""
+    """Hellinger distances ``(K, L)`` of word distributions ``(K, V)`` and ``(L, V)``: 0 for equal ones, 1 for disjoint
+    ones.
+    """
     overlap = np.sqrt(p.astype(float)) @ np.sqrt(q.astype(float)).T
     distances: Array = np.sqrt(np.clip(1 - overlap, 0, 1))
     return distances
 
 
 def plane(distances: Array) -> tuple[Array, float]:
-    """Points ``(K, 2)`` by classical multidimensional scaling of ``(K, K)``, and the share of the squared distances they keep.
+    """Points ``(K, 2)`` by classical multidimensional scaling of ``(K, K)``, and the share of the squared distances
+    they keep.
 
     Axes point to where their farthest point lies, so the map is the same on every machine.
     """
@@ -37,7 +42,9 @@ def plane(distances: Array) -> tuple[Array, float]:
 
 
 def matches(distances: Array) -> list[int | None]:
-    """For each row of ``(K, L)`` its column in the one-to-one assignment of the smallest sum; None for rows too many."""
+    """For each row of ``(K, L)`` its column in the one-to-one assignment of the smallest sum; None for rows too
+    many.
+    """
     rows, columns = needed("scipy.optimize").linear_sum_assignment(distances)
     found = dict(zip(rows.tolist(), columns.tolist(), strict=True))
     return [found.get(row) for row in range(len(distances))]

@@ -37,7 +37,8 @@ def load_documents(
     """Load the documents, preprocessed by `preprocess`; the texts stay raw.
 
     Args:
-        path: ``.txt`` (a document a line), ``.csv`` or ``.tsv`` (with a header), ``.jsonl`` or ``.json`` (an object a line).
+        path: ``.txt`` (a document a line), ``.csv`` or ``.tsv`` (with a header), ``.jsonl`` or ``.json`` (an object a
+            line).
         text_column: where the text is; a .txt has no columns.
         label_column: where the label is; None: no labels.
         delimiter: of a table; None: a comma, or a tab in a .tsv.

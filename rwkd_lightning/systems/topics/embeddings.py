@@ -27,8 +27,8 @@ def embeddings(
 ) -> Tensor:
     """The encoder's sentence embedding of each text: ``(N, E)`` float32 on the CPU, kept in the store.
 
-    Kept by the texts and the encoder's files, which also say at how many tokens it cuts a text; one log line says how many
-    were cut. The global random numbers stay as they are.
+    Kept by the texts and the encoder's files, which also say at how many tokens it cuts a text; one log line says how
+    many were cut. The global random numbers stay as they are.
 
     Args:
         fingerprint: of the corpus, to name it in the list of the cache; no part of the key.

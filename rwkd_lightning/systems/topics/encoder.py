@@ -20,7 +20,9 @@ ARGUMENTS = ("model_args", "tokenizer_args", "config_args", "model_kwargs", "pro
 
 
 def encoder_digest(folder: Path, encoder: str) -> str:
-    """Digest of all files that the embeddings depend on: the network's, the tokenizer's, and those of the modules after it."""
+    """Digest of all files that the embeddings depend on: the network's, the tokenizer's, and those of the modules after
+    it.
+    """
     parts = [folder / path for path in modules(folder, encoder).values()]
     after = [
         file for part in parts if part != folder for kind in ("*.json", "*.safetensors") for file in part.glob(kind)
@@ -33,8 +35,8 @@ def modules(folder: Path, encoder: str) -> dict[str, str]:
     """The folder of each module by its kind, as ``modules.json`` says it.
 
     Raises:
-        UserError: if there is no such file, for a module of a kind that is not known or that has code of its own, and where
-            a module's files are missing or pickled.
+        UserError: if there is no such file, for a module of a kind that is not known or that has code of its own, and
+            where a module's files are missing or pickled.
     """
     file = folder / "modules.json"
     listed = _json(file, encoder)

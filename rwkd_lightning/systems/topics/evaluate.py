@@ -98,7 +98,9 @@ def evaluate(
 def kept_coherence(
     store: Store, name: str, topics: Sequence[Sequence[str]], documents: Sequence[Sequence[str]]
 ) -> dict[str, Any]:
-    """`coherence`, from the cache or computed now: of a teacher it is asked again with every student, and takes minutes."""
+    """`coherence`, from the cache or computed now: of a teacher it is asked again with every student, and takes
+    minutes.
+    """
     key = {"topics": topics, "documents": digest(documents), "gensim": metadata.version("gensim")}
 
     def build(folder: Path) -> None:
@@ -129,9 +131,11 @@ def of_part(
 
 
 def found_by(columns: Mapping[str, Tensor], terms: Iterable[str]) -> dict[str, float]:
-    """How well weight, influence and loss of these terms find documents with another one's teacher: areas under the ROC curve.
+    """How well weight, influence and loss of these terms find documents with another one's teacher: areas under the ROC
+    curve.
 
-    1 finds them all, 0.5 is chance; what is the same for all documents is left out, and so are documents without the figure.
+    1 finds them all, 0.5 is chance; what is the same for all documents is left out, and so are documents without the
+    figure.
     """
     scores = {
         f"{kind} of {term}": sign * columns[f"{column}_{term}"]
@@ -150,7 +154,9 @@ def write_topics(
     student: TopicModel,
     network: TopicModel,
 ) -> int:
-    """``student/``, ``topics.json``, ``documents.parquet``, ``topics.html``; returns the bytes of the student's folder."""
+    """``student/``, ``topics.json``, ``documents.parquet``, ``topics.html``; returns the bytes of the student's
+    folder.
+    """
     corpus = loaders.corpus
     with whole(folder / "student") as part:
         save(student, part)
@@ -182,7 +188,9 @@ def write_topics(
 
 
 def write_documents(path: Path, loaders: TopicDataModule, student: TopicModel) -> dict[str, Tensor]:
-    """``documents.parquet``: idx, part, label, largest topic, the share of each topic, a row a document; returns the shares."""
+    """``documents.parquet``: idx, part, label, largest topic, the share of each topic, a row a document; returns the
+    shares.
+    """
     import pyarrow
     import pyarrow.parquet
 

@@ -13,8 +13,9 @@ from rwkd_lightning.weighting.base import Step
 
 
 class TopicFeatures(nn.Module):
-    """log1p of the document's length and of its negative log-likelihood per word, the same for the divergence from the prior, and
-    of student and, where the batch has it, teacher the entropy of θ, with their inner product: ``(B, 6)``; 0 without a teacher.
+    """log1p of the document's length and of its negative log-likelihood per word, the same for the divergence from the
+    prior, and of student and, where the batch has it, teacher the entropy of θ, with their inner product: ``(B, 6)``; 0
+    without a teacher.
 
     Args:
         terms: names of the loss terms.

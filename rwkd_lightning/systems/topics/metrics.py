@@ -18,7 +18,8 @@ TOP_WORDS = 10
 
 
 def top_words(beta: Tensor, vocabulary: Sequence[str], count: int = TOP_WORDS) -> list[list[str]]:
-    """The words of largest weight of each topic of ``beta`` ``(K, V)``, the largest first, equal ones as in the vocabulary.
+    """The words of largest weight of each topic of ``beta`` ``(K, V)``, the largest first, equal ones as in the
+    vocabulary.
 
     Raises:
         UserError: if a weight is not finite, the vocabulary is not of V words, or has fewer than ``count``.
@@ -39,16 +40,17 @@ def top_words(beta: Tensor, vocabulary: Sequence[str], count: int = TOP_WORDS) -
 
 
 def coherence(topics: Sequence[Sequence[str]], documents: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """NPMI and C_V of top words, from how often they meet in windows over documents (Röder et al. 2015), by gensim as in OCTIS.
+    """NPMI and C_V of top words, from how often they meet in windows over documents (Röder et al. 2015), by gensim as
+    in OCTIS.
 
-    Windows of 10 words (``c_npmi``) and 110 (``c_v``), gensim's defaults; documents must keep the order of their words. Words
-    that occur in no document are left out of their topic; topics with fewer than two words left are undefined, NaN in the list.
-    gensim forgets a word that leaves a window although the window holds it again, so where words repeat the figures are those
-    that are published, and not quite those of the definition.
+    Windows of 10 words (``c_npmi``) and 110 (``c_v``), gensim's defaults; documents must keep the order of their words.
+    Words that occur in no document are left out of their topic; topics with fewer than two words left are undefined,
+    NaN in the list. gensim forgets a word that leaves a window although the window holds it again, so where words
+    repeat the figures are those that are published, and not quite those of the definition.
 
     Returns:
-        ``npmi`` and ``c_v``, means over the topics that are defined; ``npmi_per_topic`` and ``c_v_per_topic``, lists of K;
-        ``undefined``, number of topics; ``words_missing``, number of top words in no document.
+        ``npmi`` and ``c_v``, means over the topics that are defined; ``npmi_per_topic`` and ``c_v_per_topic``, lists of
+        K; ``undefined``, number of topics; ``words_missing``, number of top words in no document.
 
     Raises:
         UserError: if no topic is defined, or there are fewer than two documents.
@@ -85,7 +87,9 @@ def coherence(topics: Sequence[Sequence[str]], documents: Sequence[Sequence[str]
 
 
 def diversity(topics: Sequence[Sequence[str]]) -> float:
-    """Share of distinct words among all top words: 1 where no word is in two topics; Dieng et al. (2020) take 25 a topic."""
+    """Share of distinct words among all top words: 1 where no word is in two topics; Dieng et al. (2020) take 25 a
+    topic.
+    """
     words = [word for topic in topics for word in topic]
     if not words:
         raise UserError(f"diversity of {len(topics)} topics without words; give top_words(beta, vocabulary)")
@@ -93,10 +97,11 @@ def diversity(topics: Sequence[Sequence[str]]) -> float:
 
 
 def clustering(labels: Sequence[Any], theta: Tensor) -> dict[str, float]:
-    """``purity`` and ``nmi`` of documents with labels ``(N,)``, put together by their largest share of ``theta`` ``(N, K)``.
+    """``purity`` and ``nmi`` of documents with labels ``(N,)``, put together by their largest share of ``theta`` ``(N,
+    K)``.
 
-    Purity: the share of documents whose label is the commonest one of their cluster; it grows with K. NMI: mutual information
-    over the mean of the two entropies, scikit-learn's.
+    Purity: the share of documents whose label is the commonest one of their cluster; it grows with K. NMI: mutual
+    information over the mean of the two entropies, scikit-learn's.
 
     Raises:
         UserError: if the numbers of labels and documents differ, there is none, or a share is NaN.
@@ -115,7 +120,9 @@ def clustering(labels: Sequence[Any], theta: Tensor) -> dict[str, float]:
 
 
 def perplexity(log_likelihoods: Tensor, words: Tensor) -> float:
-    """exp(-Σ log-likelihood / Σ words) over documents, both ``(N,)``; from ELBOs instead of likelihoods an upper bound."""
+    """exp(-Σ log-likelihood / Σ words) over documents, both ``(N,)``; from ELBOs instead of likelihoods an upper
+    bound.
+    """
     total = float(words.double().sum())
     if log_likelihoods.shape != words.shape or total <= 0:
         raise UserError(

@@ -1,7 +1,8 @@
 """Contextual topic models: a document's sentence embedding, with or without its bag of words, to a mixture of topics.
 
-CombinedTM (Bianchi, Terragni and Hovy, Pre-training is a Hot Topic, ACL 2021) and ZeroShotTM (Bianchi et al., Cross-lingual
-Contextualized Topic Models with Zero-shot Learning, EACL 2021), both with the decoder of ProdLDA (Srivastava and Sutton 2017).
+CombinedTM (Bianchi, Terragni and Hovy, Pre-training is a Hot Topic, ACL 2021) and ZeroShotTM (Bianchi et al.,
+Cross-lingual Contextualized Topic Models with Zero-shot Learning, EACL 2021), both with the decoder of ProdLDA
+(Srivastava and Sutton 2017).
 """
 
 from __future__ import annotations
@@ -58,10 +59,10 @@ class Shape:
 class TopicModel(nn.Module):
     """A batch with ``embeddings`` ``(B, E)`` (and ``counts`` ``(B, V)``) to outputs by name.
 
-    ``mu``, ``log_var`` ``(B, K)``: the latent Gaussian; ``theta`` ``(B, K)``: softmax of one draw of it, in training with
-    dropout; ``logits`` ``(B, V)``: BN(θβ), whose softmax is the distribution of words; ``prior_mu``, ``prior_log_var``
-    ``(B, K)``: the prior, the same in each row, N(0, 1 − 1/K) before training and learned along. Its variance is kept as a
-    logarithm, so that it stays above 0. The decoder β ``(K, V)`` starts Xavier-uniform.
+    ``mu``, ``log_var`` ``(B, K)``: the latent Gaussian; ``theta`` ``(B, K)``: softmax of one draw of it, in training
+    with dropout; ``logits`` ``(B, V)``: BN(θβ), whose softmax is the distribution of words; ``prior_mu``,
+    ``prior_log_var`` ``(B, K)``: the prior, the same in each row, N(0, 1 − 1/K) before training and learned along. Its
+    variance is kept as a logarithm, so that it stays above 0. The decoder β ``(K, V)`` starts Xavier-uniform.
 
     A draw is taken in training and in evaluation alike, from torch's global generator; `mixture` draws none.
     """
@@ -103,7 +104,8 @@ class TopicModel(nn.Module):
     def mixture(self, mu: Tensor, log_var: Tensor) -> Tensor:
         """The mean of θ ``(B, K)`` under the latent Gaussian, each row a distribution over the topics.
 
-        All documents share the same ``SAMPLES`` points, so that a row depends on its own μ and σ alone, whatever its place.
+        All documents share the same ``SAMPLES`` points, so that a row depends on its own μ and σ alone, whatever its
+        place.
         """
         sigma, total = (log_var / 2).exp(), torch.zeros_like(mu, dtype=torch.float64)
         for noise in points(mu.shape[1]).to(mu):
@@ -114,8 +116,8 @@ class TopicModel(nn.Module):
     def topic_words(self) -> Tensor:
         """softmax(BN(β_k)) ``(K, V)``, by the running statistics: the words of a document that is all topic k.
 
-        softmax(β) alone, by which topics are read and scored in the literature, is nearly flat: what the decoder says of a topic
-        it says through the normalisation.
+        softmax(β) alone, by which topics are read and scored in the literature, is nearly flat: what the decoder says
+        of a topic it says through the normalisation.
         """
         normalised: Tensor = nn.functional.batch_norm(
             self.beta, self.norm_words.running_mean, self.norm_words.running_var, eps=self.norm_words.eps
@@ -131,7 +133,8 @@ def draw(mu: Tensor, log_var: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=4)
 def points(topics: int) -> Tensor:
-    """``SAMPLES`` points ``(S, K)`` in float64 that stand for a standard normal: always the same, no generator is touched.
+    """``SAMPLES`` points ``(S, K)`` in float64 that stand for a standard normal: always the same, no generator is
+    touched.
 
     A scrambled Sobol sequence lies more evenly than random numbers, whose mean of θ is several times farther off.
     """

@@ -1,4 +1,6 @@
-"""The LightningModule of topic models: the loop of every system, and the held-out documents' likelihood to choose an epoch by."""
+"""The LightningModule of topic models: the loop of every system, and the held-out documents' likelihood to choose an
+epoch by.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,8 @@ class Likelihood:
 class TopicDistillationModule(DistillationModule):
     """Trains a topic model on mean_i Σ_k w_ik·l_ik over documents i and the terms k of ``L`` in Adhya and Sanyal 2023:
 
-    L = (1 − α)·(prior_kl + reconstruction) + α·(w2 + soft_ce), with ``weighting=kd``; any other method gives its own weights.
-    Arguments as of `DistillationModule`; the teacher is a `TeacherWords`, or None.
+    L = (1 − α)·(prior_kl + reconstruction) + α·(w2 + soft_ce), with ``weighting=kd``; any other method gives its own
+    weights. Arguments as of `DistillationModule`; the teacher is a `TeacherWords`, or None.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -47,12 +49,13 @@ class TopicDistillationModule(DistillationModule):
 
 
 class TeacherWords(nn.Module):
-    """A frozen teacher's distribution of words, from what is cached of it: ``teacher_theta`` ``(B, K)`` to ``logits`` ``(B, V)``.
+    """A frozen teacher's distribution of words, from what is cached of it: ``teacher_theta`` ``(B, K)`` to ``logits``
+    ``(B, V)``.
 
     Args:
         teacher: the trained model.
-        normalised: False: θβ without batch normalisation, as in the released code, whose softmax is nearly flat; True: BN(θβ) by
-            the running statistics, what the teacher itself says.
+        normalised: False: θβ without batch normalisation, as in the released code, whose softmax is nearly flat; True:
+            BN(θβ) by the running statistics, what the teacher itself says.
     """
 
     def __init__(self, teacher: TopicModel, normalised: bool = False) -> None:

@@ -1,4 +1,6 @@
-"""One HTML page of what a student's topics say: scores, a map, a card for each topic. It loads nothing and runs no script."""
+"""One HTML page of what a student's topics say: scores, a map, a card for each topic. It loads nothing and runs no
+script.
+"""
 
 from __future__ import annotations
 
@@ -107,13 +109,13 @@ def page(p: TopicPage) -> str:
 <h2>Map of the topics</h2>
 <figure>
 {svg}
-<figcaption>Distances are Hellinger distances between the topics' word distributions, laid out by classical multidimensional
-scaling; the two axes keep {text(percent(kept))} of the squared distances. Areas are the topics' shares of the corpus. Two words
-where there is room; hover over a circle for all, click for its card.</figcaption>
+<figcaption>Distances are Hellinger distances between the topics' word distributions, laid out by classical
+multidimensional scaling; the two axes keep {text(percent(kept))} of the squared distances. Areas are the topics' shares
+of the corpus. Two words where there is room; hover over a circle for all, click for its card.</figcaption>
 </figure>
 <h2>{len(top)} topics, the largest first</h2>
-<p class="quiet">Bars and percentages are the probabilities of the words in the topic; the longest bar is the topic's likeliest
-word. Size is the mean share in the documents, NPMI the coherence of the top words (-1 to 1).{legend}</p>
+<p class="quiet">Bars and percentages are the probabilities of the words in the topic; the longest bar is the topic's
+likeliest word. Size is the mean share in the documents, NPMI the coherence of the top words (-1 to 1).{legend}</p>
 <main>
 {cards}
 </main>
@@ -122,8 +124,8 @@ word. Size is the mean share in the documents, NPMI the coherence of the top wor
 """
 
 
-MATCHED = """ In <span class="teacher">orange</span> the teacher's topic that belongs to it: one to one, by the smallest sum of
-Hellinger distances (0 equal, 1 no word in common); words that are among the top words of both are bold."""
+MATCHED = """ In <span class="teacher">orange</span> the teacher's topic that belongs to it: one to one, by the smallest sum
+of Hellinger distances (0 equal, 1 no word in common); words that are among the top words of both are bold."""
 
 
 def card(

@@ -1,4 +1,6 @@
-"""From raw texts to words: the usual preprocessing for topic models, and the settings for other languages than English."""
+"""From raw texts to words: the usual preprocessing for topic models, and the settings for other languages than
+English.
+"""
 
 from __future__ import annotations
 
@@ -60,15 +62,18 @@ def preprocess(
     token_pattern: str | None = None,
     min_letters: int | None = None,
 ) -> tuple[list[list[str]], tuple[str, ...]]:
-    """The words of each text, in order, and the vocabulary, sorted: lower case, 3 letters or more, no English stop words.
+    """The words of each text, in order, and the vocabulary, sorted: lower case, 3 letters or more, no English stop
+    words.
 
     Args:
         min_documents: words in fewer documents are no part of the vocabulary.
         max_share: nor are words in more than this share of the documents, above 0 and up to 1.
         max_words: of the others, the most frequent so many.
-        tokenizer: a function from a text in lower case to its words, or its dotted name; None: words are found by pattern.
+        tokenizer: a function from a text in lower case to its words, or its dotted name; None: words are found by
+            pattern.
         stop_words: ``english``, ``none``, or a file with one word a line.
-        token_pattern: regular expression of a word; a group, if it has one, is the word. None: letters between two edges.
+        token_pattern: regular expression of a word; a group, if it has one, is the word. None: letters between two
+            edges.
         min_letters: shorter words are left out; None: 3, or 1 with a tokenizer or a pattern.
 
     Raises:
@@ -209,7 +214,9 @@ def stop_list(stop_words: Any) -> set[str]:
 
 
 def warn_of_marks(texts: Sequence[str]) -> None:
-    """Say that words are cut at vowel signs and accents of their own, as Hindi, Thai and decomposed accents have them."""
+    """Say that words are cut at vowel signs and accents of their own, as Hindi, Thai and decomposed accents have
+    them.
+    """
     between = re.compile(r"[^\W\d_]([^\w\s]+)(?=[^\W\d_])")
     marked = sum(
         any(all(unicodedata.category(c)[0] == "M" for c in found) for found in set(between.findall(text)))

@@ -1,4 +1,6 @@
-"""Stages 1 and 2 of topic models: sentence embeddings, the teacher, and what it makes of every document; each computed once."""
+"""Stages 1 and 2 of topic models: sentence embeddings, the teacher, and what it makes of every document; each computed
+once.
+"""
 
 from __future__ import annotations
 
@@ -104,9 +106,9 @@ def warn_of_sharing(network: TopicModel, vocabulary: Sequence[str]) -> None:
     distinct = diversity(top_words(network.beta.detach().cpu(), vocabulary))
     if distinct < FEWEST_DISTINCT:
         log.warning(
-            "of the teacher's top words only %.0f %% are distinct: its topics are largely the same, and a student of w2 "
-            "or full follows it; fewer hidden layers than pair.teacher.layers=%d or another pair.teacher.seed may give a "
-            "better one, and distillation=ce depends on it less",
+            "of the teacher's top words only %.0f %% are distinct: its topics are largely the same, and a student of w2"
+            " or full follows it; fewer hidden layers than pair.teacher.layers=%d or another pair.teacher.seed may give"
+            " a better one, and distillation=ce depends on it less",
             100 * distinct,
             network.shape.layers,
         )
@@ -122,7 +124,9 @@ def rows_digest(values: np.ndarray) -> str:
 def states(
     teacher: Teacher, corpus: Corpus, embeddings: Tensor, store: Store, device: torch.device
 ) -> dict[str, Tensor]:
-    """``teacher_mu``, ``teacher_log_var`` and ``teacher_theta`` ``(N, K)`` of all documents: from the cache, or computed now."""
+    """``teacher_mu``, ``teacher_log_var`` and ``teacher_theta`` ``(N, K)`` of all documents: from the cache, or
+    computed now.
+    """
     # the teacher's files alone do not say it: another held-out document leaves them as they are
     key = {
         "version": VERSION,

@@ -1,4 +1,6 @@
-"""The map of topics as SVG: a circle a topic, its area the topic's size, near ones alike; each a link to the topic's card."""
+"""The map of topics as SVG: a circle a topic, its area the topic's size, near ones alike; each a link to the topic's
+card.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ def topic_map(
 ) -> str:
     """An ``<svg>`` of topics at ``points`` ``(K, 2)``, on the same scale in both directions.
 
-    Numbers and captions are written where they cover no other, the largest topics' first; the hint shows on hover, always.
+    Numbers and captions are written where they cover no other, the largest topics' first; the hint shows on hover,
+    always.
     """
     low, high = points.min(0), points.max(0)
     room = np.array([WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN])

@@ -1,8 +1,9 @@
 """Inputs of the meta-network from a sample's earlier visits; 0 at the first, and without a ledger.
 
-None of them reads ``step.influence``, the influence of this step. φ descends a loss that is linear in it, so a network that had
-it as an input could read off the answer; and it is an input that is not there before the meta step of the same batch, nor on
-steps without one. What an earlier visit left is the same at every pass of a step, and says how well the past foretells.
+None of them reads ``step.influence``, the influence of this step. φ descends a loss that is linear in it, so a network
+that had it as an input could read off the answer; and it is an input that is not there before the meta step of the same
+batch, nor on steps without one. What an earlier visit left is the same at every pass of a step, and says how well the
+past foretells.
 """
 
 from __future__ import annotations

@@ -15,7 +15,9 @@ VOCABULARY = ("sea", "ship", "bank", "loan")
 
 
 def documents(number=24):
-    """Words of that many documents, all different ("sea" so often as the document's number), and one without any in between."""
+    """Words of that many documents, all different ("sea" so often as the document's number), and one without any in
+    between.
+    """
     words = [["sea"] * i + ["ship", "other", "loan", "ship"] for i in range(number)]
     return [*words[:3], ["other"], *words[3:]]
 
@@ -37,7 +39,9 @@ def test_counts_are_those_of_counting_by_hand():
 
 
 def test_a_dropped_document_takes_its_text_label_and_number_along(caplog):
-    """Prevents: each document after a dropped one with its neighbour's text, label or number; documents that vanish unseen."""
+    """Prevents: each document after a dropped one with its neighbour's text, label or number; documents that vanish
+    unseen.
+    """
     with caplog.at_level(logging.INFO):
         made = corpus()
     numbers = [i for i in range(25) if i != 3]

@@ -42,7 +42,9 @@ def gaussians(topics: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("topics", [2, 5, 40])
 def test_a_mixture_is_the_mean_of_the_posterior(topics: int) -> None:
-    """Prevents: shares that are off by a tenth, as the mean of ten draws is; any that a better sample would not give."""
+    """Prevents: shares that are off by a tenth, as the mean of ten draws is; any that a better sample would not
+    give.
+    """
     mu, log_var = gaussians(topics)
     draw, reference = torch.Generator().manual_seed(77), torch.zeros_like(mu)
     for _ in range(100):  # 40,000 draws of its own for each document
@@ -60,7 +62,9 @@ def test_a_mixture_is_the_mean_of_the_posterior(topics: int) -> None:
 
 
 def test_the_points_are_those_of_a_standard_normal() -> None:
-    """Prevents: shares that lean to one topic because the common points do; other points in a second process or call."""
+    """Prevents: shares that lean to one topic because the common points do; other points in a second process or
+    call.
+    """
     found = points(30)
     assert found.mean(0).abs().max() < 0.02
     torch.testing.assert_close(torch.cov(found.T), torch.eye(30, dtype=torch.float64), rtol=0, atol=0.15)
@@ -128,7 +132,9 @@ def permuted(corpus: Corpus, order: np.ndarray) -> Corpus:
 def test_states_and_scores_do_not_depend_on_order_and_batch(
     documents: tuple[Corpus, Tensor, TopicModel], tmp_path: Path
 ) -> None:
-    """Prevents: a teacher that says otherwise of a document at another place; a purity that the order of a file decides."""
+    """Prevents: a teacher that says otherwise of a document at another place; a purity that the order of a file
+    decides.
+    """
     corpus, embedded, model = documents
     order = np.random.default_rng(3).permutation(90)
     store = Store(tmp_path)
@@ -151,8 +157,8 @@ def test_states_and_scores_do_not_depend_on_order_and_batch(
 def test_states_of_other_documents_or_of_before_are_not_taken(
     documents: tuple[Corpus, Tensor, TopicModel], tmp_path: Path
 ) -> None:
-    """Prevents: what the teacher made of a document that has been changed since, as the teacher's files alone do not tell it;
-    the ten draws of an older cache.
+    """Prevents: what the teacher made of a document that has been changed since, as the teacher's files alone do not
+    tell it; the ten draws of an older cache.
     """
     corpus, embedded, model = documents
     store = Store(tmp_path)

@@ -39,7 +39,9 @@ def write(file, rows=None):
 
 @pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.tsv", "a.jsonl", "a.json", "A.TXT"])
 def test_all_formats_give_the_same_corpus(tmp_path, name):
-    """Prevents: a document cut or joined by what is in it (quotes, commas, other line breaks), or under another's label."""
+    """Prevents: a document cut or joined by what is in it (quotes, commas, other line breaks), or under another's
+    label.
+    """
     options = {} if name.lower().endswith("txt") else {"label_column": "label"}
     made = load_documents(write(tmp_path / name), **SMALL, **options)
     assert made.texts == TEXTS

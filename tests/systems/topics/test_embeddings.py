@@ -39,7 +39,9 @@ def by_hand(folder, texts, length, pool="mean"):
 
 
 def test_real_embeddings_are_the_normalised_mean_of_the_tokens(tmp_path):
-    """Prevents: embeddings of other texts (the library sorts them by length), of padding, or without the last module."""
+    """Prevents: embeddings of other texts (the library sorts them by length), of padding, or without the last
+    module.
+    """
     texts = ["The flight was delayed again.", "ok", "A phone " * 200, "Ships, banks and loans: a \u00fcseful text"] * 3
     found = embeddings(texts, "0" * 64, REAL, Store(tmp_path), "cpu")
     assert found.shape == (12, 384)
@@ -198,7 +200,9 @@ def own_code(folder):
     ],
 )
 def test_what_is_no_sentence_encoder_is_refused(encoder, embed, tmp_path, damage, match):
-    """Prevents: random or NaN embeddings that train without complaint, code of the encoder's own, and a cache of these."""
+    """Prevents: random or NaN embeddings that train without complaint, code of the encoder's own, and a cache of
+    these.
+    """
     damage(encoder)
     with pytest.raises(UserError, match=match) as caught:
         embed()

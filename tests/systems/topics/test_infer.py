@@ -83,7 +83,9 @@ BROKEN = [
 def test_no_message_names_a_key_of_a_run(
     name: str, content: bytes | None, options: list[str], match: str, ask: Callable[..., str]
 ) -> None:
-    """Prevents: a way out that this command does not have, as task.load.text_column; a traceback; a document read as another."""
+    """Prevents: a way out that this command does not have, as task.load.text_column; a traceback; a document read as
+    another.
+    """
     message = ask(name, content, *options)
     assert re.search(match, message), message
     assert not FOREIGN.search(message) and "\n" not in message
@@ -93,7 +95,9 @@ def test_no_message_names_a_key_of_a_run(
     "damage", ["none", "config.json", "vocabulary.txt", "short", "encoder.json", "moved", "width", "counts"]
 )
 def test_broken_students_are_told_so_too(damage: str, ask: Callable[..., str], shipped: Path, encoder: Path) -> None:
-    """Prevents: an IndexError for a vocabulary that was cut off; a moved encoder without the option that says where it is."""
+    """Prevents: an IndexError for a vocabulary that was cut off; a moved encoder without the option that says where it
+    is.
+    """
     if damage == "none":
         message = ask("a.txt", b"w1\n", student="")
         assert message.startswith("student='' is not a path")

@@ -11,7 +11,9 @@ from rwkd_lightning.utils.errors import UserError
 
 
 def two_themes(documents=200):
-    """Documents of twelve words, those of the even ones from the first half of 20 words, of the others from the second."""
+    """Documents of twelve words, those of the even ones from the first half of 20 words, of the others from the
+    second.
+    """
     rng = np.random.default_rng(0)
     counts = np.zeros((documents, 20), int)
     for document, row in enumerate(counts):

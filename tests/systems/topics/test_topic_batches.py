@@ -11,7 +11,9 @@ from rwkd_lightning.utils.errors import UserError
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 4])
 def test_a_batch_of_one_document_is_refused_and_nothing_else(processes):
-    """Prevents: a crash of batch normalisation in the last batch of an epoch, hours after the teacher's training began."""
+    """Prevents: a crash of batch normalisation in the last batch of an epoch, hours after the teacher's training
+    began.
+    """
 
     def smallest(size):
         samplers = [

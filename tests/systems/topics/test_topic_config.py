@@ -1,4 +1,6 @@
-"""The configs of task=topics: published settings, what each distillation trains by, options that belong to another task."""
+"""The configs of task=topics: published settings, what each distillation trains by, options that belong to another
+task.
+"""
 
 from __future__ import annotations
 

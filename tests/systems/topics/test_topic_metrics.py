@@ -17,7 +17,9 @@ VOCABULARY = [f"w{i}" for i in range(40)]
 
 
 def corpus(documents, longest, seed=0, repeats=True):
-    """Documents of 1 to ``longest`` words of a Zipf-like vocabulary, each word at most once a document without ``repeats``."""
+    """Documents of 1 to ``longest`` words of a Zipf-like vocabulary, each word at most once a document without
+    ``repeats``.
+    """
     rng = np.random.default_rng(seed)
     p = 1 / np.arange(1, 41)
     lengths = rng.integers(1, longest + 1, documents)
@@ -38,7 +40,9 @@ def brute_force(topic, documents, length):
 
 
 def test_coherence_equals_the_published_definition():
-    """Prevents other windows, other pairs or the wrong topics' words, where no word repeats and gensim counts windows plainly."""
+    """Prevents other windows, other pairs or the wrong topics' words, where no word repeats and gensim counts windows
+    plainly.
+    """
     documents, topics = corpus(80, 30, repeats=False), random_topics(5)
     found = coherence(topics, documents)
     for k, topic in enumerate(topics):
@@ -96,7 +100,9 @@ def test_top_words_come_by_weight_then_vocabulary():
 
 
 def test_top_words_refuse_what_has_none():
-    """Prevents a diverged model whose NaNs are sorted to the front as its top words, and words of another vocabulary."""
+    """Prevents a diverged model whose NaNs are sorted to the front as its top words, and words of another
+    vocabulary.
+    """
     beta = torch.zeros(3, 40)
     beta[2, 5] = float("nan")
     with pytest.raises(UserError, match="topic 2 has a weight that is NaN"):
@@ -118,7 +124,9 @@ def test_diversity():
 
 @pytest.mark.parametrize("kind", [str, int])
 def test_clustering_equals_scikit_learn(kind):
-    """Prevents purity by rows instead of columns, and clusters by the smallest share; labels may be words or numbers."""
+    """Prevents purity by rows instead of columns, and clusters by the smallest share; labels may be words or
+    numbers.
+    """
     rng = np.random.default_rng(0)
     theta, labels = rng.dirichlet(np.full(7, 0.3), 200), [kind(label) for label in rng.integers(3, 8, 200)]
     clusters = theta.argmax(1)

@@ -117,7 +117,9 @@ def test_the_meta_step_is_the_double_backward(lookahead: float | None) -> None:
 
 
 def test_the_meta_step_leaves_the_running_statistics() -> None:
-    """Prevents: a meta step that changes what the student does at inference, by passes that no training has asked for."""
+    """Prevents: a meta step that changes what the student does at inference, by passes that no training has asked
+    for.
+    """
     found, after = influence(Jvp(), None)  # which leaves the training pass to whoever needs it
     plain = model()
     with torch.no_grad():
@@ -130,7 +132,9 @@ def test_the_meta_step_leaves_the_running_statistics() -> None:
 
 
 def test_the_held_out_loss_knows_what_batch_normalisation_undoes() -> None:
-    """Prevents: a v that points along a scale of the weights, which the training pass normalises away and evaluation does not."""
+    """Prevents: a v that points along a scale of the weights, which the training pass normalises away and evaluation
+    does not.
+    """
     student, batch = model().train(), batch_of()
     randomness = RandomState.capture(torch.device("cpu"))
     view = All().view(student, batch, lambda: student(batch), randomness, Stream(), 0)

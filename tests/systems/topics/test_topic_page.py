@@ -114,7 +114,9 @@ def test_numbers_of_a_card():
 
 
 def test_areas_of_circles_are_sizes():
-    """Prevents radii as sizes, which make a topic of double size look four times as large, and two scales on one map."""
+    """Prevents radii as sizes, which make a topic of double size look four times as large, and two scales on one
+    map.
+    """
     shown = replace(a_page(5), sizes=[0.4, 0.3, 0.2, 0.05, 0.05])
     found = {}
     circle = r'#topic-(\d)"><title>[^<]*</title><circle cx="([\d.]+)" cy="([\d.]+)" r="([\d.]+)"'

@@ -11,7 +11,9 @@ STATES = {"teacher_mu": torch.arange(40.0).reshape(20, 2), "teacher_theta": torc
 
 
 def test_the_flagged_documents_and_no_others_have_another_ones_states():
-    """Prevents: flags of other documents than those corrupted, held-out documents among them, or a part of the states left."""
+    """Prevents: flags of other documents than those corrupted, held-out documents among them, or a part of the states
+    left.
+    """
     rows = np.arange(5, 20)
     made = swap_teacher(STATES, rows, 0.4, 0)
     flags = made.pop("teacher_corrupted")

@@ -1,4 +1,6 @@
-"""The staged run of topic models on tiny data: every method, every distillation, resume, export, inference, mistakes."""
+"""The staged run of topic models on tiny data: every method, every distillation, resume, export, inference,
+mistakes.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +108,9 @@ def test_another_optimizer_schedule_and_early_stopping(arguments: list[str], tmp
 def test_a_run_leaves_everything_behind(
     distillation: str, terms: list[str], arguments: list[str], tmp_path: Path
 ) -> None:
-    """Prevents: files of a run that do not belong together, or a distillation that trains by other terms than it says."""
+    """Prevents: files of a run that do not belong together, or a distillation that trains by other terms than it
+    says.
+    """
     folder = tmp_path / "run"
     weighting = "ce" if distillation == "none" else "kd"
     result = finished(arguments, folder, f"distillation={distillation}", f"weighting={weighting}")
@@ -170,7 +174,9 @@ def test_a_probe_tells_what_finds_corrupted_teachers(method: str, arguments: lis
 def test_a_teachers_coherence_is_computed_once(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Prevents: minutes of counting with every student; a run lost at its end for a topic whose words no document has."""
+    """Prevents: minutes of counting with every student; a run lost at its end for a topic whose words no document
+    has.
+    """
     asked = []
 
     def counted(topics: Any, documents: Any) -> dict[str, Any]:

@@ -57,7 +57,9 @@ def test_prior_divergence_is_torchs() -> None:
 
 
 def test_reconstruction_is_the_multinomial_likelihood() -> None:
-    """Prevents: a mean over words in place of the sum, which would let the divergence from the prior win over the data."""
+    """Prevents: a mean over words in place of the sum, which would let the divergence from the prior win over the
+    data.
+    """
     counts = torch.randint(0, 4, (B, V), generator=torch.Generator().manual_seed(4)).double()
     logits = random(B, V, seed=5)
     found = Reconstruction()({"logits": logits}, {"counts": counts})
@@ -101,7 +103,8 @@ def test_the_teachers_words_with_and_without_normalisation() -> None:
 def test_the_whole_loss_of_a_step_against_a_plain_implementation() -> None:
     """Prevents: an activation, a normalisation or a softmax left out between the embedding and the words.
 
-    Reference: the equations written out with numpy, with the same noise and without dropout, batch statistics as in training.
+    Reference: the equations written out with numpy, with the same noise and without dropout, batch statistics as in
+    training.
     """
     network, batch = model(), batch_of()
     network.train()

@@ -1,4 +1,6 @@
-r"""Words of languages that are not English: settings, what they say when they are wrong, and English as it always was."""
+r"""Words of languages that are not English: settings, what they say when they are wrong, and English as it always
+was.
+"""
 
 from __future__ import annotations
 
@@ -226,7 +228,9 @@ def test_stop_words_and_length_hold_for_every_way_of_cutting(tmp_path: Path) -> 
 
 
 def test_a_tokenizers_words_fit_on_one_line() -> None:
-    """Prevents: a vocabulary file with more lines than the model has words, or blanks and punctuation as topics' top words."""
+    """Prevents: a vocabulary file with more lines than the model has words, or blanks and punctuation as topics' top
+    words.
+    """
     texts = ["Alpha ship"] * 12 + ["beta"] * 12
     words, vocabulary = preprocess(texts, tokenizer=blanks_too, max_share=1.0)
     assert vocabulary == ("New York", "alpha", "beta")

@@ -22,12 +22,12 @@ from rwkd_lightning.utils.errors import UserError
 class DistillationDataModule(ResumableDataModule):
     """Loaders for one student or teacher: shuffled `train_split`, meta stream, and sequential passes for scoring.
 
-    `teacher_logits` maps splits to logits `(N, C)` in the order of the split, `teacher_states` names to other tensors of
-    the teacher `(N, ...)` for the rows of `train_split`. The probes `label_noise` and `teacher_noise` corrupt
-    `train_split` only; `meta_noise` flips labels of the meta split, for the meta step and for the choice of a checkpoint.
-    Batches deal rows to processes themselves, so a distributed Trainer needs `use_distributed_sampler=False`. With a
-    `store`, tokenized text is kept there and read from there. UserError for a setting out of range or logits of another
-    shape.
+    `teacher_logits` maps splits to logits `(N, C)` in the order of the split, `teacher_states` names to other tensors
+    of the teacher `(N, ...)` for the rows of `train_split`. The probes `label_noise` and `teacher_noise` corrupt
+    `train_split` only; `meta_noise` flips labels of the meta split, for the meta step and for the choice of a
+    checkpoint. Batches deal rows to processes themselves, so a distributed Trainer needs
+    `use_distributed_sampler=False`. With a `store`, tokenized text is kept there and read from there. UserError for a
+    setting out of range or logits of another shape.
     """
 
     def __init__(

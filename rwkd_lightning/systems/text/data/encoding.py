@@ -52,8 +52,8 @@ def encode_kept(
 ) -> pa.Table:
     """Do what `encode` does, once for all runs: the table is one mapped file of the store, read without a copy.
 
-    `state` is the `tokenizer_digest` where it is known: it takes longer than reading the table. UserError as `encode` and
-    `Store.get` raise. A tokenizer whose state cannot be told, as a slow one, encodes anew.
+    `state` is the `tokenizer_digest` where it is known: it takes longer than reading the table. UserError as `encode`
+    and `Store.get` raise. A tokenizer whose state cannot be told, as a slow one, encodes anew.
     """
     rows, columns = data.splits[split], data.task.text_columns
     state = state or tokenizer_digest(tokenizer)
@@ -156,7 +156,9 @@ def _tell_cut(table: pa.Table, max_length: int, name: str) -> None:
 def _tokenize(
     dataset: datasets.Dataset, tokenizer: Any, text_columns: Sequence[str], max_length: int, name: str
 ) -> Iterator[tuple[pa.Table, int]]:
-    """Yield, chunk by chunk, columns input_ids list<int32> and perhaps token_type_ids list<int8>, and how many rows were cut."""
+    """Yield, chunk by chunk, columns input_ids list<int32> and perhaps token_type_ids list<int8>, and how many rows
+    were cut.
+    """
     import pyarrow as pa
 
     types = {"input_ids": pa.list_(pa.int32()), "token_type_ids": pa.list_(pa.int8())}

@@ -62,12 +62,13 @@ GLUE: dict[str, TaskSpec] = {task.name: task for task in _TASKS}
 def load_glue(
     task: str, path: str | None = None, meta_fraction: float = 0.1, split_seed: int = 0, leaderboard: bool = False
 ) -> TaskData:
-    """Load a GLUE task from `path` (hub name or local directory) and cut the meta split out of its labelled training rows.
+    """Load a GLUE task from `path` (hub name or local directory) and cut the meta split out of its labelled training
+    rows.
 
-    Training rows of label -1 (stsb: NaN too) are the student's alone, since the teacher is trained on labels; those whose text is
-    held out are left out. A log line says how many there are.
-    With `leaderboard` the splits that GLUE's site scores are loaded too, without labels, as the task's hidden splits.
-    UserError for an unknown task, an unreachable hub, or data that does not have the task's columns and labels.
+    Training rows of label -1 (stsb: NaN too) are the student's alone, since the teacher is trained on labels; those
+    whose text is held out are left out. A log line says how many there are. With `leaderboard` the splits that GLUE's
+    site scores are loaded too, without labels, as the task's hidden splits. UserError for an unknown task, an
+    unreachable hub, or data that does not have the task's columns and labels.
     """
     if task not in GLUE:
         raise UserError(f"unknown GLUE task {task!r}; known are {', '.join(GLUE)}")
@@ -231,8 +232,8 @@ def _read(local: Path, path: str, config: str, split: str) -> datasets.Dataset:
     files = sorted((local / config).glob(f"{split}-*.parquet"))
     if not files:
         raise UserError(
-            f"data.path={path!r} has no {config}/{split}-*.parquet, {_found(local, config)}; give a directory with the files "
-            "of nyu-mll/glue as they are on the hub"
+            f"data.path={path!r} has no {config}/{split}-*.parquet, {_found(local, config)}; give a directory with the"
+            " files of nyu-mll/glue as they are on the hub"
         )
     counts = {int(match[1]) for file in files if (match := re.search(r"-of-(\d+)\.parquet$", file.name))}
     if counts and counts != {len(files)}:
@@ -269,8 +270,8 @@ def _download(path: str, config: str) -> datasets.DatasetDict:
             return loaded
     except Exception as error:  # the hub's client raises many unrelated types when it is offline
         raise UserError(
-            f"cannot load {path!r}: it is no local directory, and the hub did not give it ({_cause(error)}); download it "
-            "elsewhere and give data.path=DIR, or run the offline task=tweets"
+            f"cannot load {path!r}: it is no local directory, and the hub did not give it ({_cause(error)}); download"
+            " it elsewhere and give data.path=DIR, or run the offline task=tweets"
         ) from error
 
 

@@ -29,9 +29,9 @@ _IN_WORDS = ("mnli", "qnli", "rte")
 def write_predictions(folder: Path, task: TaskSpec, split: str, idx: np.ndarray, logits: Tensor) -> Path:
     """Write what `logits` `(N, C)`, in the order of the hidden `split` with row numbers `idx` `(N,)`, predict.
 
-    The file, which is returned, is `folder/TASK.tsv` with the columns index (0 to N - 1) and prediction: a label's name for
-    mnli, ax, qnli and rte, its number for the others, and the clipped score for stsb.
-    UserError for a split that GLUE's site does not score, an `idx` that does not grow, and a logit that is not finite.
+    The file, which is returned, is `folder/TASK.tsv` with the columns index (0 to N - 1) and prediction: a label's name
+    for mnli, ax, qnli and rte, its number for the others, and the clipped score for stsb. UserError for a split that
+    GLUE's site does not score, an `idx` that does not grow, and a logit that is not finite.
     """
     name = _OF_MNLI.get(split) if task.name == "mnli" else _OF_TASK.get(task.name)
     if name is None or split not in task.hidden_splits:

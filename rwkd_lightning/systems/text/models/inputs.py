@@ -24,8 +24,8 @@ def check_inputs(classifier: Classifier, tokenizer: Any, max_length: int, path: 
     """Run texts of its tokenizer through the model, so that what it cannot take fails now and not in epoch 2.
 
     Raises:
-        UserError: if the vocabulary is larger than the model's, a text of ``max_length`` tokens too long for it, or its answer
-            to a text another one beside a longer text.
+        UserError: if the vocabulary is larger than the model's, a text of ``max_length`` tokens too long for it, or its
+            answer to a text another one beside a longer text.
     """
     network: Any = classifier.network
     config = network.config.get_text_config()
@@ -85,7 +85,9 @@ def check_length(classifier: Classifier, tokenizer: Any, max_length: int, path: 
 
 
 def check_neighbours(classifier: Classifier, tokenizer: Any, max_length: int, path: str) -> None:
-    """Raise UserError if the model says another thing of a short text alone than beside a longer one, for what padding does."""
+    """Raise UserError if the model says another thing of a short text alone than beside a longer one, for what padding
+    does.
+    """
     short = sorted({min(max_length, n) for n in range(3, 8)})
     try:
         each = [answer(classifier, tokenizer, n) for n in short]
@@ -115,7 +117,9 @@ def unreadable(classifier: Classifier, path: str, error: Exception) -> UserError
 
 
 def text_of(tokenizer: Any, length: int) -> dict[str, Any]:
-    """A row for ``Collator``: a text of so many tokens, ordinary ones that differ between the tokenizer's own first and last."""
+    """A row for ``Collator``: a text of so many tokens, ordinary ones that differ between the tokenizer's own first and
+    last.
+    """
     own = set(tokenizer.all_special_ids)
     words = np.array([i for i in range(len(tokenizer)) if i not in own])
     one = tokenizer("a", return_special_tokens_mask=True, return_attention_mask=False)

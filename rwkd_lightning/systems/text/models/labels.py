@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 def output_order(names: Sequence[str], task: TaskSpec, path: str) -> list[int]:
     """For each label of the task, the number of the model's output that stands for it: ``logits[:, order]``.
 
-    Names are compared without case, and with ``-`` and blanks as ``_``. The names that transformers gives where a model was
-    saved without any (``LABEL_0``, ...) say nothing: they are taken in the task's order, with a warning.
+    Names are compared without case, and with ``-`` and blanks as ``_``. The names that transformers gives where a model
+    was saved without any (``LABEL_0``, ...) say nothing: they are taken in the task's order, with a warning.
 
     Args:
         names: of the model's C outputs.

@@ -23,7 +23,8 @@ class Tap:
     """Keeps the outputs of L modules during a forward pass.
 
     Args:
-        modules: in the order of the result; each gives out hidden states ``(B, T, H)``, or a tuple that starts with them.
+        modules: in the order of the result; each gives out hidden states ``(B, T, H)``, or a tuple that starts with
+            them.
         pool: ``cls``: of the first token that is no padding; ``mean``: over all tokens that are none; ``tokens``: all.
         values: whether they are values of the attention.
         time_first: the modules give out ``(T, B, H)``.

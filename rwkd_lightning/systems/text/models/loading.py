@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer that belongs to a model, padding on the side that this kind of model needs, whatever its files say; one
-    without a padding token (GPT-2) pads with its end-of-text token.
+    """The tokenizer that belongs to a model, padding on the side that this kind of model needs, whatever its files say;
+    one without a padding token (GPT-2) pads with its end-of-text token.
 
     Raises:
         UserError: if there is none.
@@ -105,8 +105,8 @@ def load_classifier(
         check_size(config, tensors(folder, path), path)
         if getattr(config, "attention_type", None) == "block_sparse":
             log.info(
-                "model %r: attention_type=original_full in place of block_sparse, which depends on the longest text of a "
-                "batch",
+                "model %r: attention_type=original_full in place of block_sparse, which depends on the longest text of"
+                " a batch",
                 path,
             )
             options["attention_type"] = "original_full"
@@ -198,7 +198,9 @@ def check_kind(config: Mapping[str, Any], path: str) -> None:
 
 
 def is_sigmoid(config: Mapping[str, Any]) -> bool:
-    """Whether a config's head is one of sigmoid outputs: by its problem type, or as a cross-encoder of sentence-transformers."""
+    """Whether a config's head is one of sigmoid outputs: by its problem type, or as a cross-encoder of
+    sentence-transformers.
+    """
     own = config.get("sentence_transformers")
     activation = (
         own.get("activation_fn") if isinstance(own, Mapping) else config.get("sbert_ce_default_activation_function")
@@ -244,13 +246,17 @@ def refuse_missing_blocks(network: nn.Module, missing: Sequence[str], path: str)
 
 
 def mismatched(report: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
-    """Weights of another shape than the config's, sorted: each name, and both shapes where transformers gives them (not 4.57)."""
+    """Weights of another shape than the config's, sorted: each name, and both shapes where transformers gives them (not
+    4.57).
+    """
     entries = [(entry,) if isinstance(entry, str) else entry for entry in report["mismatched_keys"]]
     return sorted((name, list(shapes)) for name, *shapes in entries)
 
 
 def refuse_other_shapes(network: nn.Module, report: Mapping[str, Any], path: str) -> None:
-    """Refuse a backbone's weights that are not those of config.json: transformers fills in random ones, or leaves some out."""
+    """Refuse a backbone's weights that are not those of config.json: transformers fills in random ones, or leaves some
+    out.
+    """
     of = f"model {path!r}: its weights are of another model than its config.json"
     inside = f"{network.base_model_prefix}."
     for name, shapes in mismatched(report):

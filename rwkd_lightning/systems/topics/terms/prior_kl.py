@@ -13,8 +13,8 @@ class PriorKL(Term):
     """KL(N(μ_i, diag σ_i²) ‖ N(μ_0, diag σ_0²)) ``(B,)``, in nats.
 
     ½·Σ_k [σ_ik²/σ_0k² + (μ_0k − μ_ik)²/σ_0k² − 1 + log σ_0k² − log σ_ik²]; from ``mu``, ``log_var``, ``prior_mu`` and
-    ``prior_log_var``, each ``(B, K)``. Srivastava and Sutton, Autoencoding Variational Inference for Topic Models, ICLR 2017,
-    eq. (4).
+    ``prior_log_var``, each ``(B, K)``. Srivastava and Sutton, Autoencoding Variational Inference for Topic Models, ICLR
+    2017, eq. (4).
     """
 
     name = "prior_kl"

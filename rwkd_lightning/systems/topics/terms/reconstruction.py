@@ -10,7 +10,8 @@ from rwkd_lightning.terms.base import Term
 
 
 class Reconstruction(Term):
-    """−Σ_v x_iv·log softmax(s_i)_v ``(B,)``, in nats, from ``logits`` s ``(B, V)`` and the batch's ``counts`` x ``(B, V)``.
+    """−Σ_v x_iv·log softmax(s_i)_v ``(B,)``, in nats, from ``logits`` s ``(B, V)`` and the batch's ``counts`` x ``(B,
+    V)``.
 
     By log-softmax, where released code adds 1e-10 to the probability: the same but for words that the model rules out.
     Srivastava and Sutton 2017, eq. (4), with one sample of θ.

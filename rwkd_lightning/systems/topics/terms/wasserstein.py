@@ -12,9 +12,9 @@ from rwkd_lightning.terms.base import Term, at_least_float32, of_teacher
 class Wasserstein(Term):
     """W2²(N(μ_i, diag σ_i²), N(μ_ti, diag σ_ti²)) = ‖μ_i − μ_ti‖² + ‖σ_i − σ_ti‖² ``(B,)``.
 
-    From ``mu`` and ``log_var`` (log σ²), each ``(B, K)``, of student and teacher; for diagonal covariances the general formula
-    with matrix square roots (Gelbrich 1990) comes to this. Improving Neural Topic Models with Wasserstein Knowledge Distillation,
-    ECIR 2023, https://doi.org/10.1007/978-3-031-28238-6_21, section 3.
+    From ``mu`` and ``log_var`` (log σ²), each ``(B, K)``, of student and teacher; for diagonal covariances the general
+    formula with matrix square roots (Gelbrich 1990) comes to this. Improving Neural Topic Models with Wasserstein
+    Knowledge Distillation, ECIR 2023, https://doi.org/10.1007/978-3-031-28238-6_21, section 3.
 
     Raises:
         UserError: if the batch lacks the teacher's.

@@ -184,7 +184,9 @@ def test_bad_data(root, case):
 
 
 def test_the_document_names_every_case():
-    """Prevents a promise in docs/bad_input.md that no test keeps, a case that nobody can look up and a message of old."""
+    """Prevents a promise in docs/bad_input.md that no test keeps, a case that nobody can look up and a message of
+    old.
+    """
     document = (Path(__file__).parents[4] / "docs" / "bad_input.md").read_text()
     named = re.findall(r"`(test_\w+\.py)::(test_\w+)(?:\[([^]]+)\])?`", document)
     assert [case for file, test, case in named if (file, test) == (Path(__file__).name, "test_bad_data")] == list(CASES)

@@ -119,7 +119,9 @@ def test_meta_stream_is_a_function_of_the_step(split, tokenizer, size):
 
 
 def test_meta_batches_hold_rows_of_similar_length(tokenizer):
-    """Prevents a refresh of the bank that pays for padding: with rows in any order a third of a batch of tweets is padding."""
+    """Prevents a refresh of the bank that pays for padding: with rows in any order a third of a batch of tweets is
+    padding.
+    """
     rng = np.random.default_rng(0)
     lengths = rng.integers(5, 60, 203)
     rows = pa.table({"input_ids": pa.array([np.ones(n, dtype=np.int64) for n in lengths])})

@@ -21,7 +21,9 @@ from rwkd_lightning.utils.errors import UserError
 
 
 def test_tokens_of_many_chunks(make_data, tokenizer, tmp_path, monkeypatch):
-    """Prevents rows that are lost, doubled or shifted where one chunk of the kept tokens ends, or cuts counted of one alone."""
+    """Prevents rows that are lost, doubled or shifted where one chunk of the kept tokens ends, or cuts counted of one
+    alone.
+    """
     data = make_data(columns=("one", "two"))
     whole = encoding.encode(data.splits["train"], tokenizer, ("one", "two"), 12)
     monkeypatch.setattr(encoding, "_CHUNK", 7)
@@ -57,7 +59,9 @@ def test_rows_of_a_cut_out_table(make_data, tokenizer):
 
 
 def test_checks_of_many_chunks(make_data, monkeypatch):
-    """Prevents a fingerprint, and with it every cache, that depends on the chunks; and leaks in all but the first of them."""
+    """Prevents a fingerprint, and with it every cache, that depends on the chunks; and leaks in all but the first of
+    them.
+    """
     expected = make_data(columns=("one", "two")).fingerprint("train")
 
     def leaks(splits):

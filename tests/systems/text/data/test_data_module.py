@@ -50,7 +50,9 @@ def test_batches_carry_the_right_rows(make_data, tokenizer):
 
 
 def test_meta_noise_flips_the_meta_labels_alone(make_data, tokenizer):
-    """Prevents a clean meta split that is reported as unclean, and noise in the labels that are scored or trained on."""
+    """Prevents a clean meta split that is reported as unclean, and noise in the labels that are scored or trained
+    on.
+    """
     data, logits = make_data(), {"train": torch.randn(45, 3), "meta": torch.randn(7, 3)}
 
     def built(**settings):

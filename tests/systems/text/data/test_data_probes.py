@@ -19,7 +19,9 @@ def test_flips_are_exact_and_never_the_same_class():
 
 
 def test_meta_flips_are_draws_of_their_own():
-    """Prevents meta labels that are wrong on the same rows, or by the same steps, as the training labels of the same seed."""
+    """Prevents meta labels that are wrong on the same rows, or by the same steps, as the training labels of the same
+    seed.
+    """
     labels = torch.zeros(2000, dtype=torch.long)
     (train, train_flags), (meta, meta_flags) = (
         flip_labels(labels, 0.5, 3, seed=7),

@@ -81,7 +81,9 @@ def hidden_splits(task):
 
 @pytest.mark.parametrize("task", list(GLUE))
 def test_each_glue_task_from_a_local_directory(task, tmp_path, monkeypatch):
-    """Prevents lost rows, shifted labels, a label order other than the hub's, and a meta text that is a training text too."""
+    """Prevents lost rows, shifted labels, a label order other than the hub's, and a meta text that is a training text
+    too.
+    """
     monkeypatch.chdir(tmp_path)
     columns, names = HUB[task]
     sources = {
@@ -127,7 +129,9 @@ def test_leaderboard_splits_carry_no_labels(task, tmp_path):
 
 
 def test_glue_from_the_hub(monkeypatch):
-    """Prevents that the hub's data are cut otherwise than the same data on disk, or that ax is taken from another config."""
+    """Prevents that the hub's data are cut otherwise than the same data on disk, or that ax is taken from another
+    config.
+    """
 
     def load_dataset(path, config):
         assert path == "nyu-mll/glue"
@@ -211,7 +215,9 @@ def write_tweets(path, extra=()):
 
 
 def test_tweets_are_distinct_unambiguous_and_disjoint(tmp_path, caplog):
-    """Prevents that a tweet is in two parts, or keeps one of two labels that contradict each other, and silence about it."""
+    """Prevents that a tweet is in two parts, or keeps one of two labels that contradict each other, and silence about
+    it.
+    """
     path = write_tweets(tmp_path / "tweets.csv")
     with caplog.at_level("INFO", "rwkd_lightning"):
         load_tweets(path, SIZES)

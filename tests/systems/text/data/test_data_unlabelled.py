@@ -51,8 +51,9 @@ CASES = {  # task, labels of the labelled rows, what stands for none
 
 @pytest.mark.parametrize("case", CASES)
 def test_they_are_the_students_alone(case: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Prevents: a teacher that is fine-tuned on rows without a label, held-out rows without one, and another meta split than the
-    one that the labelled rows have by themselves."""
+    """Prevents: a teacher that is fine-tuned on rows without a label, held-out rows without one, and another meta split
+    than the one that the labelled rows have by themselves.
+    """
     task, labels, without = CASES[case]
     mixed = [label for n, label in enumerate(labels) for label in (label, without[n % len(without)])]
     with caplog.at_level(logging.INFO, "rwkd_lightning"):
@@ -77,7 +78,9 @@ def test_they_are_the_students_alone(case: str, tmp_path: Path, caplog: pytest.L
 
 
 def test_a_held_out_text_is_not_learnt_without_its_label(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Prevents: the teacher's answer to a held-out text among the training rows, or a refusal of a file that has such rows."""
+    """Prevents: the teacher's answer to a held-out text among the training rows, or a refusal of a file that has such
+    rows.
+    """
     with caplog.at_level(logging.INFO, "rwkd_lightning"):
         data = loaded(tmp_path, "rte", CLASSES + [-1] * 40, same={40 + row: row for row in range(40)})
     held, kept = column(data.splits["meta"], "idx"), column(data.splits["train"], "idx")
@@ -104,7 +107,9 @@ def test_a_held_out_text_is_not_learnt_without_its_label(tmp_path: Path, caplog:
     ],
 )
 def test_what_is_no_label_at_all(task: str, labels: list[Any], said: str, tmp_path: Path) -> None:
-    """Prevents: a file in which nothing can be learnt or held out, and an empty cell that passes for a row without a label."""
+    """Prevents: a file in which nothing can be learnt or held out, and an empty cell that passes for a row without a
+    label.
+    """
     with pytest.raises(UserError, match=f"^data.path=.*{said if '.*' in said else re.escape(said)}"):
         loaded(tmp_path, task, labels)
 

@@ -71,8 +71,9 @@ REFUSED = [
 
 @pytest.mark.parametrize(("task", "name", "value", "said"), REFUSED)
 def test_what_is_not_of_the_column_is_refused(task: TaskSpec, name: str, value: Any, said: str) -> None:
-    """Prevents: soft labels and ratings that are cut to whole numbers, digits and booleans that become numbers, numbers that
-    become text, scores that become infinite or 0; and a traceback."""
+    """Prevents: soft labels and ratings that are cut to whole numbers, digits and booleans that become numbers, numbers
+    that become text, scores that become infinite or 0; and a traceback.
+    """
     at = "row 2" if name == "idx" else "row idx 12"
     for split, where in ((None, "a split of task 'toy'"), ("train", "split 'train' of task 'toy'")):
         with pytest.raises(
@@ -157,8 +158,14 @@ def test_a_table_is_not_cast_either(task: TaskSpec, name: str, array: pa.Array, 
 
 def test_tables_of_every_plain_type() -> None:
     """Prevents: integers of 8 bits or text with 64-bit offsets that are refused or changed."""
-    table = pa.table({"more": [9, 9], "text": pa.array(["a", "b"], pa.large_string()), "label": pa.array([1, 0], pa.int8()),
-                      "idx": pa.array([4, 7], pa.uint32())})  # fmt: skip
+    table = pa.table(
+        {
+            "more": [9, 9],
+            "text": pa.array(["a", "b"], pa.large_string()),
+            "label": pa.array([1, 0], pa.int8()),
+            "idx": pa.array([4, 7], pa.uint32()),
+        }
+    )
     made = split_from_table(SPEC, table)
     assert made.to_list() == [{"idx": 4, "label": 1, "text": "a"}, {"idx": 7, "label": 0, "text": "b"}]
     assert split_from_table(SCORE, table)["label"][:] == [1.0, 0.0]

@@ -135,7 +135,9 @@ def tokenizer(shift: int = 0) -> Any:
 
 @pytest.fixture
 def save(tmp_path: Path) -> Callable[..., Path]:
-    """Saves a model and a tokenizer; with ``labels`` (a number or names) a classifier with a trained head, else a backbone."""
+    """Saves a model and a tokenizer; with ``labels`` (a number or names) a classifier with a trained head, else a
+    backbone.
+    """
 
     def make(kind: str = "bert", labels: int | list[str] | None = None, name: str = "model", **options: Any) -> Path:
         folder = tmp_path / name

@@ -23,16 +23,30 @@ LOUD = {"initializer_range": 0.3, "init_std": 0.3}
 FULL, LOCAL = "full_attention", "sliding_attention"
 BY_LAYER = {"layer_types": [LOCAL, FULL, LOCAL, LOCAL, FULL, LOCAL]}
 DEEP = {  # kinds whose blocks differ, by what their configs say of each; and some whose blocks are alike
-    "bert": {}, "deberta-v2": {}, "mpnet": {}, "xlnet": {}, "gpt2": {}, "opt": {}, "llama": {}, "phi3": {}, "bloom": {},
-    "big_bird": {"sep_token_id": 2}, "longformer": {"attention_window": [4, 8, 16, 4, 8, 16]},
+    "bert": {},
+    "deberta-v2": {},
+    "mpnet": {},
+    "xlnet": {},
+    "gpt2": {},
+    "opt": {},
+    "llama": {},
+    "phi3": {},
+    "bloom": {},
+    "big_bird": {"sep_token_id": 2},
+    "longformer": {"attention_window": [4, 8, 16, 4, 8, 16]},
     "gpt_neo": {"attention_types": [[["global", "local"], 2], [["local"], 2]]},
-    "qwen2": {"use_sliding_window": True, "max_window_layers": 3}, "qwen3": {"use_sliding_window": True, **BY_LAYER},
-    "gemma2": {}, "gemma3_text": {"sliding_window_pattern": 3}, "olmo3": BY_LAYER, "exaone4": BY_LAYER,
+    "qwen2": {"use_sliding_window": True, "max_window_layers": 3},
+    "qwen3": {"use_sliding_window": True, **BY_LAYER},
+    "gemma2": {},
+    "gemma3_text": {"sliding_window_pattern": 3},
+    "olmo3": BY_LAYER,
+    "exaone4": BY_LAYER,
     "smollm3": {"use_sliding_window": True, "no_rope_layers": [1, 0, 1, 1, 0, 0]},
     "qwen3_moe": {"decoder_sparse_step": 2, "mlp_only_layers": [3]},
     "markuplm": {},  # has a longer list of modules than that of its blocks
-    "modernbert": {"global_attn_every_n_layers": 2}, "modernbert-decoder": {"global_attn_every_n_layers": 3},
-}  # fmt: skip
+    "modernbert": {"global_attn_every_n_layers": 2},
+    "modernbert-decoder": {"global_attn_every_n_layers": 3},
+}
 FIRST = ("modernbert", "modernbert-decoder")
 """Kinds whose first block has a norm less, so that it must stay the first."""
 
@@ -58,8 +72,9 @@ def without(network, layers):
 @pytest.mark.parametrize("kind", DEEP)
 @torch.no_grad()
 def test_a_cut_student_is_the_model_without_those_blocks(kind, layers, save, ids, tmp_path):
-    """Prevents: a whole training that ends without a student, as its config counts other blocks than it has; a local block
-    that becomes a global one on the way; a student that says other things once it is loaded again."""
+    """Prevents: a whole training that ends without a student, as its config counts other blocks than it has; a local
+    block that becomes a global one on the way; a student that says other things once it is loaded again.
+    """
     folder = save(kind, ["neg", "mid", "pos"], num_hidden_layers=6, **LOUD, **DEEP[kind])
     if kind in FIRST and 0 not in layers:
         with pytest.raises(UserError, match="not alike"):
@@ -77,20 +92,48 @@ def test_a_cut_student_is_the_model_without_those_blocks(kind, layers, save, ids
     torch.testing.assert_close(again(**given).logits, expected)
 
 
-@pytest.mark.parametrize(("kind", "options", "layers", "expected"), [
-    ("gpt_neo", {"attention_types": [[["global", "local"], 3]]}, [1, 4], {"attention_types": [[["local", "global"], 1]],
-                                                                          "attention_layers": ["local", "global"]}),
-    ("longformer", {"attention_window": [2, 4, 6, 8, 10, 12]}, [5, 0], {"attention_window": [12, 2]}),
-    ("qwen3", {**BY_LAYER, "max_window_layers": 4}, [1, 2, 5], {"layer_types": [FULL, LOCAL, LOCAL], "max_window_layers": 2}),
-    ("smollm3", {"no_rope_layers": [1, 0, 1, 1, 0, 0]}, [1, 2], {"no_rope_layers": [0, 1]}),
-    ("qwen3_moe", {"decoder_sparse_step": 3, "mlp_only_layers": [2]}, [0, 2, 5], {"decoder_sparse_step": 1,
-                                                                                  "mlp_only_layers": [0, 1]}),
-    ("qwen3_moe", {"mlp_only_layers": [0, 1, 2, 3, 4, 5]}, [4, 5], {"mlp_only_layers": [0, 1]}),  # as long as a list by block
-    ("deepseek_v3", {"first_k_dense_replace": 3}, [0, 2, 4], {"first_k_dense_replace": 2}),
-    ("llama", {"eos_token_id": [1, 2, 3, 4, 5, 6]}, [0, 2], {"eos_token_id": [1, 2, 3, 4, 5, 6]}),  # no list by block
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "options", "layers", "expected"),
+    [
+        (
+            "gpt_neo",
+            {"attention_types": [[["global", "local"], 3]]},
+            [1, 4],
+            {"attention_types": [[["local", "global"], 1]], "attention_layers": ["local", "global"]},
+        ),
+        ("longformer", {"attention_window": [2, 4, 6, 8, 10, 12]}, [5, 0], {"attention_window": [12, 2]}),
+        (
+            "qwen3",
+            {**BY_LAYER, "max_window_layers": 4},
+            [1, 2, 5],
+            {"layer_types": [FULL, LOCAL, LOCAL], "max_window_layers": 2},
+        ),
+        ("smollm3", {"no_rope_layers": [1, 0, 1, 1, 0, 0]}, [1, 2], {"no_rope_layers": [0, 1]}),
+        (
+            "qwen3_moe",
+            {"decoder_sparse_step": 3, "mlp_only_layers": [2]},
+            [0, 2, 5],
+            {"decoder_sparse_step": 1, "mlp_only_layers": [0, 1]},
+        ),
+        (
+            "qwen3_moe",
+            {"mlp_only_layers": [0, 1, 2, 3, 4, 5]},
+            [4, 5],
+            {"mlp_only_layers": [0, 1]},
+        ),  # as long as a list by block
+        ("deepseek_v3", {"first_k_dense_replace": 3}, [0, 2, 4], {"first_k_dense_replace": 2}),
+        (
+            "llama",
+            {"eos_token_id": [1, 2, 3, 4, 5, 6]},
+            [0, 2],
+            {"eos_token_id": [1, 2, 3, 4, 5, 6]},
+        ),  # no list by block
+    ],
+)
 def test_every_list_by_block_is_cut(kind, options, layers, expected):
-    """Prevents: a list that keeps the first blocks' entries for others, or numbers of blocks that are no longer theirs."""
+    """Prevents: a list that keeps the first blocks' entries for others, or numbers of blocks that are no longer
+    theirs.
+    """
     config = AutoConfig.for_model(kind, num_hidden_layers=6, **options)
     cut_config(config, layers, 6)
     assert config.num_hidden_layers == len(layers)
@@ -128,7 +171,9 @@ def test_stacks_that_cannot_be_cut_say_why(kind, words, save):
 
 
 def test_what_depends_on_the_depth_itself_is_refused(save):
-    """Prevents: blocks of a GPT-2 that scales its attention by a block's number taken for others of the same weights."""
+    """Prevents: blocks of a GPT-2 that scales its attention by a block's number taken for others of the same
+    weights.
+    """
     folder = str(save("gpt2", num_hidden_layers=4, scale_attn_by_inverse_layer_idx=True))
     load_classifier(folder, TASK, [0, 1])
     with pytest.raises(UserError, match="depend on how many"):

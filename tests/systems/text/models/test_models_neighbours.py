@@ -1,4 +1,6 @@
-"""A row's answer is its own: alone, beside longer rows, at any place of the batch, for every kind of model that is taken."""
+"""A row's answer is its own: alone, beside longer rows, at any place of the batch, for every kind of model that is
+taken.
+"""
 
 from __future__ import annotations
 
@@ -84,8 +86,9 @@ def test_a_tokenizer_on_the_wrong_side_is_seen(save):
 @pytest.mark.parametrize("named", [None, 7])
 @torch.no_grad()
 def test_the_last_token_is_found_whatever_padding_the_config_names(kind, named, save):
-    """Prevents: a decoder that answers for a padding token, or refuses batches, where config.json names another padding than
-    the tokenizer uses, or none; and a text's last word taken for padding."""
+    """Prevents: a decoder that answers for a padding token, or refuses batches, where config.json names another padding
+    than the tokenizer uses, or none; and a text's last word taken for padding.
+    """
     folder = str(save(kind, LABELS, **LOUD | {"pad_token_id": named}))
     ids = [[0, 5, 6, 7], [0, 8, 9, 10, 11, 12]]
     own = AutoModelForSequenceClassification.from_pretrained(folder, pad_token_id=1).eval()
@@ -115,10 +118,14 @@ def test_sparse_attention_is_made_full_and_said_so(save, caplog):
     assert network.config.attention_type == "original_full" and "attention_type=original_full" in caplog.text
 
 
-@pytest.mark.parametrize("kind", ["roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "data2vec-text", "bert", "gpt2",
-                                  "opt", "bart"])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind",
+    ["roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "data2vec-text", "bert", "gpt2", "opt", "bart"],
+)
 def test_the_limit_that_is_named_is_taken(kind, save):
-    """Prevents: advice to give fewer tokens than a number that is too many itself (RoBERTa leaves two positions unused)."""
+    """Prevents: advice to give fewer tokens than a number that is too many itself (RoBERTa leaves two positions
+    unused).
+    """
     folder = str(save(kind, LABELS))
     model, loaded = load_classifier(folder, TASK, trained=True), load_tokenizer(folder)
     limit = 38 if kind in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "data2vec-text") else 40

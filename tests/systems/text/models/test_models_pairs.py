@@ -16,7 +16,9 @@ from tests.systems.text.models.conftest import KINDS, SCORES, TASK, tokenizer
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_loads_cuts_and_reads_its_head(kind, save, batch, tmp_path):
-    """Prevents: a kind of model whose head inputs are another layer's, or whose cut copy says other things when reloaded."""
+    """Prevents: a kind of model whose head inputs are another layer's, or whose cut copy says other things when
+    reloaded.
+    """
     student = load_classifier(str(save(kind)), TASK, layers=[1]).eval()
     outputs = student(batch)
     assert outputs["logits"].shape == (4, 3)
@@ -110,7 +112,9 @@ def test_heads_for_something_else_are_refused(labels, task, trained, words, save
 ], ids=["problem_type", "cross_encoder", "older_cross_encoder"])  # fmt: skip
 @pytest.mark.parametrize(("labels", "task"), [(["neg", "mid", "pos"], TASK), (3, TASK), (1, SCORES)])
 def test_sigmoid_heads_are_refused_by_name(settings, labels, task, save):
-    """Prevents: independent yes-or-no outputs that go through a softmax, and scores before their sigmoid taken for ratings."""
+    """Prevents: independent yes-or-no outputs that go through a softmax, and scores before their sigmoid taken for
+    ratings.
+    """
     folder = str(save(labels=labels, **settings))
     for how in ({"trained": True}, {"trained": False}, {"trained": True, "labels": ["neg", "mid", "pos"]}):
         with pytest.raises(
@@ -171,7 +175,9 @@ def test_unsuitable_tokenizer_and_length(save):
 
 
 def test_run_folder_stands_for_its_student(save, tmp_path):
-    """Prevents: a run's folder refused as a model, so that chains of distillation need to know where the student lies."""
+    """Prevents: a run's folder refused as a model, so that chains of distillation need to know where the student
+    lies.
+    """
     folder = save(labels=["neg", "mid", "pos"], name="student")
     (tmp_path / "metrics.json").write_text("{}")
     assert find(str(tmp_path)) == folder

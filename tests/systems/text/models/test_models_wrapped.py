@@ -80,7 +80,9 @@ def pair(save):
                                               ("distilbert", "adapter")])  # fmt: skip
 @torch.no_grad()
 def test_inputs(pair, batch, kind, wrapper):
-    """Prevents: pairs of sentences that lose their segments, silently, because a wrapper names fewer inputs than its model."""
+    """Prevents: pairs of sentences that lose their segments, silently, because a wrapper names fewer inputs than its
+    model.
+    """
     bare, wrapped = pair(wrapper, kind, **({"type_vocab_size": 2} if kind == "deberta-v2" else {}))
     assert wrapped.inputs == bare.inputs
     segments = batch | {"token_type_ids": (torch.arange(9) > 4).long().expand(4, 9)}
@@ -93,7 +95,9 @@ def test_inputs(pair, batch, kind, wrapper):
 @wrappers
 @torch.no_grad()
 def test_blocks_and_states(pair, batch, wrapper):
-    """Prevents: an adapter's model without a head, blocks, hidden states or values, or with values without the update."""
+    """Prevents: an adapter's model without a head, blocks, hidden states or values, or with values without the
+    update.
+    """
     bare, wrapped = pair(wrapper)
     assert (wrapped.width, wrapped.num_blocks) == (bare.width, bare.num_blocks) == (16, 2)
     assert wrapped.head is not None and wrapped.head.weight.requires_grad
