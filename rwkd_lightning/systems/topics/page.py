@@ -124,8 +124,8 @@ likeliest word. Size is the mean share in the documents, NPMI the coherence of t
 """
 
 
-MATCHED = """ In <span class="teacher">orange</span> the teacher's topic that belongs to it: one to one, by the smallest sum
-of Hellinger distances (0 equal, 1 no word in common); words that are among the top words of both are bold."""
+MATCHED = """ In <span class="teacher">orange</span> the teacher's topic that belongs to it: one to one, by the smallest
+sum of Hellinger distances (0 equal, 1 no word in common); words that are among the top words of both are bold."""
 
 
 def card(
