@@ -53,7 +53,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
         f"data.path={octis}",
         f"pair.teacher.encoder={encoder}",
         f"pair.student.encoder={encoder}",
-        "topics=3",
+        "task.topics=3",
         "alpha=0.5",
         "temperature=2.0",
         "pair.teacher.layers=1",
@@ -104,7 +104,7 @@ def numbers(folder: Path) -> dict[str, Any]:
     columns = {name: digest(json.dumps(table[name].to_pylist()).encode()) for name in table.column_names}
     return {
         "scores": {who: metrics[who] for who in ("student", "teacher")},
-        "probes": metrics.get("probes"),
+        "corruption": metrics.get("corruption"),
         "steps": steps,
         "student": digest((folder / "student/model.safetensors").read_bytes()),
         "columns": columns,

@@ -1,6 +1,6 @@
 """Summarise a sweep over weighting methods and seeds: scores, what the weights found, and the share of the gap closed.
 
-    python train.py -m +experiment=probes weighting=kd,global,permuted,oracle,rwkd seed=0,1,2,3,4
+    python train.py -m +experiment=corruption weighting=kd,global,permuted,oracle,rwkd seed=0,1,2,3,4
     python benchmarks/gap.py runs --split test
 
 gap closed = (rwkd − global) / (oracle − global): what weighting *samples* adds to one good weight for all, as a share
@@ -34,7 +34,7 @@ def main() -> None:
             continue
         name = setting(result["weighting"], file.parent)
         scores[name][result["seed"]] = result["student"][arguments.split][result["metric"]]
-        areas[name][result["seed"]] = result.get("probes", {})
+        areas[name][result["seed"]] = result.get("corruption", {})
     print(f"{'':36s} {'mean':>7s} {'sd':>7s} {'min':>7s}  by seed")
     for name, by_seed in scores.items():
         values = np.array([by_seed[s] for s in sorted(by_seed)])
@@ -46,11 +46,11 @@ def main() -> None:
                 f"{'  minus kd':36s} {paired.mean():7.4f} {'':7s} {paired.min():7.4f} "
                 f" {' '.join(f'{v:+.4f}' for v in paired)}"
             )
-        for probe in ("teacher_corrupted", "label_flipped"):
+        for corruption in ("teacher_corrupted", "label_flipped"):
             for score in ("weight", "influence", "loss_teacher_ce", "loss_ce", "loss_kd"):
-                found = [a[probe][score] for a in areas[name].values() if score in a.get(probe, {})]
+                found = [a[corruption][score] for a in areas[name].values() if score in a.get(corruption, {})]
                 if found and name.startswith("rwkd"):
-                    print(f"{f'  AUC {probe} by {score}':52s} mean {np.mean(found):.3f} min {min(found):.3f}")
+                    print(f"{f'  AUC {corruption} by {score}':52s} mean {np.mean(found):.3f} min {min(found):.3f}")
     for name in [n for n in scores if n.startswith("rwkd")]:
         if {"global", "oracle"} <= scores.keys():
             common = sorted(set(scores[name]) & set(scores["global"]) & set(scores["oracle"]))

@@ -4,9 +4,9 @@
 
 The stand-in is a two-layer network on frozen sentence embeddings of the tweets (all-MiniLM-L6-v2, mean over the
 tokens), its teacher a linear classifier on those of other, clean tweets. Everything else is what ``train.py`` runs: the
-module, the meta step on the head with its bank, the probes (40 % of the labels flipped, 40 % of the teacher's outputs
-rolled). Scores are of the validation part; the test part is not read. What a real student makes of an option may
-differ.
+module, the meta step on the head with its bank, the corruptions (40 % of the labels flipped, 40 % of the teacher's
+outputs rolled). Scores are of the validation part; the test part is not read. What a real student makes of an option
+may differ.
 """
 
 from __future__ import annotations

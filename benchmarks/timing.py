@@ -28,7 +28,7 @@ REFRESH = 8
 
 
 def rows(batch: int, length: int, step: int) -> dict[str, Tensor]:
-    """One batch of random tokens, all of full length, with the flags of the probes."""
+    """One batch of random tokens, all of full length, with the flags of the corruptions."""
     g = torch.Generator().manual_seed(step)
     return {
         "input_ids": torch.randint(1000, 30000, (batch, length), generator=g),

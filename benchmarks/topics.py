@@ -40,7 +40,7 @@ Methods = dict[str, dict[int, dict[str, Any]]]  # by method, then by seed: score
 
 
 def settings_of(config: Path) -> str:
-    """What runs must share to be compared: α, the teacher's depth and the probe."""
+    """What runs must share to be compared: α, the teacher's depth and the corruption."""
     made = yaml.safe_load(config.read_text())
     noise = made["data"].get("teacher_noise")
     return f"α = {made['alpha']}, {made['pair']['teacher']['layers']} layers" + (

@@ -32,7 +32,9 @@ CHOSEN = {
     "weighting.beta": "weighting=kd",
     "weighting.alpha": "weighting=kd",
     "hydra/sweeper": "-m",
-    **dict.fromkeys(("distillation", "pair.student.bag_of_words", "pair.teacher.layers", "task.load."), "task=topics"),
+    **dict.fromkeys(
+        ("task.distillation", "pair.student.bag_of_words", "pair.teacher.layers", "task.load."), "task=topics"
+    ),
 }
 NOT_TYPED = (
     "use_reentrant",

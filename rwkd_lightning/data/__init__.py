@@ -1,1 +1,1 @@
-"""Tasks, splits, corruption probes, batching and the data module."""
+"""Tasks, splits, batching and the data module."""

@@ -79,7 +79,7 @@ class ResumableDataModule(lightning.LightningDataModule, ABC):
 
     @property
     def train_labels(self) -> Tensor:
-        """The training labels `(N,)` as trained on, so with those that a probe has flipped."""
+        """The training labels `(N,)` as trained on, so with those that a corruption has flipped."""
         labels: Tensor = self.rows(self.train_split).labels
         return labels
 
@@ -90,7 +90,9 @@ class ResumableDataModule(lightning.LightningDataModule, ABC):
 
     @property
     def train_flags(self) -> dict[str, Tensor]:
-        """Columns of the training rows that the training does not use, `(N,)` each by name; the probes' flags, say."""
+        """Columns of the training rows that the training does not use, `(N,)` each by name; flags of corruption,
+        say.
+        """
         return {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from rwkd_lightning.utils import bars
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import Oracle, Weighting
 from rwkd_lightning.weighting.columns import Columns
-from rwkd_lightning.weighting.oracle import NEEDS_PROBE
+from rwkd_lightning.weighting.oracle import NEEDS_CORRUPTION
 
 
 def system_of(config: DictConfig) -> System:
@@ -160,7 +160,7 @@ def meta_of(config: DictConfig, weighting: Weighting, stream: MetaStream) -> Met
 def check_settings(config: DictConfig, weighting: Weighting) -> None:
     """Raise UserError for what weighting and module would refuse themselves, but not before the teacher is trained."""
     if isinstance(weighting, Oracle) and not (config.data.get("label_noise") or config.data.teacher_noise):
-        raise UserError(NEEDS_PROBE)
+        raise UserError(NEEDS_CORRUPTION)
     no_stream: Any = None  # nothing is held out yet, nor asked for
     check_loop(weighting, meta_of(config, weighting, no_stream), **loop_of(config))
 

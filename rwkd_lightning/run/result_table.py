@@ -8,7 +8,9 @@ from typing import Any
 
 
 def table(metrics: Mapping[str, Any], folder: str, more: Sequence[str] = ()) -> str:
-    """Scores of teacher and student, sizes, speed, time; what the probes show, if any was set; and ``more`` lines."""
+    """Scores of teacher and student, sizes, speed, time; the finding of corrupted rows, where there are any; and
+    ``more`` lines.
+    """
     cost = metrics["cost"]
     rows = [
         (f"{split} {name}", number(metrics["teacher"][split][name]), number(value))
@@ -27,7 +29,7 @@ def table(metrics: Mapping[str, Any], folder: str, more: Sequence[str] = ()) -> 
     ]
     title = f"task={metrics['task']} weighting={metrics['weighting']} seed={metrics['seed']}"
     lines = [title, "", *columns([("", "teacher", "student"), *rows])]
-    for name, areas in metrics.get("probes", {}).items():
+    for name, areas in metrics.get("corruption", {}).items():
         lines += [
             "",
             f"area under the ROC curve for {name}: "

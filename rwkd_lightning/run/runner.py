@@ -153,7 +153,7 @@ def carry_out(system: System, config: DictConfig, folder: Path, stop: Stop, forc
     result["cost"]["student_bytes"] = system.export(folder, student, result)
     columns = write_weights(folder / "weights.parquet", module.ledger.cpu(), loaders, system.columns())
     if findings := system.findings(columns):
-        result["probes"] = findings
+        result["corruption"] = findings
     result["cost"]["total_seconds"] = time.perf_counter() - start
     write_json(folder / "metrics.json", result)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)

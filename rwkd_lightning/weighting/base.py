@@ -41,8 +41,8 @@ class Step:
         valid: ``(B, K)``, False where a term has no value for a sample (cross-entropy of a row without a label).
         terms: the K terms, or their names; kept as ``Columns``, names with roles.
         outputs: what the student gave, detached, by name.
-        batch: the batch as loaded: ``labels``, ``teacher_<output>``, ``index``, flags of the probes; and ``progress``,
-            a scalar, for the terms.
+        batch: the batch as loaded: ``labels``, ``teacher_<output>``, ``index``, flags of the corruptions; and
+            ``progress``, a scalar, for the terms.
         progress: share of the training done, in [0, 1).
         influence: u ``(B, K)`` for methods that need it, on steps that took a meta step; None otherwise.
         history: earlier visits of the same samples.

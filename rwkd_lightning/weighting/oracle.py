@@ -1,4 +1,4 @@
-"""The ceiling: weights that know which labels and teacher outputs a probe has corrupted."""
+"""The ceiling: weights that know which labels and teacher outputs are corrupted."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rwkd_lightning.weighting.base import Step, Weighting
 from rwkd_lightning.weighting.columns import Columns, only
 
 FLAGS = ("label_flipped", "teacher_corrupted")
-NEEDS_PROBE = "weighting=oracle needs to know what is corrupted: set data.label_noise or data.teacher_noise"
+NEEDS_CORRUPTION = "weighting=oracle needs to know what is corrupted: set data.label_noise or data.teacher_noise"
 
 
 class Oracle(Weighting):
-    """Both sound: ½ and ½; one sound: 1 on it; none: 0. For probes with known truth only.
+    """Both sound: ½ and ½; one sound: 1 on it; none: 0. For data corrupted on purpose only.
 
     A role with several terms gives each of them the same; all weights of a sample sum to 1.
 
@@ -29,7 +29,7 @@ class Oracle(Weighting):
 
     def prepare(self, training_set: Mapping[str, Tensor]) -> None:
         if not any(name in training_set and bool(training_set[name].any()) for name in FLAGS):
-            raise UserError(NEEDS_PROBE)
+            raise UserError(NEEDS_CORRUPTION)
 
     def check(self, terms: Columns) -> None:
         only(terms, ("label", "teacher"), "oracle")
@@ -39,7 +39,7 @@ class Oracle(Weighting):
         for role, name in zip(("label", "teacher"), FLAGS, strict=True):
             corrupted = step.batch.get(
                 name, torch.zeros(1, dtype=torch.bool, device=sound.device)
-            )  # a system may lack a probe
+            )  # a system may lack one of them
             sound[:, step.columns(role)] = torch.logical_not(corrupted).to(sound.dtype)[:, None]
         return sound / sound.sum(1, keepdim=True).clamp_min(1)
 

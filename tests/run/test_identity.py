@@ -241,7 +241,7 @@ def test_all_other_keys_at_once_change_no_byte_of_a_topic_teacher(
     write_octis(folder)
     base = composed(
         f"data.path={folder}",
-        "topics=3",
+        "task.topics=3",
         "alpha=0.5",
         "temperature=2.0",
         "pair.teacher.layers=1",

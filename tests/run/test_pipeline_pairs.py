@@ -150,12 +150,12 @@ def test_regression(weighting: str, arguments: list[str], glue: Path, tmp_path: 
     assert result["student"]["validation"] == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("probe", ["label_noise", "teacher_noise", "meta_noise"])
-def test_probes_of_a_regression(probe: str, arguments: list[str], glue: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("corruption", ["label_noise", "teacher_noise", "meta_noise"])
+def test_probes_of_a_regression(corruption: str, arguments: list[str], glue: Path, tmp_path: Path) -> None:
     """Prevents: a run that is reported as corrupted, and is not."""
     given = [a for a in arguments if not a.startswith(("task.load", "data.path"))]
-    with pytest.raises(UserError, match=f"data.{probe}.*task=stsb is a regression"):
-        run_in(tmp_path / "a", *given, "task=stsb", f"data.path={glue}", f"data.{probe}=0.1")
+    with pytest.raises(UserError, match=f"data.{corruption}.*task=stsb is a regression"):
+        run_in(tmp_path / "a", *given, "task=stsb", f"data.path={glue}", f"data.{corruption}=0.1")
 
 
 def test_terms_of_the_other_kind_of_task(arguments: list[str], glue: Path, tmp_path: Path) -> None:

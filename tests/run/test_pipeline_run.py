@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from rwkd_lightning.run.build import weighting_of
 from rwkd_lightning.run.runner import run
-from rwkd_lightning.systems.text.data import corruption as probes
+from rwkd_lightning.systems.text.data import corruption as corruptions
 from rwkd_lightning.systems.text.data import datamodule
 from rwkd_lightning.utils.errors import UserError
 from tests.forked import Command, train
@@ -94,7 +94,7 @@ def test_options_of_the_meta_learner_run(arguments: list[str], tmp_path: Path, m
         "meta_features=history",
         "data.meta_noise=0.4",
     ]
-    shares, flip = [], probes.flip_meta_labels
+    shares, flip = [], corruptions.flip_meta_labels
     monkeypatch.setattr(
         datamodule,
         "flip_meta_labels",
@@ -142,7 +142,7 @@ def test_probes_leave_teacher_and_held_out_rows_alone(arguments: list[str], tmp_
     noisy = finished(arguments, tmp_path / "b", "weighting=kd", "data.label_noise=0.4", "data.teacher_noise=0.4")
     assert noisy["teacher"] == clean["teacher"]
     assert noisy["cost"]["teacher_seconds"] is None
-    assert set(noisy["probes"]) == {"teacher_corrupted", "label_flipped"} and "probes" not in clean
+    assert set(noisy["corruption"]) == {"teacher_corrupted", "label_flipped"} and "corruption" not in clean
 
 
 def test_best_checkpoint_is_recorded(arguments: list[str], tmp_path: Path) -> None:

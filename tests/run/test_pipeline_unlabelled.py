@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from rwkd_lightning.systems.text import system as text
 from rwkd_lightning.systems.text.data.task import TaskData, column
-from rwkd_lightning.systems.text.export import probe_scores
+from rwkd_lightning.systems.text.export import corruption_scores
 from rwkd_lightning.utils.errors import UserError
 from tests.run.test_pipeline_run import finished
 from tests.run.tiny import WORDS
@@ -105,7 +105,7 @@ def test_a_run(
             key: roc_auc_score([found[name][row] for row in kept], [sign * found[column][row] for row in kept])
             for key, (column, sign) in scores.items()
         }
-        assert result["probes"][name] == pytest.approx(expected)
+        assert result["corruption"][name] == pytest.approx(expected)
 
 
 def test_a_regression(given: list[str], tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_rows_that_the_training_never_reached(arguments: list[str], tmp_path: Pa
     for name in ("w_ce", "w_kd", "loss_ce", "loss_kd"):
         assert [value is None for value in found[name]] == unseen
     assert found["influence_ce"] == [None] * 64 and None not in found["loss_teacher_ce"]
-    assert set(result["probes"]) <= {"teacher_corrupted", "label_flipped"}
+    assert set(result["corruption"]) <= {"teacher_corrupted", "label_flipped"}
 
 
 def test_probes_are_scored_on_the_rows_that_have_all_figures() -> None:
@@ -199,7 +199,7 @@ def test_probes_are_scored_on_the_rows_that_have_all_figures() -> None:
         columns[name][:20] = nan
     columns["influence_kd"][20:25] = nan
     columns["influence_ce"][:] = nan  # no meta step at all
-    found = probe_scores(columns)
+    found = corruption_scores(columns)
     rows = torch.arange(n)
     for name, other, term, kept in (
         ("teacher_corrupted", "label_flipped", "kd", rows >= 25),
@@ -218,4 +218,4 @@ def test_probes_are_scored_on_the_rows_that_have_all_figures() -> None:
     alone = {name: columns[name] for name in ("label_flipped", "teacher_corrupted", "visits", "loss_teacher_ce")}
     kept = (rows >= 20) & ~columns["teacher_corrupted"]  # without a ledger's column that says so
     area = roc_auc_score(columns["label_flipped"][kept], columns["loss_teacher_ce"][kept])
-    assert probe_scores(alone)["label_flipped"]["loss_teacher_ce"] == pytest.approx(area)
+    assert corruption_scores(alone)["label_flipped"]["loss_teacher_ce"] == pytest.approx(area)

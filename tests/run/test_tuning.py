@@ -186,7 +186,7 @@ def test_what_optuna_cannot_take(arguments: list[str], said: str) -> None:
         "weighting=kd,ce",
         "seed=shuffle(0,1,2)",
         "seed=shuffle(range(0,3))",
-        "+experiment=probes",
+        "+experiment=corruption",
     ],
 )
 def test_what_optuna_takes(setting: str) -> None:

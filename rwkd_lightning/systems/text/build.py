@@ -22,7 +22,8 @@ def data_of(config: DictConfig) -> TaskData:
     """The task's splits.
 
     Raises:
-        UserError: also where a probe is asked for that the task has no classes for, and as ``check_interval`` does.
+        UserError: also where a corruption is asked for that the task has no classes for, and as ``check_interval``
+            does.
     """
     data: TaskData = create(config.task.load, TaskData)
     if data.task.is_regression != config.task.regression:

@@ -91,8 +91,8 @@ def teacher_ce(data: DistillationDataModule) -> dict[str, Tensor]:
     return {"loss_teacher_ce": losses.masked_fill_(labels == UNLABELLED, torch.nan)}
 
 
-def probe_scores(columns: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """How well weights, influences and plain losses find what the probes corrupted: areas under the ROC curve.
+def corruption_scores(columns: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """How well weights, influences and plain losses find what was corrupted on purpose: areas under the ROC curve.
 
     Corrupted teacher outputs are looked for among rows with clean labels, flipped labels among rows with a sound
     teacher; every figure is oriented so that 1 finds them all and 0.5 is chance. All figures are of the same rows:

@@ -21,7 +21,7 @@ from rwkd_lightning.systems.text.build import check_student, data_of, student_of
 from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
 from rwkd_lightning.systems.text.data.task import TaskData
 from rwkd_lightning.systems.text.evaluate import evaluate, predict_hidden
-from rwkd_lightning.systems.text.export import probe_scores, teacher_ce, try_writing, write_student
+from rwkd_lightning.systems.text.export import corruption_scores, teacher_ce, try_writing, write_student
 from rwkd_lightning.systems.text.metrics import metrics
 from rwkd_lightning.systems.text.models import Classifier, find, fingerprint
 from rwkd_lightning.systems.text.teacher_states import Inside, check_inside, inside_of, looking_inside
@@ -135,7 +135,7 @@ class TextSystem(System):
         return teacher_ce(self.batches)
 
     def findings(self, columns: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
-        return probe_scores(columns) if self.config.data.label_noise or self.config.data.teacher_noise else {}
+        return corruption_scores(columns) if self.config.data.label_noise or self.config.data.teacher_noise else {}
 
 
 def as_classifier(student: nn.Module) -> Classifier:

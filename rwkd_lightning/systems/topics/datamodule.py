@@ -140,7 +140,7 @@ class TopicDataModule(ResumableDataModule):
 
     @property
     def train_flags(self) -> dict[str, Tensor]:
-        """Words of each training document, and where a probe was set its flags, `(N,)` each."""
+        """Words of each training document, and where a corruption was set its flags, `(N,)` each."""
         train = self.rows("train")
         flags = {name: values for name, values in train.extras.items() if name == FLAG}
         return {"words": torch.from_numpy(np.asarray(train.counts.sum(1)).ravel().astype(np.int64)), **flags}

@@ -87,11 +87,11 @@ def evaluate(
     batches = [(theirs.meta_stream[step], loaders.meta_stream[step]) for step in range(5)]
     more = {
         "corpus": corpus.name,
-        "distillation": config.distillation,
+        "distillation": config.task.distillation,
         "normalised": config.pair.teacher.normalised,
         "topics": topics,
     }
-    title, meta = f"topics ({corpus.name}, {config.topics})", {MONITOR: -math.log(held_out)}
+    title, meta = f"topics ({corpus.name}, {config.task.topics})", {MONITOR: -math.log(held_out)}
     return Evaluation(title, "npmi", meta, scores, network, batches, more)  # timed without the sentence encoders
 
 
@@ -176,7 +176,7 @@ def write_topics(
         sizes=[topic["share"] for topic in result["topics"]["student"]],
         npmi=[topic["npmi"] for topic in result["topics"]["student"]],
         examples=[[(texts[int(i)], float(shares["train"][i, k])) for i in rows] for k, rows in enumerate(best)],
-        title=f"{corpus.name}: {config.topics} topics, {config.weighting_name}, seed {config.seed}",
+        title=f"{corpus.name}: {config.task.topics} topics, {config.weighting_name}, seed {config.seed}",
         scores={
             f"{part} {name}": (value, result["student"][part][name])
             for part, values in result["teacher"].items()

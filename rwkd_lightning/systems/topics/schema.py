@@ -33,19 +33,21 @@ def check_published(given: Mapping[str, Any]) -> None:
     """Raise UserError for a corpus or a number of topics without published settings."""
     if all(given.get(key, 0) is not None for key in ("alpha", "temperature", "pair.teacher.layers")):
         return
-    known = [f"settings={name} topics={','.join(by_k)}" for name, by_k in given.get("task.published", {}).items()]
+    known = [
+        f"task.settings={name} task.topics={','.join(by_k)}" for name, by_k in given.get("task.published", {}).items()
+    ]
     raise UserError(
-        f"settings={given['settings']} topics={given['topics']} has no published α, T and depth of the teacher; "
-        f"known are {' and '.join(known)}; or give alpha=0.5 temperature=2.0 pair.teacher.layers=2 yourself"
+        f"task.settings={given['task.settings']} task.topics={given['task.topics']} has no published α, T and depth of "
+        f"the teacher; known are {' and '.join(known)}; or give alpha=0.5 temperature=2.0 pair.teacher.layers=2"
     )
 
 
 SCHEMA = Schema(
     needed={
         "task.regression": or_null(YES_NO),
-        "topics": whole(2, 10_000),
-        "distillation": one_of("none", "ce", "w2", "full"),
-        "settings": TEXT,
+        "task.topics": whole(2, 10_000),
+        "task.distillation": one_of("none", "soft_ce", "w2", "full"),
+        "task.settings": TEXT,
         **SPLITS,
         "data.test_fraction": number("a number from 0 to 0.5", lambda x: 0 <= x <= 0.5),
         **TEACHER,

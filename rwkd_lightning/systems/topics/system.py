@@ -182,7 +182,9 @@ def check_early(
     check_meta_batch(config.meta.batch_size, together)
     check_batches(documents, config.pair.teacher.batch_size, "pair.teacher.batch_size")
     student = TopicModel(
-        Shape(len(corpus.vocabulary), config.topics, 1, config.pair.student.layers, config.pair.student.bag_of_words)
+        Shape(
+            len(corpus.vocabulary), config.task.topics, 1, config.pair.student.layers, config.pair.student.bag_of_words
+        )
     )  # the width of the embeddings does not matter here
     check_reach(terms, weighting, create(config.meta.theta, Restriction), student)
     check_parts(student, config.trainer.accumulate)

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 FEWEST_DISTINCT = 0.5
 """Share of distinct words among a teacher's top words below which a run says so."""
 TOPIC_TEACHER = (
-    "topics",
+    "task.topics",
     *(
         f"pair.teacher.{key}"
         for key in ("epochs", "lr", "betas", "batch_size", "seed", "precision", "layers", "bag_of_words")
@@ -49,7 +49,7 @@ STATES = ("teacher_mu", "teacher_log_var", "teacher_theta")
 def shape_of(config: DictConfig, who: str, corpus: Corpus, embeddings: Tensor) -> Shape:
     """The shape that ``pair.teacher`` or ``pair.student`` asks for, for this corpus."""
     spec = config.pair[who]
-    return Shape(len(corpus.vocabulary), config.topics, embeddings.shape[1], spec.layers, spec.bag_of_words)
+    return Shape(len(corpus.vocabulary), config.task.topics, embeddings.shape[1], spec.layers, spec.bag_of_words)
 
 
 def teacher_of(
@@ -62,8 +62,8 @@ def teacher_of(
         "topic_teacher",
         key_of(config, corpus, parts, embeddings),
         lambda folder, fit: train(settings, corpus, parts, embeddings, folder, fit),
-        about=f"{corpus.name}: {config.topics} topics",
-        needed_bytes=60 * len(corpus.vocabulary) * (embeddings.shape[1] + config.topics),
+        about=f"{corpus.name}: {config.task.topics} topics",
+        needed_bytes=60 * len(corpus.vocabulary) * (embeddings.shape[1] + config.task.topics),
     )
 
 
@@ -108,7 +108,7 @@ def warn_of_sharing(network: TopicModel, vocabulary: Sequence[str]) -> None:
         log.warning(
             "of the teacher's top words only %.0f %% are distinct: its topics are largely the same, and a student of w2"
             " or full follows it; fewer hidden layers than pair.teacher.layers=%d or another pair.teacher.seed may give"
-            " a better one, and distillation=ce depends on it less",
+            " a better one, and task.distillation=soft_ce depends on it less",
             100 * distinct,
             network.shape.layers,
         )

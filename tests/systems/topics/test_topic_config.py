@@ -34,7 +34,7 @@ def config(*overrides: str) -> DictConfig:
 )
 def test_published_settings(settings: str, topics: int, alpha: float, temperature: float, layers: int) -> None:
     """Prevents: results under the name of a published setting that is another one."""
-    composed = config(f"settings={settings}", f"topics={topics}")
+    composed = config(f"task.settings={settings}", f"task.topics={topics}")
     values.check(composed)
     assert (composed.alpha, composed.temperature, composed.pair.teacher.layers) == (alpha, temperature, layers)
     assert (composed.loss_terms.soft_ce.temperature, composed.pair.student.layers) == (temperature, 0)
@@ -47,9 +47,9 @@ def test_published_settings(settings: str, topics: int, alpha: float, temperatur
 
 def test_other_topics_want_their_settings() -> None:
     """Prevents: another K trained by a setting that was published for none."""
-    with pytest.raises(UserError, match="settings=20ng topics=10 has no published"):
-        values.check(config("settings=20ng"))
-    values.check(config("settings=20ng", "alpha=0.5", "temperature=2.0", "pair.teacher.layers=1"))
+    with pytest.raises(UserError, match="task.settings=20ng task.topics=10 has no published"):
+        values.check(config("task.settings=20ng"))
+    values.check(config("task.settings=20ng", "alpha=0.5", "temperature=2.0", "pair.teacher.layers=1"))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_other_topics_want_their_settings() -> None:
     [
         (["pair=minilm_6to3"], "pair.student.layers"),
         (["data=text"], "test_fraction is missing"),
-        (["distillation=both"], "distillation is 'both'"),
+        (["task.distillation=both"], "task.distillation is 'both'"),
     ],
 )
 def test_options_of_another_task(more: list[str], match: str) -> None:

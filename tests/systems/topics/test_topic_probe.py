@@ -28,12 +28,12 @@ def test_the_flagged_documents_and_no_others_have_another_ones_states():
 
 
 def test_no_noise_leaves_the_states_alone():
-    """Prevents: a flag in runs without a probe."""
+    """Prevents: a flag in runs without a corruption."""
     assert swap_teacher(STATES, np.arange(20), 0.0, 0) == STATES
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan"), 0.05])
 def test_bad_shares_are_refused(share):
-    """Prevents: a probe of a single document, which would be swapped with itself."""
+    """Prevents: a corruption of a single document, which would be swapped with itself."""
     with pytest.raises(UserError, match="data.teacher_noise"):
         swap_teacher(STATES, np.arange(20), share, 0)

@@ -32,7 +32,7 @@ UNFIT = {
     "annealing_kd": "annealed_mse",
     "gradnorm": "prior_kl",
 }
-"""Methods that need classes or probes, with a word of what they say."""
+"""Methods that need classes or corruptions, with a word of what they say."""
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def arguments(octis: Path, encoder: Path, tmp_path: Path) -> list[str]:
         f"data.path={octis}",
         f"pair.teacher.encoder={encoder}",
         f"pair.student.encoder={encoder}",
-        "topics=3",
+        "task.topics=3",
         "alpha=0.5",
         "temperature=2.0",
         "pair.teacher.layers=1",
@@ -100,7 +100,7 @@ def test_another_optimizer_schedule_and_early_stopping(arguments: list[str], tmp
     ("distillation", "terms"),
     [
         ("none", ["prior_kl", "reconstruction"]),
-        ("ce", ["prior_kl", "reconstruction", "soft_ce"]),
+        ("soft_ce", ["prior_kl", "reconstruction", "soft_ce"]),
         ("w2", ["prior_kl", "reconstruction", "w2"]),
         ("full", ["prior_kl", "reconstruction", "w2", "soft_ce"]),
     ],
@@ -113,7 +113,7 @@ def test_a_run_leaves_everything_behind(
     """
     folder = tmp_path / "run"
     weighting = "ce" if distillation == "none" else "kd"
-    result = finished(arguments, folder, f"distillation={distillation}", f"weighting={weighting}")
+    result = finished(arguments, folder, f"task.distillation={distillation}", f"weighting={weighting}")
     assert json.loads((folder / "metrics.json").read_text()) == result
     for who in ("student", "teacher"):
         assert set(result[who]["train"]) == {
@@ -152,11 +152,11 @@ def test_a_run_leaves_everything_behind(
 
 @pytest.mark.parametrize("method", ["oracle", "rwkd"])
 def test_a_probe_tells_what_finds_corrupted_teachers(method: str, arguments: list[str], tmp_path: Path) -> None:
-    """Prevents: a probe that corrupts other documents than it says, or a figure of it the wrong way round."""
+    """Prevents: a corruption that corrupts other documents than it says, or a figure of it the wrong way round."""
     result = finished(arguments, tmp_path / "run", f"weighting={method}", "data.teacher_noise=0.4")
     columns = pyarrow.parquet.read_table(tmp_path / "run/weights.parquet").to_pandas()
     assert columns.teacher_corrupted.sum() == round(0.4 * 72)
-    found = result["probes"]["teacher_corrupted"]
+    found = result["corruption"]["teacher_corrupted"]
     for term in ("w2", "soft_ce"):
         scores = {
             "weight": -columns[f"w_{term}"],
@@ -259,12 +259,12 @@ def test_the_command_line_and_new_documents(
         (["meta=bank"], "meta"),
         (["meta_features=standard", "weighting=rwkd"], "meta_features"),
         (["terms=[prior_kl,reconstruction,ce]"], "not known"),
-        (["distillation=none", "weighting=kd"], "no teacher term"),
-        (["distillation=half"], "distillation"),
+        (["task.distillation=none", "weighting=kd"], "no teacher term"),
+        (["task.distillation=half"], "task.distillation is"),
         (["trainer.accumulate=2"], "trainer.accumulate"),
-        (["topics=1"], "topics"),
+        (["task.topics=1"], "task.topics"),
         (["data.path=FEW"], "its vocabulary has 4 words, and 10 are shown of each topic"),
-        (["alpha=null", "topics=7"], "settings=m10 topics=7 has no published"),
+        (["alpha=null", "task.topics=7"], "task.settings=m10 task.topics=7 has no published"),
     ],
 )
 def test_mistakes_are_told(more: list[str], match: str, arguments: list[str], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from rwkd_lightning.systems.text.data.task import UNLABELLED
 from rwkd_lightning.utils.errors import UserError
 
-# Without these the probes would corrupt the same rows, or by the same draws, whenever they get the same seed.
+# Without these, all corruptions would hit the same rows, or by the same draws, whenever they get the same seed.
 _LABEL_STREAM, _TEACHER_STREAM, _META_STREAM = 21, 22, 23
 
 

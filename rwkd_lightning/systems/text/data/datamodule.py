@@ -1,4 +1,4 @@
-"""The data module: encoded splits, probes, cached teacher logits and their loaders."""
+"""The data module: encoded splits, corruptions, cached teacher logits and their loaders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DistillationDataModule(ResumableDataModule):
     """Loaders for one student or teacher: shuffled `train_split`, meta stream, and sequential passes for scoring.
 
     `teacher_logits` maps splits to logits `(N, C)` in the order of the split, `teacher_states` names to other tensors
-    of the teacher `(N, ...)` for the rows of `train_split`. The probes `label_noise` and `teacher_noise` corrupt
+    of the teacher `(N, ...)` for the rows of `train_split`. The corruptions `label_noise` and `teacher_noise` corrupt
     `train_split` only; `meta_noise` flips labels of the meta split, for the meta step and for the choice of a
     checkpoint. Batches deal rows to processes themselves, so a distributed Trainer needs
     `use_distributed_sampler=False`. With a `store`, tokenized text is kept there and read from there. UserError for a
@@ -85,7 +85,9 @@ class DistillationDataModule(ResumableDataModule):
         return self.encoded(split)
 
     def encoded(self, split: str) -> EncodedSplit:
-        """Return `split` encoded, with its labels, teacher logits and (the training split) probes and their flags."""
+        """Return `split` encoded, with its labels, teacher logits and (the training split) corruptions and their
+        flags.
+        """
         if split not in self.data.splits:
             raise UserError(f"unknown split {split!r} of task {self.task.name!r}; known are {sorted(self.data.splits)}")
         if split not in self._encoded:

@@ -16,7 +16,7 @@ from rwkd_lightning.utils.errors import UserError
 
 
 def test_batches_carry_the_right_rows(make_data, tokenizer):
-    """Prevents that probes or logits land on other rows or splits than they are reported for."""
+    """Prevents that corruptions or logits land on other rows or splits than they are reported for."""
     data = make_data()
     logits = {"train": torch.randn(45, 3), "meta": torch.randn(7, 3)}
     module = DistillationDataModule(

@@ -45,7 +45,7 @@ def test_roll_moves_each_row_by_one_class():
 
 
 def test_one_seed_gives_two_independent_choices():
-    """Prevents that both probes hit the same rows, which no experiment could tell apart."""
+    """Prevents that both corruptions hit the same rows, which no experiment could tell apart."""
     labels = torch.zeros(2000, dtype=torch.long)
     flips = flip_labels(labels, 0.5, 2, seed=7)[1]
     rolls = roll_teacher(torch.zeros(2000, 2), 0.5, seed=7)[1]
@@ -64,13 +64,13 @@ def test_share_out_of_range(share):
 
 
 def test_regression_is_refused():
-    """Prevents that a probe does nothing to a regression task while the run is reported as corrupted."""
+    """Prevents that a corruption does nothing to a regression task while the run is reported as corrupted."""
     scores = torch.tensor([0.5, 2.0])
     assert torch.equal(flip_labels(scores, 0, 1, 0)[0], scores)
-    for probe in (
+    for corruption in (
         lambda: flip_labels(scores, 0.1, 1, 0),
         lambda: roll_teacher(torch.zeros(2, 1), 0.1, 0),
         lambda: flip_meta_labels(scores, 0.1, 1, 0),
     ):
         with pytest.raises(UserError, match="regression"):
-            probe()
+            corruption()

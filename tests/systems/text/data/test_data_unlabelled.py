@@ -135,7 +135,7 @@ def test_scored_rows_need_labels(task: str, label: float, said: str, tmp_path: P
 
 
 def test_probes_leave_them_alone(tmp_path: Path, tokenizer: Any) -> None:
-    """Prevents: a label that a probe gives to a row without one, and a share that counts such rows."""
+    """Prevents: a label that a corruption gives to a row without one, and a share that counts such rows."""
     data = loaded(tmp_path, "rte", CLASSES + [-1] * 40)
     loaders = DistillationDataModule(data, tokenizer, label_noise=0.5, teacher_logits={"train": torch.randn(72, 2)})
     flipped, lacking = loaders.train_flags["label_flipped"], loaders.train_labels == -1
