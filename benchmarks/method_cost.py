@@ -47,8 +47,8 @@ def build(name: str, network: Classifier, length: int) -> DistillationModule:
     weighting.prepare(rows(HELD_OUT, 1, 0))
     if weighting.needs_influence:
         meta = MetaStep(
-            create(config.meta.engine, Engine),
-            create(config.meta.theta, Restriction),
+            create(config, "meta.engine", Engine),
+            create(config, "meta.theta", Restriction),
             [term_of(config, "ce")],
             Stream(config.meta.batch_size, length),
             config.meta.lookahead_lr,

@@ -180,8 +180,8 @@ def run(overrides: list[str], seed: int, data: dict[str, Rows]) -> dict[str, flo
     if weighting.needs_influence:
         loss = {"hard": terms[:1], "soft": terms[1:], "mix": terms}[config.meta.loss]
         meta = MetaStep(
-            create(config.meta.engine, Engine),
-            create(config.meta.theta, Restriction),
+            create(config, "meta.engine", Engine),
+            create(config, "meta.theta", Restriction),
             loss,
             Stream(held_out, config.meta.batch_size),
             every=config.meta.every,

@@ -33,9 +33,9 @@ def names(group: str) -> list[str]:
 def test_meta(theta: str, engine: str | None) -> None:
     """Prevents: an option that inherits another's keys and fails when it is made, after the teacher was trained."""
     composed = config(f"meta={theta}", *([f"meta/engine={engine}"] if engine else [])).meta
-    assert type(create(composed.theta, Restriction)) is THETAS[theta]
+    assert type(create(composed, "theta", Restriction)) is THETAS[theta]
     default = "jvp" if theta in ("bank", "head") else "finite_difference"
-    assert type(create(composed.engine, Engine)) is ENGINES[engine or default]
+    assert type(create(composed, "engine", Engine)) is ENGINES[engine or default]
     assert set(composed) == {"engine", "theta", "batch_size", "lookahead_lr", "every", "start", "weights", "loss"}
 
 
@@ -58,7 +58,7 @@ def test_keys_of_another_class_are_told() -> None:
     composed = config("meta=all", "meta.engine._target_=rwkd_lightning.bilevel.Jvp")
     message = r"meta.engine: rwkd_lightning.bilevel.Jvp cannot be made of these keys \(Jvp\(\) takes no arguments"
     with pytest.raises(UserError, match=message):
-        create(composed.meta.engine, Engine)
+        create(composed, "meta.engine", Engine)
 
 
 def test_every_term_is_documented() -> None:

@@ -66,9 +66,10 @@ def texts(file: Path) -> Iterator[str]:
 def settings() -> list[str]:
     """All that a message of these modules says in the form KEY=VALUE."""
     files = sorted((ROOT / "rwkd_lightning").rglob("*.py"))
-    found = {
-        (key, value) for file in files for text in texts(file) for key, value in SETTING.findall(in_config_words(text))
-    }
+    found = set()
+    for file in files:
+        node = ("weighting.gate", {"bound"}) if file.stem == "gates" else ("weighting", {"inner"})
+        found |= {match for text in texts(file) for match in SETTING.findall(in_config_words(text, *node))}
     return sorted(f"{key}={value}" for key, value in found if key not in NOT_TYPED and value != "[...]")
 
 
@@ -134,7 +135,7 @@ def build(arguments: list[str], student: nn.Module | None = None) -> None:
     check_settings(made, weighting)
     trainer_of(made)
     if student is not None:
-        check_reach(terms, weighting, create(made.meta.theta, Restriction), student)
+        check_reach(terms, weighting, create(made, "meta.theta", Restriction), student)
 
 
 CASES: list[tuple[list[str], type[nn.Module] | None, list[str]]] = [
@@ -165,7 +166,7 @@ CASES: list[tuple[list[str], type[nn.Module] | None, list[str]]] = [
     (["weighting=oracle"], None, ["data.label_noise=0.3"]),
     (["weighting=oracle"], None, ["data.teacher_noise=0.3"]),
     (["weighting=permuted", "weighting.inner.smoothing=0.5"], None, ["weighting.inner.smoothing=0"]),
-    (["weighting=permuted", "meta_features=history"], None, ["meta_features=influence"]),
+    (["weighting=permuted", "meta_features=history"], None, ["meta_features=standard"]),
     (["weighting=annealed", "terms=[ce,kd,hidden]"], None, ["weighting=kd", "weighting.beta=1"]),
     (["trainer.precision=16-mixed"], None, ["trainer.precision=bf16-mixed"]),
     (["trainer.precision=bf16-true"], None, ["trainer.precision=32-true"]),

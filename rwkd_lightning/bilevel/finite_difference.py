@@ -27,9 +27,7 @@ class FiniteDifference(DirectionalEngine):
 
     def __init__(self, radius: float = 1e-4, central: bool = False) -> None:
         if not radius > 0:
-            raise UserError(
-                f"meta.engine.radius is {radius}; a finite difference needs a radius above 0 (1e-4 is good)"
-            )
+            raise UserError(f"`radius` is {radius}; a finite difference needs a radius above 0 (1e-4 is good)")
         self.radius = radius
         self.central = central
 

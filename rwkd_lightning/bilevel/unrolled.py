@@ -25,8 +25,8 @@ class Unrolled(Engine):
     def influence(self, problem: Problem) -> Tensor:
         if world_size() > 1:
             raise UserError(
-                "meta/engine=unrolled differentiates through the student's step, which several processes take "
-                "together; use meta/engine=jvp or meta/engine=finite_difference"
+                "`engine=Unrolled()` differentiates through the student's step, which several processes take "
+                "together; use `engine=Jvp()` or `engine=FiniteDifference()`"
             )
         theta = leaves(problem.parameters)
         weights = problem.weights.detach().requires_grad_()

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from rwkd_lightning.bilevel import Engine
+from rwkd_lightning.cli.words import KEYS
 from rwkd_lightning.meta import MetaStep, MetaStream, Restriction
 from rwkd_lightning.run.callbacks import callbacks_of, kept_by_checkpoints, validates
 from rwkd_lightning.run.create import Recipe
@@ -33,9 +34,8 @@ from rwkd_lightning.training import compatibility
 from rwkd_lightning.training.compatibility import check_loop, check_precision
 from rwkd_lightning.utils import bars
 from rwkd_lightning.utils.errors import UserError
-from rwkd_lightning.weighting import Oracle, Weighting
+from rwkd_lightning.weighting import Weighting
 from rwkd_lightning.weighting.columns import Columns
-from rwkd_lightning.weighting.oracle import NEEDS_CORRUPTION
 
 
 def system_of(config: DictConfig) -> System:
@@ -60,7 +60,7 @@ def system_of(config: DictConfig) -> System:
 
 def weighting_of(config: DictConfig) -> Weighting:
     """The weighting method, or the reason why not."""
-    weighting: Weighting = create(config.weighting, Weighting)
+    weighting: Weighting = create(config, "weighting", Weighting)
     return weighting
 
 
@@ -121,9 +121,8 @@ def term_of(config: DictConfig, name: str) -> Term:
     if name not in config.loss_terms:
         raise UserError(f"terms: {name!r} is not known; known are {', '.join(sorted(config.loss_terms))}")
     node = config.loss_terms[name]
-    term: Term = create(
-        node, Term, **({"name": name} if "name" not in node and takes_name(node.get("_target_")) else {})
-    )
+    named = {"name": name} if "name" not in node and takes_name(node.get("_target_")) else {}
+    term: Term = create(config, f"loss_terms.{name}", Term, **named)
     if "name" not in node:
         term.name = name  # also of a class that does not ask for it
     return term
@@ -147,8 +146,8 @@ def meta_of(config: DictConfig, weighting: Weighting, stream: MetaStream) -> Met
         raise UserError(f"meta.loss={config.meta.loss!r} is not known; known are {', '.join(by_loss)}")
     terms = [term_of(config, name) for name in by_loss[config.meta.loss]]
     return MetaStep(
-        create(config.meta.engine, Engine),
-        create(config.meta.theta, Restriction),
+        create(config, "meta.engine", Engine),
+        create(config, "meta.theta", Restriction),
         terms,
         stream,
         config.meta.lookahead_lr,
@@ -159,8 +158,8 @@ def meta_of(config: DictConfig, weighting: Weighting, stream: MetaStream) -> Met
 
 def check_settings(config: DictConfig, weighting: Weighting) -> None:
     """Raise UserError for what weighting and module would refuse themselves, but not before the teacher is trained."""
-    if isinstance(weighting, Oracle) and not (config.data.get("label_noise") or config.data.teacher_noise):
-        raise UserError(NEEDS_CORRUPTION)
+    if weighting.reads_columns and not any(OmegaConf.select(config, KEYS[name]) for name in weighting.reads_columns):
+        weighting.prepare({})  # refuses a training set without any of them
     no_stream: Any = None  # nothing is held out yet, nor asked for
     check_loop(weighting, meta_of(config, weighting, no_stream), **loop_of(config))
 
@@ -181,7 +180,7 @@ def optimizer_of(config: DictConfig) -> Callable[[nn.Module], Optimizer]:
     Raises:
         UserError: here and when it is called, for what makes no optimizer of these keys.
     """
-    make = Recipe(config.optimizer, Optimizer)
+    make = Recipe(config, "optimizer", Optimizer)
     if not isinstance(make.function, type):
         return make
     return lambda module: make([p for p in module.parameters() if p.requires_grad])
@@ -193,7 +192,7 @@ def schedule_of(config: DictConfig) -> Callable[[Optimizer, int], LRScheduler]:
     Raises:
         UserError: here and when it is called, for what makes no schedule of these keys.
     """
-    make = Recipe(config.scheduler, LRScheduler)
+    make = Recipe(config, "scheduler", LRScheduler)
     if make.lacks("total_steps"):
         return lambda optimizer, total_steps: make(optimizer, total_steps=total_steps)
     return lambda optimizer, total_steps: make(optimizer)
@@ -211,7 +210,7 @@ def try_stepping(config: DictConfig) -> None:
     with torch.random.fork_rng(devices=[]):
         layers = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     optimizer: Optimizer = torch.optim.AdamW(layers.parameters())
-    own = Recipe(config.optimizer, Optimizer)
+    own = Recipe(config, "optimizer", Optimizer)
     if isinstance(own.function, type) or own.function.__module__.startswith("rwkd_lightning."):
         optimizer = optimizer_of(config)(layers)
     else:

@@ -67,7 +67,7 @@ def callbacks_of(config: DictConfig, monitor: str = "score") -> list[Callback]:
             raise UserError(f"callbacks.{name} is {node}; give a class: +callbacks.NAME._target_=my_package.MyCallback")
         if node.get("monitor", "") is None:
             node.monitor = f"meta/{monitor}"
-        made.append(checked(create(node, Callback), str(name), bool(config.logger)))
+        made.append(checked(create(config, f"callbacks.{name}", Callback), str(name), bool(config.logger)))
     return made
 
 

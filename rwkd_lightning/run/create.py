@@ -5,29 +5,30 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import re
 from collections.abc import Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rwkd_lightning.cli.words import in_config_words
 from rwkd_lightning.utils.errors import UserError
 
 T = TypeVar("T")
 
 
-def create(config: DictConfig, kind: type[Any], **more: Any) -> Any:
-    """Instantiate from the keys and ``more``, with every mistake in one line, and our own errors not wrapped in
-    Hydra's.
+def create(config: DictConfig, key: str, kind: type[Any], **more: Any) -> Any:
+    """Instantiate the node at ``key`` from its keys and ``more``.
 
     Raises:
-        UserError: if it cannot be made of these keys, or is no ``kind``.
+        UserError: if it cannot be made of these keys, or is no ``kind``; in one line, in the words of the config.
     """
-    key, target = place(config)
-    with told(key, target):
-        made = instantiate(config, **more)
+    node, target = node_at(config, key)
+    with told(key, target, config):
+        made = instantiate(node, **more)
     return checked(made, kind, key, target)
 
 
@@ -35,7 +36,7 @@ class Recipe(Generic[T]):
     """Makes objects of a node's keys, and of arguments that are known later.
 
     Args:
-        config: the node.
+        config: with the node at ``key``.
         kind: of what is made.
 
     Attributes:
@@ -45,11 +46,11 @@ class Recipe(Generic[T]):
         UserError: here for a ``_target_`` that there is not; when called, if nothing of this kind can be made.
     """
 
-    def __init__(self, config: DictConfig, kind: type[T]) -> None:
-        self.key, self.target = place(config)
-        self.kind, self.given = kind, set(config)
-        with told(self.key, self.target):
-            self._partial = instantiate(config, _partial_=True, _convert_="all")
+    def __init__(self, config: DictConfig, key: str, kind: type[T]) -> None:
+        node, self.target = node_at(config, key)
+        self.key, self.kind, self.given = key, kind, set(node)
+        with told(self.key, self.target, config):
+            self._partial = instantiate(node, _partial_=True, _convert_="all")
         checked(self._partial, functools.partial, self.key, self.target)
         self.function = self._partial.func
 
@@ -77,12 +78,13 @@ def parameters(function: Any) -> set[str]:
         return set()
 
 
-def place(config: DictConfig) -> tuple[str, str]:
-    """The key of a node, and its ``_target_``; UserError where it has none."""
-    key, target = config._get_full_key(""), config.get("_target_")
+def node_at(config: DictConfig, key: str) -> tuple[DictConfig, str]:
+    """The node at a key, and its ``_target_``; UserError where it has none."""
+    node = OmegaConf.select(config, key)
+    target = node.get("_target_") if isinstance(node, DictConfig) else None
     if target is None:
         raise UserError(f"{key} has no _target_, the class that it is made of; choose an option of the group")
-    return key, str(target)
+    return node, str(target)
 
 
 def checked(made: Any, kind: type[Any], key: str, target: str) -> Any:
@@ -93,24 +95,42 @@ def checked(made: Any, kind: type[Any], key: str, target: str) -> Any:
 
 
 @contextlib.contextmanager
-def told(key: str, target: str) -> Iterator[None]:
-    """Raise UserError for whatever a class says to the keys of another one."""
+def told(key: str, target: str, config: DictConfig | None = None) -> Iterator[None]:
+    """Raise UserError, in the words of the config, for whatever a class raises about its arguments.
+
+    Args:
+        config: with the nodes of the objects within the one at ``key``, if they are made here too.
+    """
     try:
         yield
-    except UserError:
-        raise
+    except UserError as error:
+        raise in_words(error, key, target) from None
     except OmegaConfBaseException as error:
         raise UserError(f"{key}: {target} cannot be made of these keys ({str(error).splitlines()[0]})") from error
     except Exception as error:
         cause = (error.__cause__ or error) if isinstance(error, InstantiationException) else error
         if isinstance(cause, UserError):
-            raise cause from None
+            within = re.search(r"full_key: (\S+)", str(error))
+            if within and config is not None:
+                key, target = within[1], node_at(config, within[1])[1]
+            raise in_words(cause, key, target) from None
         if isinstance(cause, ModuleNotFoundError) and package(target):
             raise UserError(
                 f"{key}: {target} needs a package that is not installed; pip install {package(target)}"
             ) from error
         reason = " ".join(str(cause).split())[:300]
         raise UserError(f"{key}: {target} cannot be made of these keys ({reason})") from error
+
+
+def in_words(error: UserError, key: str, target: str) -> UserError:
+    """The error that a class has raised when it was made, in the words of the config."""
+    try:
+        arguments = parameters(get_object(target))
+    except Exception:  # whatever an import raises; it was imported before
+        arguments = set()
+    message = in_config_words(str(error), key.replace("weighting.features", "meta_features"), arguments)
+    error.args = (message,)
+    return error
 
 
 def package(target: str) -> str:
@@ -123,3 +143,12 @@ def package(target: str) -> str:
         "NeptuneLogger": "neptune",
     }
     return names.get(target.rpartition(".")[2], "") if target.startswith(("lightning.", "rwkd_lightning.")) else ""
+
+
+def not_given() -> NoReturn:
+    """Stands in ``conf/meta_features/own.yaml`` for the class that was not named.
+
+    Raises:
+        UserError: always.
+    """
+    raise UserError("meta_features=own needs your class: add meta_features._target_=my_package.MyFeatures")

@@ -46,12 +46,13 @@ def logger_of(config: DictConfig, folder: Path) -> Logger | None:
     Raises:
         UserError: for one that cannot be made, also because its package is not installed.
     """
-    node = copy.deepcopy(config).logger
+    config = copy.deepcopy(config)
+    node = config.logger
     if not node:
         return None
     if node.get("save_dir") is not None:
         node.save_dir = os.fspath(folder / node.save_dir)
-    make = Recipe(node, Logger)  # type: ignore[type-abstract]
+    make = Recipe(config, "logger", Logger)  # type: ignore[type-abstract]
     before = version(folder, make.target)
     name = next((name for name in ("run_id", "version") if make.lacks(name)), None)
     return make() if before is None or name is None else make(**{name: before})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from rwkd_lightning.cli.words import in_config_words
+
 OURS = ("rwkd_lightning", "__main__")
 
 
@@ -20,7 +22,9 @@ class Ours(logging.Filter):
         self.names = (*OURS, *names)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to show it."""
+        """Whether to show it; a message of the library is put into the words of the config."""
+        if record.name.startswith(OURS[0]):
+            record.msg, record.args = in_config_words(record.getMessage()), ()
         return (
             self.all
             or record.levelno >= logging.WARNING

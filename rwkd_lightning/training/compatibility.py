@@ -71,8 +71,8 @@ def check_parts(student: nn.Module, accumulate: int) -> None:
         if type(module).__name__ in SPREAD:
             where = f" ({name})" if name else ""
             raise UserError(
-                f"the student{where} is wrapped in {type(module).__name__}; give it without, and use trainer=ddp "
-                "(strategy='ddp' of the Trainer) for several devices"
+                f"the student{where} is wrapped in {type(module).__name__}; give it without, and use "
+                "`strategy=ddp` for several devices"
             )
     for name, tensor in [*student.named_parameters(), *student.named_buffers()]:
         if tensor.is_inference():
@@ -180,13 +180,13 @@ def check_coupled(terms: Sequence[Term], accumulate: int = 1, processes: int = 1
     for term in terms:
         if term.in_batch and accumulate > 1:
             raise UserError(
-                f"trainer.accumulate={accumulate}: the term {term.name!r} compares the rows of a batch with each "
-                "other, and a part of it has fewer; use trainer.accumulate=1"
+                f"`accumulate={accumulate}`: the term {term.name!r} compares the rows of a batch with each "
+                "other, and a part of it has fewer; use `accumulate=1`"
             )
         if term.in_batch and processes > 1:
             raise UserError(
                 f"{processes} processes: the term {term.name!r} compares the rows of a batch with each other, and "
-                "each process has its own; use trainer.devices=1"
+                "each process has its own; use `devices=1`"
             )
 
 
@@ -212,18 +212,18 @@ def check_reach(
         if weighting.needs_influence and theta is not None and not any(theta.reaches(student, n) for n in term.reads):
             raise UserError(
                 f"the term {term.name!r} reads the student's {' and '.join(term.reads)}, which do not depend on the "
-                f"part of it that the meta step differentiates by (meta={theta!r}), so {weighting!r} cannot weigh "
-                "it; use meta=all"
+                f"part of it that the meta step differentiates by (`theta={theta!r}`), so {weighting!r} cannot weigh "
+                "it; use `theta=All()`"
             )
         if weighting.needs_head and head_output not in term.reads:
             raise UserError(
                 f"the term {term.name!r} does not depend on the student's last layer, where {weighting!r} balances "
-                "gradients; use weighting=dwa or weighting=uncertainty"
+                "gradients; use `DynamicWeightAverage()` or `Uncertainty()`"
             )
     if weighting.needs_head and not isinstance(getattr(student, "head", None), nn.Module):
         raise UserError(
             f"{weighting!r} balances gradients on the student's last linear layer, and this student has none; use "
-            "weighting=dwa or weighting=uncertainty"
+            "`DynamicWeightAverage()` or `Uncertainty()`"
         )
 
 
@@ -258,7 +258,7 @@ def check_loop(
     if accumulate > 1 and weighting.needs_head:
         raise UserError(
             f"`accumulate={accumulate}` with weighting={weighting!r}: it reads the gradients of all rows of a "
-            "step before the first part's backward; use weighting=dwa or weighting=uncertainty"
+            "step before the first part's backward; use `DynamicWeightAverage()` or `Uncertainty()`"
         )
     if clip is not None and not clip > 0:
         raise UserError(f"`clip={clip}`; it must be above 0; use `clip=None` for no clipping")
@@ -292,11 +292,11 @@ def check_accumulate(accumulate: int) -> None:
         raise UserError(f"`accumulate={accumulate}`; it counts the parts of a student step and must be at least 1")
 
 
-def check_precision(precision: str, setting: str = "trainer.precision") -> None:
+def check_precision(precision: str, setting: str | None = None) -> None:
     """Refuse arithmetic that the loop is not right in.
 
     Args:
-        setting: what the user sets, for the message.
+        setting: the key that the user sets, for the message; None: the argument of the Trainer.
 
     Raises:
         UserError: naming what is.
@@ -313,4 +313,5 @@ def check_precision(precision: str, setting: str = "trainer.precision") -> None:
         )
     elif precision.startswith("transformer-engine"):
         reason = "replaces the linear layers by fp8 ones, which the meta step was never run with"
-    raise UserError(f"{setting}={precision} {reason}; use bf16-mixed or 32-true")
+    named = f"`precision={precision}`" if setting is None else f"{setting}={precision}"
+    raise UserError(f"{named} {reason}; use bf16-mixed or 32-true")

@@ -43,21 +43,21 @@ class Watch:
         )
         self.weights = torch.full_like(self.losses, float("nan"))
         self.visit = Visit.of(step)
-        self.rows("loss", self.visit.losses, "lower optimizer.lr or look at these rows")
+        self.rows("loss", self.visit.losses, "lower `optimizer.lr` or look at these rows")
         influence = self.visit.influence
         if influence is None:
             return
         if meta is not None and meta.held_out_loss is not None and not bool(influence.isfinite().any()):
             self.number(
-                "meta loss", meta.held_out_loss, "lower optimizer.lr or meta.lookahead_lr, or look at the held-out rows"
+                "meta loss", meta.held_out_loss, "lower `optimizer.lr` or `lookahead_lr`, or look at the held-out rows"
             )
-        self.rows("influence", influence, "lower optimizer.lr or meta.lookahead_lr, or look at these rows")
+        self.rows("influence", influence, "lower `optimizer.lr` or `lookahead_lr`, or look at these rows")
 
     def weights_of_all(self, weights: Tensor) -> Tensor:
         """This rank's weights ``(B, K)`` to those of all ranks, ``(world·B, K)``."""
         self.weights = weights
         gathered = gather_rows(weights)
-        self.rows("weight", gathered, "lower weighting.lr")
+        self.rows("weight", gathered, "lower `weighting.lr`")
         return gathered
 
     def rows(self, what: str, values: Tensor, remedy: str) -> None:

@@ -125,6 +125,12 @@ class Hooks(lightning.LightningModule):
                 )
         self.random_states.begin(self.device)
 
+    def on_validation_start(self) -> None:
+        self.frozen.freeze(self.device)
+
+    def on_test_start(self) -> None:
+        self.frozen.freeze(self.device)
+
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         self.validation.update(self.student, batch)
 

@@ -29,7 +29,7 @@ from rwkd_lightning.training.optim import adamw
 from rwkd_lightning.training.random_states import RandomStates
 from rwkd_lightning.training.step_log import summary
 from rwkd_lightning.training.steps import gradient_of_all_ranks
-from rwkd_lightning.training.validation import Metric, Metrics, Validation
+from rwkd_lightning.training.validation import Losses, Metric, Metrics, Validation
 from rwkd_lightning.weighting import Step, Weighting, masked
 from rwkd_lightning.weighting.columns import Columns
 
@@ -59,7 +59,7 @@ class DistillationModule(Hooks):
         clip: largest norm of the student's gradient; None: no clipping.
         accumulate: parts in which a batch goes through the student, for memory; the step is that of the whole batch.
         metrics: torchmetrics by name, of the outputs ``logits`` and ``labels`` on validation and test batches, logged
-            as ``meta/<name>`` and ``test/<name>``; short for ``validation=Metrics(metrics)``.
+            as ``meta/<name>`` and ``test/<name>``; short for ``validation=Metrics(metrics)``. None: the loss terms.
         validation: scores the student in another way.
         meta_data: held-out rows for the meta step in place of ``meta``: a DataLoader or a map-style dataset
             (`standard_meta`).
@@ -102,6 +102,8 @@ class DistillationModule(Hooks):
         self.alarm = CollapseAlarm(self.term_names, weighting.collapse_remedy)
         self.make_optimizer, self.make_schedule = optimizer, schedule
         self.updated_weights, self.clip, self.accumulate = updated_weights, clip, accumulate
+        if validation is None and metrics is None:
+            validation = Losses(terms, lambda batch: self.frozen.answer(batch, self.reads))
         self.validation = validation if validation is not None else Metrics(metrics or {})
         self.random_states = RandomStates()
         self.frozen = FrozenTeacher(teacher)
@@ -172,7 +174,9 @@ class DistillationModule(Hooks):
         own = self.weighting.own_loss(step)
         if own is not None:
             norm = gradient_of_all_ranks(own, [p for p in self.weighting.parameters() if p.requires_grad])
-            watch.number("gradient of the weighting", norm, "lower weighting.lr, or look at what meta_features gives")
+            watch.number(
+                "gradient of the weighting", norm, "lower `weighting.lr`, or look at the meta-network's features"
+            )
             for optimizer in self.trainer.optimizers[
                 1:
             ]:  # past Lightning's wrapper: ``max_steps`` counts student steps alone
@@ -187,7 +191,7 @@ class DistillationModule(Hooks):
         elif weights is not passes.descended:
             check_unmoved(self.weighting, passes.descended, weights)
         norm = nn.utils.clip_grad_norm_(self.trained.parameters(), math.inf if self.clip is None else self.clip)
-        watch.number("gradient", norm, "lower optimizer.lr, look at the loss terms, or use trainer.precision=32-true")
+        watch.number("gradient", norm, "lower `optimizer.lr`, look at the loss terms, or use `precision=32-true`")
         optimizers = self.optimizers()
         optimizer: Any = optimizers[0] if isinstance(optimizers, list) else optimizers
         optimizer.step()

@@ -21,9 +21,9 @@ def adamw(
         UserError: if lr is not positive or weight_decay is negative.
     """
     if not lr > 0:
-        raise UserError(f"optimizer.lr is {lr}; the student's learning rate must be above 0")
+        raise UserError(f"`lr` is {lr}; the student's learning rate must be above 0")
     if not weight_decay >= 0:
-        raise UserError(f"optimizer.weight_decay is {weight_decay}; it must be 0 or above")
+        raise UserError(f"`weight_decay` is {weight_decay}; it must be 0 or above")
     trainable = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
@@ -36,7 +36,7 @@ def adamw(
 def adam(module: nn.Module, lr: float, betas: Sequence[float] = (0.9, 0.999)) -> torch.optim.Adam:
     """Adam without weight decay; UserError if lr is not positive."""
     if not lr > 0:
-        raise UserError(f"optimizer.lr is {lr}; the student's learning rate must be above 0")
+        raise UserError(f"`lr` is {lr}; the student's learning rate must be above 0")
     first, second = betas
     return torch.optim.Adam(
         [p for p in module.parameters() if p.requires_grad], lr=lr, betas=(first, second), fused=True
@@ -74,7 +74,7 @@ def warmed_up(
         UserError: if warmup is outside [0, 1).
     """
     if not 0 <= warmup < 1:
-        raise UserError(f"scheduler.warmup is {warmup}; the share of warm-up steps must lie in [0, 1)")
+        raise UserError(f"`warmup` is {warmup}; the share of warm-up steps must lie in [0, 1)")
     ramp = max(1, round(warmup * total_steps)) if warmup > 0 else 0
 
     def factor(step: int) -> float:

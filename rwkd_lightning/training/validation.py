@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+from rwkd_lightning.terms import Term
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 """Predictions ``(N, ...)`` and targets ``(N, ...)`` to a number, as a metric of torchmetrics."""
@@ -20,6 +22,39 @@ class Validation(Protocol):
 
     def compute(self) -> dict[str, Tensor]:
         """The scores by name since the last call, and begin again; nothing where no batch was taken in."""
+
+
+class Losses:
+    """A `Validation` by the mean of each loss term over the rows for which it has a value.
+
+    A term of the teacher is left out where the batches carry nothing of a teacher. ``loss`` is the sum over the label
+    terms, or over all where there is no label term.
+
+    Args:
+        terms: the K loss terms.
+        answer: adds to a batch what the terms read of the teacher, if there is one.
+    """
+
+    def __init__(self, terms: Sequence[Term], answer: Callable[[dict[str, Tensor]], None]) -> None:
+        self.terms, self.answer = list(terms), answer
+        self.rows: dict[str, list[Tensor]] = {}
+
+    def update(self, student: nn.Module, batch: dict[str, Tensor]) -> None:
+        size = next(len(x) for x in batch.values() if isinstance(x, Tensor) and x.ndim)
+        batch.setdefault("index", torch.arange(size))
+        self.answer(batch)
+        outputs = student(batch)
+        for term in self.terms:
+            if term.role != "teacher" or f"teacher_{term.teacher_output}" in batch:
+                values = term(outputs, batch)
+                self.rows.setdefault(term.name, []).append(values[term.valid(batch).to(values.device)].double().cpu())
+
+    def compute(self) -> dict[str, Tensor]:
+        means = {name: torch.cat(rows).mean().float() for name, rows in self.rows.items()}
+        self.rows.clear()
+        labels = [means[term.name] for term in self.terms if term.role == "label" and term.name in means]
+        total = {"loss": torch.stack(labels or list(means.values())).sum()} if means else {}
+        return total | {f"loss_{name}": mean for name, mean in means.items()}
 
 
 class Metrics:

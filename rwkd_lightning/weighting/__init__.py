@@ -11,6 +11,7 @@ from rwkd_lightning.weighting.features.concat import Together
 from rwkd_lightning.weighting.features.history import EarlierInfluence, EarlierWeights, Visits
 from rwkd_lightning.weighting.features.standard import ClassificationFeatures, RegressionFeatures
 from rwkd_lightning.weighting.gates import Gate, Reject, Sigmoid, Softmax
+from rwkd_lightning.weighting.given import GivenWeights
 from rwkd_lightning.weighting.global_alpha import GlobalAlpha
 from rwkd_lightning.weighting.gradnorm import GradNorm
 from rwkd_lightning.weighting.kd import FixedAlpha
@@ -34,6 +35,7 @@ __all__ = [
     "EarlierWeights",
     "FixedAlpha",
     "Gate",
+    "GivenWeights",
     "GlobalAlpha",
     "GradNorm",
     "History",

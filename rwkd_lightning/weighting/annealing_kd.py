@@ -29,7 +29,7 @@ class AnnealingKD(Weighting):
     def __init__(self, stage_one: float = 0.75) -> None:
         super().__init__()
         if not 0 < stage_one <= 1:
-            raise UserError(f"weighting.stage_one is {stage_one}; the share of the training must lie in (0, 1]")
+            raise UserError(f"`stage_one` is {stage_one}; the share of the training must lie in (0, 1]")
         self.stage_one = stage_one
 
     def check(self, terms: Columns) -> None:

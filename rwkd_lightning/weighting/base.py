@@ -8,7 +8,7 @@ used detached; ``observe``. A constant method implements ``forward`` alone.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -99,8 +99,11 @@ class Weighting(nn.Module, ABC):
     needs: AbstractSet[str] = frozenset()
     """The kinds of samples that a task must provide for the method, see ``Term.needs``."""
 
-    instead: str = "weighting=rwkd"
+    instead: str = "`RWKD()`"
     """The method to use where a task does not provide that."""
+
+    reads_columns: Collection[str] = ()
+    """Columns of the training rows, beside those of every run, of which the method needs at least one."""
 
     collapse_remedy: str | None = None
     """The setting to change if the influence drives all samples to one term; None: the method sets the shares

@@ -106,8 +106,8 @@ def only(terms: Sequence[str | Term], roles: Sequence[str], method: str) -> None
     if left:
         known = " and ".join(names[k] for k in sorted(weighed))
         raise UserError(
-            f"terms={list(names)}: weighting={method} has a rule for {known} only, and {left[0]!r} would weigh "
-            "nothing; use weighting=kd with weighting.beta, or one that weighs any number of terms: rwkd, "
+            f"terms={list(names)}: {method} has a rule for {known} only, and {left[0]!r} would weigh "
+            "nothing; use `FixedAlpha()` with `weighting.beta`, or one that weighs any number of terms: rwkd, "
             "rwkd_online, global, uncertainty, dwa, gradnorm"
         )
 

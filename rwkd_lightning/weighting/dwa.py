@@ -38,11 +38,9 @@ class DynamicWeightAverage(Weighting):
     def __init__(self, terms: Sequence[str] = ("ce", "kd"), window: int = 25, temperature: float = 2.0) -> None:
         super().__init__()
         if window < 1:
-            raise UserError(
-                f"weighting.window is {window}; it counts training batches and must be at least 1 (25 is usual)"
-            )
+            raise UserError(f"`window` is {window}; it counts training batches and must be at least 1 (25 is usual)")
         if not 0 < temperature < float("inf"):
-            raise UserError(f"weighting.temperature is {temperature}; it must be above 0 (2 is usual)")
+            raise UserError(f"`temperature` is {temperature}; it must be above 0 (2 is usual)")
         self.window = window
         self.temperature = temperature
         for name in ("sums", "counts"):
@@ -71,7 +69,7 @@ class DynamicWeightAverage(Weighting):
 
     def check(self, terms: Columns) -> None:
         if len(terms) < 2:
-            raise UserError(f"terms={list(terms)}: weighting=dwa balances several terms; give two, or use weighting=ce")
+            raise UserError(f"terms={list(terms)}: dwa balances several terms; give two, or use `LabelsOnly()`")
 
     def __repr__(self) -> str:
         return f"dwa(window={self.window})"

@@ -26,7 +26,7 @@ class Gate(nn.Module, ABC):
     def __init__(self, bound: float | None = None) -> None:
         super().__init__()
         if bound is not None and not 0 < bound < float("inf"):
-            raise UserError(f"weighting.gate.bound is {bound}; it must be above 0, or null for logits without a bound")
+            raise UserError(f"`bound` is {bound}; it must be above 0, or `bound=None` for logits without one")
         self.bound = bound
 
     def width(self, terms: int) -> int:

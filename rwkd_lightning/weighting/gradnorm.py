@@ -13,7 +13,7 @@ from rwkd_lightning.weighting.base import Step, Weighting
 from rwkd_lightning.weighting.columns import Columns
 from rwkd_lightning.weighting.means import quotient, sums_and_counts
 
-INSTEAD = "use weighting=dwa or weighting=uncertainty"
+INSTEAD = "use `DynamicWeightAverage()` or `Uncertainty()`"
 
 
 class GradNorm(Weighting):
@@ -40,9 +40,9 @@ class GradNorm(Weighting):
     def __init__(self, terms: Sequence[str] = ("ce", "kd"), lr: float = 1e-2, asymmetry: float = 1.5) -> None:
         super().__init__()
         if not lr > 0:
-            raise UserError(f"weighting.lr is {lr}; the rate of the weights must be above 0 (0.01 is usual)")
+            raise UserError(f"`lr` is {lr}; the rate of the weights must be above 0 (0.01 is usual)")
         if not 0 <= asymmetry < float("inf"):
-            raise UserError(f"weighting.asymmetry is {asymmetry}; it must be 0 (equal norms) or above (1.5 is usual)")
+            raise UserError(f"`asymmetry` is {asymmetry}; it must be 0 (equal norms) or above (1.5 is usual)")
         self.lr = lr
         self.asymmetry = asymmetry
         self.logits = nn.Parameter(torch.zeros(len(terms)))
@@ -71,9 +71,7 @@ class GradNorm(Weighting):
 
     def check(self, terms: Columns) -> None:
         if len(terms) < 2:
-            raise UserError(
-                f"terms={list(terms)}: weighting=gradnorm balances several terms; give two, or use weighting=ce"
-            )
+            raise UserError(f"terms={list(terms)}: gradnorm balances several terms; give two, or use `LabelsOnly()`")
 
     @property
     def weights(self) -> Tensor:
@@ -93,7 +91,7 @@ class GradNorm(Weighting):
         layer = [p for p in step.shared_parameters if p.requires_grad]
         if not layer:
             raise UserError(
-                f"weighting=gradnorm balances gradients by the student's last linear layer, and this student has "
+                f"gradnorm balances gradients by the student's last linear layer, and this student has "
                 f"none that is trained; {INSTEAD}"
             )
         losses = torch.where(step.valid, step.losses, 0.0).sum(0) / count.clamp_min(1e-12)
@@ -105,7 +103,7 @@ class GradNorm(Weighting):
             # by its value: terms stacked into one tensor all reach what one of them reaches
             if bool((norm == 0) & (mean > 0) & (first == 0)):
                 raise UserError(
-                    f"weighting=gradnorm balances gradients by the student's last layer, and the term {name!r} does "
+                    f"gradnorm balances gradients by the student's last layer, and the term {name!r} does "
                     f"not depend on it; {INSTEAD}"
                 )
             norms.append(norm)

@@ -31,9 +31,9 @@ class FixedAlpha(Weighting):
     def __init__(self, alpha: float = 0.5, beta: float = 1.0) -> None:
         super().__init__()
         if not 0 <= alpha <= 1:
-            raise UserError(f"weighting.alpha is {alpha}; the share of the teacher must lie in [0, 1]")
+            raise UserError(f"`alpha` is {alpha}; the share of the teacher must lie in [0, 1]")
         if not 0 <= beta < float("inf"):
-            raise UserError(f"weighting.beta is {beta}; the weight of further loss terms must be 0 or above")
+            raise UserError(f"`beta` is {beta}; the weight of further loss terms must be 0 or above")
         self.alpha = alpha
         self.beta = beta
 
@@ -41,8 +41,8 @@ class FixedAlpha(Weighting):
         columns(terms, "teacher")
         if self.alpha == 0 and not has(terms, "label"):
             raise UserError(
-                f"weighting.alpha=0 with terms={list(terms)} gives the teacher no weight, and no label term has it; "
-                "use weighting.alpha=0.5 (any above 0 means the same here)"
+                f"`weighting.alpha=0` with terms={list(terms)} gives the teacher no weight, and no label term has it; "
+                "use `weighting.alpha=0.5` (any above 0 means the same here)"
             )
 
     def forward(self, step: Step) -> Tensor:

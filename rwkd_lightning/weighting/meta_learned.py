@@ -28,14 +28,14 @@ class MetaLearned(Weighting):
     """
 
     needs_influence = True
-    collapse_remedy: str | None = "lower weighting.lr or raise weighting.entropy"
+    collapse_remedy: str | None = "lower `weighting.lr` or raise `weighting.entropy`"
 
     def __init__(self, lr: float, entropy: float = 0.0) -> None:
         super().__init__()
         if not lr > 0:
-            raise UserError(f"weighting.lr is {lr}; the meta-learner's rate must be above 0")
+            raise UserError(f"`lr` is {lr}; the meta-learner's rate must be above 0")
         if not entropy >= 0:
-            raise UserError(f"weighting.entropy is {entropy}; it must be 0 (the plain form) or above")
+            raise UserError(f"`entropy` is {entropy}; it must be 0 (the plain form) or above")
         self.lr = lr
         self.entropy = entropy
 

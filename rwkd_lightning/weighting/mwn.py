@@ -39,7 +39,7 @@ class MetaWeightNet(MetaLearned):
     def __init__(self, alpha: float = 0.5, beta: float = 1.0, hidden: int = 100, lr: float = 1e-3) -> None:
         super().__init__(lr)
         if hidden < 1:
-            raise UserError(f"weighting.hidden is {hidden}; the meta-network needs at least one hidden unit")
+            raise UserError(f"`hidden` is {hidden}; the meta-network needs at least one hidden unit")
         self.fixed = FixedAlpha(alpha, beta)
         last = nn.Linear(hidden, 1)
         nn.init.zeros_(last.weight)

@@ -12,7 +12,6 @@ from rwkd_lightning.weighting.base import Step, Weighting
 from rwkd_lightning.weighting.columns import Columns, only
 
 FLAGS = ("label_flipped", "teacher_corrupted")
-NEEDS_CORRUPTION = "weighting=oracle needs to know what is corrupted: set data.label_noise or data.teacher_noise"
 
 
 class Oracle(Weighting):
@@ -26,10 +25,11 @@ class Oracle(Weighting):
     """
 
     needs_batch = False
+    reads_columns = FLAGS
 
     def prepare(self, training_set: Mapping[str, Tensor]) -> None:
         if not any(name in training_set and bool(training_set[name].any()) for name in FLAGS):
-            raise UserError(NEEDS_CORRUPTION)
+            raise UserError("oracle needs to know what is corrupted: set `label_flipped` or `teacher_corrupted`")
 
     def check(self, terms: Columns) -> None:
         only(terms, ("label", "teacher"), "oracle")

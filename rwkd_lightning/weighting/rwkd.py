@@ -63,13 +63,11 @@ class RWKD(MetaLearned):
     ) -> None:
         super().__init__(lr, entropy)
         if hidden < 1:
-            raise UserError(f"weighting.hidden is {hidden}; the meta-network needs at least one hidden unit")
+            raise UserError(f"`hidden` is {hidden}; the meta-network needs at least one hidden unit")
         if not evidence >= 0:
-            raise UserError(f"weighting.evidence is {evidence}; it must be 0 (the plain form) or above")
+            raise UserError(f"`evidence` is {evidence}; it must be 0 (the plain form) or above")
         if not 0 <= smoothing < 1:
-            raise UserError(
-                f"weighting.smoothing is {smoothing}; give a number from 0 (none) up to, but not including, 1"
-            )
+            raise UserError(f"`smoothing` is {smoothing}; give a number from 0 (none) up to, but not including, 1")
         self.evidence = evidence
         self.reads_influence = evidence > 0
         self.smoothing = smoothing

@@ -23,12 +23,12 @@ class PerturbationRWKD(Weighting):
 
     needs_influence = True
     has_memory = False
-    collapse_remedy = "use weighting=rwkd, whose entropy term holds against it"
+    collapse_remedy = "use `RWKD()`, whose entropy term holds against it"
 
     def __init__(self, delta: float = 1e-8) -> None:
         super().__init__()
         if not delta > 0:
-            raise UserError(f"weighting.delta is {delta}; it must be above 0 (1e-8 is usual)")
+            raise UserError(f"`delta` is {delta}; it must be above 0 (1e-8 is usual)")
         self.delta = delta
 
     def forward(self, step: Step) -> Tensor:

@@ -25,7 +25,7 @@ class TeacherConfidence(Weighting):
 
     needs_batch = False
     needs = frozenset({"classes"})
-    instead = "weighting=kd or weighting=annealed"
+    instead = "`FixedAlpha()` or `TeacherAnnealing()`"
 
     def __init__(self, output: str = "logits") -> None:
         super().__init__()

@@ -25,8 +25,8 @@ class TrilateralGeometry(MetaLearned):
     without a graph, so its network stays as initialised). The last layer starts at zero: α_i = ½ until the first meta
     step.
 
-    C is read off the training set, so ``prepare`` makes the network: before the optimizer and before a checkpoint is
-    loaded. It leaves the global generator where it was, so that the student is trained as under any other method.
+    C is read off the training set, so ``prepare``, or a checkpoint that is loaded, makes the network. It leaves the
+    global generator where it was, so that the student is trained as under any other method.
 
     Hu et al., Less or More From Teacher: Exploiting Trilateral Geometry For Knowledge Distillation, ICLR 2024,
     https://arxiv.org/abs/2312.15112, section 3.
@@ -43,13 +43,14 @@ class TrilateralGeometry(MetaLearned):
 
     reads_influence = False
     needs = frozenset({"classes"})
-    instead = "weighting=rwkd or weighting=mwn"
+    instead = "`RWKD()` or `MetaWeightNet()`"
     means: Tensor
 
     def __init__(self, lr: float = 3e-3, entropy: float = 0.0, output: str = "logits") -> None:
         super().__init__(lr, entropy)
         self.output = output
         self.network: nn.Module | None = None
+        self.register_load_state_dict_pre_hook(self.build_as_saved)  # type: ignore[no-untyped-call]
 
     def check(self, terms: Columns) -> None:
         only(terms, ("label", "teacher"), "tgeo")
@@ -60,22 +61,32 @@ class TrilateralGeometry(MetaLearned):
         """
         if f"teacher_{self.output}" not in training_set:
             raise UserError(
-                "weighting=tgeo averages the teacher's outputs over the training set, and there are none; compute "
-                f"teacher_{self.output} first, or use weighting=rwkd"
+                "tgeo averages the teacher's outputs over the training set, and there are none; compute "
+                f"teacher_{self.output} first, or use `RWKD()`"
             )
         teacher = at_least_float32(training_set[f"teacher_{self.output}"]).softmax(1)
         labels = training_set["labels"].to(teacher.device)
         rows = [labels == c for c in range(teacher.shape[1])]
         everywhere = teacher.mean(0)
         means = torch.stack([*(teacher[row].mean(0) if bool(row.any()) else everywhere for row in rows), everywhere])
+        self.build(means)
+
+    def build(self, means: Tensor) -> None:
+        """Make the network for T̄ ``(C + 1, C)``."""
         self.register_buffer("means", means)
         with torch.random.fork_rng(devices=[]):
             last = nn.Linear(16, 1)
             self.network = nn.Sequential(
-                nn.Linear(9 * teacher.shape[1], 32), nn.LeakyReLU(), nn.Linear(32, 16), nn.LeakyReLU(), last
+                nn.Linear(9 * means.shape[1], 32), nn.LeakyReLU(), nn.Linear(32, 16), nn.LeakyReLU(), last
             )
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
+
+    @staticmethod
+    def build_as_saved(method: nn.Module, state: Mapping[str, Tensor], prefix: str, *_: object) -> None:
+        """Make the network before a checkpoint is loaded into it, where the training set was not seen."""
+        if isinstance(method, TrilateralGeometry) and method.network is None and f"{prefix}means" in state:
+            method.build(torch.empty_like(state[f"{prefix}means"]))
 
     @torch.no_grad()
     def features(self, step: Step) -> Tensor:
@@ -102,7 +113,7 @@ class TrilateralGeometry(MetaLearned):
     def prepared(self) -> nn.Module:
         """The network, if the training set was seen."""
         if self.network is None:
-            raise UserError("weighting=tgeo has not seen the training set; call its prepare(...) before training")
+            raise UserError("tgeo has not seen the training set; call its prepare(...) before training")
         return self.network
 
     def __repr__(self) -> str:

@@ -34,7 +34,7 @@ class Uncertainty(Weighting):
     def __init__(self, terms: Sequence[str] = ("ce", "kd"), lr: float = 1e-2) -> None:
         super().__init__()
         if not lr > 0:
-            raise UserError(f"weighting.lr is {lr}; the rate of the uncertainties must be above 0 (0.01 is usual)")
+            raise UserError(f"`lr` is {lr}; the rate of the uncertainties must be above 0 (0.01 is usual)")
         self.lr = lr
         self.log_variances = nn.Parameter(torch.full((len(terms),), INITIAL))
 

@@ -31,14 +31,12 @@ class WeightedSoftLabels(Weighting):
 
     needs_batch = False
     needs = frozenset({"classes"})
-    instead = "weighting=kd or weighting=annealed"
+    instead = "`FixedAlpha()` or `TeacherAnnealing()`"
 
     def __init__(self, alpha: float = 2.5, output: str = "logits") -> None:
         super().__init__()
         if not 0 <= alpha < float("inf"):
-            raise UserError(
-                f"weighting.alpha is {alpha}; the weight of the soft labels must be 0 or above (2.5 is usual)"
-            )
+            raise UserError(f"`alpha` is {alpha}; the weight of the soft labels must be 0 or above (2.5 is usual)")
         self.alpha = alpha
         self.output = output
 

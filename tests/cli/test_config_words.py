@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 from lightning import Trainer
 
+from rwkd_lightning import terms, weighting
 from rwkd_lightning.bilevel import FiniteDifference, Jvp
-from rwkd_lightning.cli.words import KEYS, VALUES, config_words, in_config_words
+from rwkd_lightning.cli.words import KEYS, OPTIONS, VALUES, config_words, in_config_words
 from rwkd_lightning.meta import HeadWithBank, LastBlock, MetaStep
 from rwkd_lightning.meta.head import linear_head
 from rwkd_lightning.training.compatibility import check_loop
 from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.training.optim import adamw, linear_schedule
 from rwkd_lightning.utils.errors import UserError
-from rwkd_lightning.weighting import RWKD, ClassificationFeatures, LearningToReweight
+from rwkd_lightning.weighting import RWKD, ClassificationFeatures, LearningToReweight, Oracle
 
 PACKAGE = Path(__file__).parents[2] / "rwkd_lightning"
 
@@ -67,18 +69,64 @@ def test_other_backticks_stay():
     assert in_config_words("`x=1` in `every thing` and `clip=None`") == "`x=1` in `every thing` and trainer.clip=null"
 
 
+def test_arguments_of_what_is_being_made():
+    """Prevents: an argument of a method that is taken for a key of the same name elsewhere, and one that is left as it
+    is.
+    """
+    words = in_config_words("`lr` is -1; `every=2`, `hidden=3`, `inner.smoothing=0`", "weighting", {"lr", "inner"})
+    assert words == "weighting.lr is -1; meta.every=2, `hidden=3`, weighting.inner.smoothing=0"
+
+
+def raised() -> set[str]:
+    """Everything in backticks that the library raises or warns of."""
+    found = set()
+    for folder in ("weighting", "terms", "training", "meta", "bilevel"):
+        for file in (PACKAGE / folder).rglob("*.py"):
+            tree = ast.parse(file.read_text())
+            docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+                    found |= set(re.findall(r"`([\w.]+)(?=[=` (])", node.value))
+    return found
+
+
 def test_every_argument_is_in_the_table():
     """Prevents: backticks on a terminal, an argument that no constructor has, a value that no class makes."""
-    signatures = (inspect.signature(kind).parameters for kind in (DistillationModule, MetaStep, Trainer))
+    signatures = (inspect.signature(kind).parameters for kind in (DistillationModule, MetaStep, Trainer, RWKD))
     arguments = {name for parameters in signatures for name in parameters}
-    assert set(KEYS) <= arguments
-    found = set()
-    for folder in ("training", "meta", "bilevel"):
-        for file in (PACKAGE / folder).glob("*.py"):
-            raised = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
-            texts = [ast.unparse(call) for call in raised if getattr(call.func, "id", "") == "UserError"]
-            found |= {match for text in texts for match in re.findall(r"`(\w+)(?:=| |`)", text)}
-    assert found and found <= set(KEYS) | {"weighting"}
+    assert {name.partition(".")[0] for name in KEYS} <= arguments | set(Oracle.reads_columns)
+    options = {option.partition("(")[0].partition("=")[0] for option in OPTIONS}
+    own = set()  # arguments of what is made from the config, whose node is known then
+    for kind in (*vars(weighting).values(), *vars(terms).values(), FiniteDifference, adamw, linear_schedule):
+        own |= set(inspect.signature(kind).parameters) if callable(kind) else set()
+    found = {name for name in raised() if not name.startswith(("weighting.", "inner.")) and "teacher_" not in name}
+    assert found and found - {"sample_weight"} <= set(KEYS) | options | own
     assert (
         repr(FiniteDifference()).startswith(VALUES["FiniteDifference()"]) and repr(LastBlock()) == VALUES["LastBlock()"]
     )
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_are_those_of_the_configs(name):
+    """Prevents: a class that the command line calls by another method's name."""
+    group, _, option = OPTIONS[name].partition("=")
+    file = PACKAGE.parent / "conf" / group / f"{option}.yaml"
+    if group == "weighting":
+        assert f".{name.removesuffix('()')}\n" in file.read_text().replace(" #", "\n")
+    assert file.is_file()
+
+
+GROUPS = "trainer|meta|data|pair|loss_terms|task|optimizer|scheduler|meta_features|checkpoint|weighting"
+
+
+def test_no_message_of_the_library_speaks_in_keys():
+    """Prevents: advice to type a key, for whoever wrote a constructor."""
+    spoken = []
+    for folder in ("weighting", "terms", "training", "meta", "bilevel"):
+        for file in (PACKAGE / folder).rglob("*.py"):
+            tree = ast.parse(file.read_text())
+            docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+                    spoken += re.findall(rf"(?<![`\w.])(?:{GROUPS})(?:\.[a-z_]+|/\w+=\w+|=[a-z]\w+)", node.value)
+    assert spoken == []

@@ -378,7 +378,7 @@ def prepare(config: DictConfig) -> None:
         num_workers=config.data.num_workers,
     )
     len(loaders.encoded("train")), loaders.train_dataloader()
-    parts.create(config.meta.engine, Engine), parts.create(config.meta.theta, Restriction)
+    parts.create(config, "meta.engine", Engine), parts.create(config, "meta.theta", Restriction)
     parts.meta_of(config, weighting, loaders.meta_stream)
     optimizer = parts.optimizer_of(config)(nn.Linear(2, 2))
     parts.schedule_of(config)(optimizer, 10)

@@ -145,7 +145,7 @@ def test_terms_out_of_reach_are_refused(student, theta, layers, refused):
     terms, learner = [CrossEntropy(), HiddenStates(layers)], student()
     terms[1].connect(learner, wide(32))
     if refused:
-        with pytest.raises(UserError, match="'hidden' reads the student's hidden, which do not depend.*use meta=all"):
+        with pytest.raises(UserError, match=r"'hidden' reads the student's hidden, which do not.*use `theta=All\(\)`"):
             check_reach(terms, rwkd(terms), theta(), learner)
     else:
         check_reach(terms, rwkd(terms), theta(), learner)

@@ -75,6 +75,13 @@ def test_what_is_asked_for_is_shown(verbose: str, more: list[str], root: logging
     assert set(more) <= set(told(tmp_path / "verbose", f"hydra.verbose={verbose}")) - plain
 
 
+def test_warnings_speak_in_keys(root: logging.Logger, tmp_path: Path) -> None:
+    """Prevents: advice to set an argument, for whoever typed a key."""
+    told(tmp_path)
+    logging.getLogger("rwkd_lightning.training.module").warning("step %d: lower `weighting.lr`, `clip=None`", 3)
+    assert (tmp_path / "train.log").read_text().splitlines()[-1] == "step 3: lower weighting.lr, trainer.clip=null"
+
+
 def test_train_py_asks_for_it(tmp_path: Path) -> None:
     """Prevents: a filter that no run uses, or that only the first job of a sweep has."""
     code = """

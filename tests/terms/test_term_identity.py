@@ -220,7 +220,7 @@ def test_version_0_1_stays_readable() -> None:
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"accumulate": 2}, "trainer.accumulate=2: the term 'in_batch'"),
+        ({"accumulate": 2}, "`accumulate=2`: the term 'in_batch'"),
         ({"processes": 2}, "2 processes: the term 'in_batch'"),
     ],
 )
@@ -230,7 +230,7 @@ def test_coupled_rows_are_not_cut_or_dealt_out(settings: dict[str, int], match: 
         check_terms([CrossEntropy(), DistillationKL(), InBatch()], {"classes"}, FixedAlpha(), **settings)
     check_coupled([CrossEntropy(), InBatch()])
     check_coupled([CrossEntropy()], 2, 2)
-    with pytest.raises(UserError, match="trainer.accumulate=3"):
+    with pytest.raises(UserError, match="`accumulate=3`"):
         DistillationModule(nn.Linear(2, 3), [InBatch()], FixedAlpha(), None, 4, accumulate=3)  # type: ignore[arg-type]
 
 

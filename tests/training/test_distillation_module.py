@@ -226,10 +226,13 @@ def test_alarm_counts_consecutive_steps():
         (lambda: MetaWeightNet(0.995), None),
         (lambda: LearningToReweight(0.995), None),
         (lambda: Permuted(MetaWeightNet(0.995)), None),
-        (GlobalAlpha, "lower weighting.lr or raise weighting.entropy"),
-        (tgeo, "lower weighting.lr or raise weighting.entropy"),
-        (lambda: Permuted(RWKD(ClassificationFeatures())), "lower weighting.inner.lr or raise weighting.inner.entropy"),
-        (PerturbationRWKD, "use weighting=rwkd"),
+        (GlobalAlpha, "lower `weighting.lr` or raise `weighting.entropy`"),
+        (tgeo, "lower `weighting.lr` or raise `weighting.entropy`"),
+        (
+            lambda: Permuted(RWKD(ClassificationFeatures())),
+            "lower `weighting.inner.lr` or raise `weighting.inner.entropy`",
+        ),
+        (PerturbationRWKD, "use `RWKD()`"),
     ],
 )
 def test_alarm_speaks_of_what_the_method_has(module, weighting, remedy):
@@ -383,9 +386,9 @@ def test_bad_optimizer_values(student, warmup, lr, decay):
     """Prevents a rate that never comes down from its ramp, or no training at all."""
     with pytest.raises(UserError, match=str(warmup)):
         linear_schedule(adamw(student(), lr, decay), 10, warmup)
-    with pytest.raises(UserError, match="lr is 0"):
+    with pytest.raises(UserError, match="`lr` is 0"):
         adamw(student(), 0.0)
-    with pytest.raises(UserError, match="weight_decay is -1"):
+    with pytest.raises(UserError, match="`weight_decay` is -1"):
         adamw(student(), lr, -1.0)
 
 

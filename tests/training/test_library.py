@@ -26,21 +26,28 @@ from rwkd_lightning import (
     CrossEntropy,
     DistillationKL,
     DistillationModule,
+    DynamicWeightAverage,
     FixedAlpha,
     FromBatch,
+    GlobalAlpha,
+    GradNorm,
     HeadWithBank,
     IndexedDataset,
     Jvp,
     LabelsOnly,
     MetaStep,
+    MetaWeightNet,
     Metrics,
     SquaredError,
+    Step,
     TeacherConfidence,
     TrilateralGeometry,
+    Uncertainty,
     UserError,
     adamw,
     linear_schedule,
 )
+from rwkd_lightning.terms import stack
 from rwkd_lightning.training.contract import columns_of
 
 CLASSES, WIDTH = 3, 6
@@ -241,6 +248,54 @@ def test_checkpoint_without_the_constructor(trainer: Any, tmp_path: Path) -> Non
     assert [n for n, v in resumed.state_dict().items() if not torch.equal(v, whole.state_dict()[n])] == []
 
 
+@pytest.mark.parametrize(
+    "method",
+    [RWKD, GlobalAlpha, TrilateralGeometry, MetaWeightNet, Uncertainty, DynamicWeightAverage, GradNorm, FixedAlpha],
+)
+def test_every_method_is_loaded(method: Any, trainer: Any, tmp_path: Path) -> None:
+    """Prevents: a method that has to see the training set again before its checkpoint can be loaded, or gives other
+    weights afterwards.
+    """
+
+    def build() -> DistillationModule:
+        return made(method(ClassificationFeatures()) if method is RWKD else method())
+
+    whole, loaded = build(), build()
+    trained = trainer()
+    trained.fit(whole, loader())
+    trained.save_checkpoint(tmp_path / "last.ckpt")
+    loaded = DistillationModule.load_from_checkpoint(
+        tmp_path / "last.ckpt",
+        student=FromBatch(network(seed=9), "x", head="3"),
+        terms=[CrossEntropy(), DistillationKL(2.0)],
+        weighting=method(ClassificationFeatures()) if method is RWKD else method(),
+        meta_data=loader(20, 7),
+        weights_only=True,
+    )
+    assert [n for n, v in whole.state_dict().items() if not torch.equal(v, loaded.state_dict()[n])] == []
+    batch = {**next(iter(loader())), "teacher_logits": torch.randn(8, CLASSES)}
+    outputs = whole.student.eval()(batch)
+    losses = stack(whole.loss_terms, outputs, batch)
+    step = Step(losses, losses >= 0, ("ce", "kd"), outputs, batch)
+    assert torch.equal(whole.weighting(step), loaded.weighting(step))
+
+
+def test_without_metrics_the_losses_are_logged(trainer: Any) -> None:
+    """Prevents: early stopping and ModelCheckpoint with nothing to watch; means of batches in place of rows."""
+    module, data = made(), loader(50, 3, batch_size=16)
+    x, labels = rows(50, 3).tensors
+    logits, teacher = module.student.network.eval()(x).detach(), 6 * x[:, :CLASSES]
+    ce = nn.functional.cross_entropy(logits, labels).item()
+    kd = 4 * nn.functional.kl_div((logits / 2).log_softmax(1), (teacher / 2).softmax(1), reduction="batchmean").item()
+    expected = {"meta/loss": ce, "meta/loss_ce": ce, "meta/loss_kd": kd}
+    assert trainer().validate(module, data, verbose=False) == [pytest.approx(expected, rel=1e-5)]
+    alone = DistillationModule(module.student, [CrossEntropy(), DistillationKL(2.0)], FixedAlpha())
+    assert trainer().validate(alone, data, verbose=False) == [
+        pytest.approx({"meta/loss": ce, "meta/loss_ce": ce}, rel=1e-5)
+    ]
+    trainer(callbacks=[EarlyStopping("meta/loss", patience=1)]).fit(module, loader(), data)
+
+
 def test_predict_validate_and_test(trainer: Any) -> None:
     """Prevents: predictions that are not the student's, in training mode or out of order; scores of batches in place of
     rows.
@@ -357,7 +412,7 @@ def test_a_student_that_returns_a_tensor(trainer: Any) -> None:
             lambda: DistillationModule(
                 FromBatch(network(), "x"), [SquaredError(), DistillationKL()], TeacherConfidence()
             ),
-            "this task is a regression; use weighting=kd",
+            "this task is a regression; use `FixedAlpha",
         ),
     ],
     ids=["no held-out rows", "endless", "no rows", "tuples", "names", "no teacher term", "check"],

@@ -301,7 +301,7 @@ def test_meta_steps_over_the_whole_student_are_refused(module, meta_step, theta)
 
 def test_gradnorm_is_refused(module):
     """Prevents gradient norms of one part in place of the batch's."""
-    with pytest.raises(UserError, match="`accumulate=4` with weighting=gradnorm.*use weighting=dwa"):
+    with pytest.raises(UserError, match="`accumulate=4` with weighting=gradnorm.*use `DynamicWeightAverage"):
         module(GradNorm(), accumulate=4)
 
 

@@ -75,7 +75,7 @@ def test_a_loss(module, rows, fit, name, value, accumulate):
     data.rows["teacher_logits"] = data.rows["teacher_logits"].float()
     data.rows["teacher_logits"][[19, 21]] = value
     error = stopped(module(METHODS[name](), accumulate=accumulate), fit, data)
-    assert str(error).startswith("step 2: the loss of 'kd' is nan for the samples [1019, 1021]; lower optimizer.lr")
+    assert str(error).startswith("step 2: the loss of 'kd' is nan for the samples [1019, 1021]; lower `optimizer.lr`")
     assert (error.step, error.epoch, error.what) == (2, 0, "loss")
     assert torch.equal(error.batch["idx"], torch.arange(1016, 1024)) and torch.equal(
         error.batch["x"], data.rows["x"][16:24]
@@ -121,7 +121,7 @@ def test_a_gradient(module, rows, fit, clip, accumulate):
     net = module(FixedAlpha(), terms=[CrossEntropy(), Steep()], clip=clip, accumulate=accumulate)
     error = stopped(net, fit, rows(32, 1))
     assert str(error).startswith(
-        "step 2: the gradient is nan, of a batch of 8 rows whose losses are finite; lower optimizer.lr"
+        "step 2: the gradient is nan, of a batch of 8 rows whose losses are finite; lower `optimizer.lr`"
     )
     assert error.what == "gradient" and torch.equal(error.weights, torch.full((8, 2), 0.5))
 
@@ -140,7 +140,9 @@ def test_an_influence(module, rows, fit, name, value):
 
     net.meta.influence = overflowing
     error = stopped(net, fit, rows(32, 1))
-    assert str(error).startswith(f"step 2: the influence of 'kd' is {value} for the samples [1019]; lower optimizer.lr")
+    assert str(error).startswith(
+        f"step 2: the influence of 'kd' is {value} for the samples [1019]; lower `optimizer.lr`"
+    )
     assert error.what == "influence" and bool(error.losses.isfinite().all())
 
 
@@ -187,7 +189,7 @@ def test_what_a_method_learns_and_gives(module, rows, fit):
     net = module(Learned(weight=float("nan")))
     student = copy.deepcopy(net.student.state_dict())
     with pytest.raises(
-        NotFinite, match="step 2: the weight of 'ce' and 'kd' is nan for the samples .*; lower weight"
+        NotFinite, match="step 2: the weight of 'ce' and 'kd' is nan for the samples .*; lower `weight"
     ) as caught:
         fit(net, rows(32, 1))
     assert caught.value.what == "weight" and bool(caught.value.weights.isnan().all())

@@ -85,7 +85,7 @@ def test_refused_without_the_pipeline(module, rows, fit, make, precision):
     """Prevents a student whose updates are rounded away, for somebody who has a Trainer and our module only."""
     with (
         warnings.catch_warnings(),
-        pytest.raises(UserError, match=f"trainer.precision={precision}.*use bf16-mixed or 32-true"),
+        pytest.raises(UserError, match=f"`precision={precision}`.*use bf16-mixed or 32-true"),
     ):
         warnings.simplefilter("ignore")
         fit(module(make()), rows(32, 1), precision=precision)
@@ -97,7 +97,7 @@ def test_refused_without_the_pipeline(module, rows, fit, make, precision):
 ])  # fmt: skip
 def test_precisions_are_named(precision, why):
     """Prevents a precision that is refused for a wrong reason, or taken because its name begins like another's."""
-    with pytest.raises(UserError, match=f"trainer.precision={precision} .*{why}.*; use bf16-mixed or 32-true"):
+    with pytest.raises(UserError, match=f"`precision={precision}` .*{why}.*; use bf16-mixed or 32-true"):
         check_precision(precision)
     for known in ("32-true", "32", "64-true", "64", "bf16-mixed", "bf16"):
         check_precision(known)

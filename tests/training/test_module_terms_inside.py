@@ -120,7 +120,7 @@ def test_rwkd_weighs_three_terms(module, rows, fit, meta_step):
     """Prevents a third term without weight, and the default meta step, which cannot see it, taken in silence."""
     terms = [CrossEntropy(), DistillationKL(2.0), hidden_term()]
     weighting = RWKD(ClassificationFeatures(), ["ce", "kd", "hidden"])
-    with pytest.raises(UserError, match=r"'hidden' reads the student's hidden.*meta=bank.*use meta=all"):
+    with pytest.raises(UserError, match=r"'hidden' reads the student's hidden.*theta=bank.*use `theta=All"):
         module(weighting, net=Inner(0), terms=terms, teacher=Inner(1))
     made = module(weighting, net=Inner(0), terms=terms, teacher=Inner(1), meta=meta_step(theta=All()), train_size=32)
     fit(made, rows(32, 1), max_epochs=2)

@@ -294,7 +294,7 @@ class Spread(nn.Module):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (nn.DataParallel, "wrapped in DataParallel; give it without, and use trainer=ddp"),
+        (nn.DataParallel, "wrapped in DataParallel; give it without, and use `strategy=ddp`"),
         (Spread, r"the student \(inner\) is wrapped in DataParallel"),
     ],
 )

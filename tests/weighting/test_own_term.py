@@ -157,4 +157,4 @@ def test_the_loop_takes_it() -> None:
     student.head = nn.Linear(4, 3)
     module = DistillationModule(student, terms, method, lambda m: torch.optim.SGD(m.parameters()), 8)
     assert module.term_names == ("cosine", "ce") and module.term_names.roles == ("teacher", "label")
-    assert meta_of(composed, method, None) is None and create(composed.loss_terms.kd, Term).name == "kd"  # type: ignore[arg-type]
+    assert meta_of(composed, method, None) is None and create(composed, "loss_terms.kd", Term).name == "kd"  # type: ignore[arg-type]

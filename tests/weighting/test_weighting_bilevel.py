@@ -310,7 +310,7 @@ def test_terms_that_make_no_sense_are_refused(build):
     method.check(("ce", second))
     method.check((second, "ce"))
     if build in (tgeo, AnnealingKD):
-        with pytest.raises(UserError, match="'hidden' would weigh nothing; use weighting=kd with weighting.beta"):
+        with pytest.raises(UserError, match=r"'hidden' would weigh nothing; use `FixedAlpha\(\)` with `weight"):
             method.check((second, "ce", "hidden"))
     else:
         method.check((second, "ce", "hidden"))
@@ -323,7 +323,7 @@ def test_terms_that_make_no_sense_are_refused(build):
         method.check((second,))
     of_scores = [SquaredError(), AnnealedMSE() if build is AnnealingKD else LogitMSE()]
     if build is tgeo:
-        with pytest.raises(UserError, match="tgeo.*for classes, and this task is a regression; use weighting=rwkd"):
+        with pytest.raises(UserError, match="tgeo.*for classes, and this task is a regression; use `RWKD"):
             check_terms(of_scores, {"numbers"}, method)
     else:
         check_terms(of_scores, {"numbers"}, method)
@@ -425,14 +425,14 @@ def test_one_setting_for_both_parts_of_annealing_kd(task, label):
 @pytest.mark.parametrize(
     "build,said",
     [
-        (lambda: MetaWeightNet(alpha=1.5), "weighting.alpha is 1.5"),
-        (lambda: MetaWeightNet(hidden=0), "weighting.hidden is 0"),
-        (lambda: MetaWeightNet(lr=0.0), "weighting.lr is 0.0"),
-        (lambda: LearningToReweight(-0.5), "weighting.alpha is -0.5"),
-        (lambda: TrilateralGeometry(lr=-1.0), "weighting.lr is -1.0"),
-        (lambda: TrilateralGeometry(entropy=-1.0), "weighting.entropy is -1.0"),
-        (lambda: AnnealingKD(0.0), "weighting.stage_one is 0.0"),
-        (lambda: AnnealingKD(1.5), "weighting.stage_one is 1.5"),
+        (lambda: MetaWeightNet(alpha=1.5), "`alpha` is 1.5"),
+        (lambda: MetaWeightNet(hidden=0), "`hidden` is 0"),
+        (lambda: MetaWeightNet(lr=0.0), "`lr` is 0.0"),
+        (lambda: LearningToReweight(-0.5), "`alpha` is -0.5"),
+        (lambda: TrilateralGeometry(lr=-1.0), "`lr` is -1.0"),
+        (lambda: TrilateralGeometry(entropy=-1.0), "`entropy` is -1.0"),
+        (lambda: AnnealingKD(0.0), "`stage_one` is 0.0"),
+        (lambda: AnnealingKD(1.5), "`stage_one` is 1.5"),
         (lambda: AnnealedMSE(stage_one=0.0), "annealed_mse.stage_one is 0.0"),
         (lambda: AnnealedMSE(max_temperature=0.5), "annealed_mse.max_temperature is 0.5"),
         (lambda: AnnealedMSE(max_temperature=float("inf")), "max_temperature is inf"),

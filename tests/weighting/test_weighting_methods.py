@@ -375,7 +375,7 @@ def test_permuted_shuffles_and_learns_as_the_inner_method():
 @pytest.mark.parametrize("columns", [{}, {"label_flipped": torch.zeros(3, dtype=torch.bool)}])
 def test_oracle_needs_known_truth(columns):
     """Prevents an oracle that knows nothing from being reported as the ceiling."""
-    with pytest.raises(UserError, match="label_noise"):
+    with pytest.raises(UserError, match="label_flipped"):
         Oracle().prepare(columns)
     Oracle().prepare({"teacher_corrupted": torch.tensor([False, True])})
 
@@ -505,20 +505,20 @@ def test_zero_start_still_learns():
     [
         (lambda: FixedAlpha(1.2), "1.2"),
         (lambda: FixedAlpha(-0.1), "-0.1"),
-        (lambda: WeightedSoftLabels(-0.1), "weighting.alpha is -0.1"),
-        (lambda: WeightedSoftLabels(float("inf")), "weighting.alpha is inf"),
-        (lambda: Uncertainty(lr=0.0), "weighting.lr is 0.0"),
-        (lambda: DynamicWeightAverage(window=0), "weighting.window is 0"),
-        (lambda: DynamicWeightAverage(temperature=0.0), "weighting.temperature is 0.0"),
-        (lambda: GradNorm(lr=-1.0), "weighting.lr is -1.0"),
-        (lambda: GradNorm(asymmetry=float("nan")), "weighting.asymmetry is nan"),
+        (lambda: WeightedSoftLabels(-0.1), "`alpha` is -0.1"),
+        (lambda: WeightedSoftLabels(float("inf")), "`alpha` is inf"),
+        (lambda: Uncertainty(lr=0.0), "`lr` is 0.0"),
+        (lambda: DynamicWeightAverage(window=0), "`window` is 0"),
+        (lambda: DynamicWeightAverage(temperature=0.0), "`temperature` is 0.0"),
+        (lambda: GradNorm(lr=-1.0), "`lr` is -1.0"),
+        (lambda: GradNorm(asymmetry=float("nan")), "`asymmetry` is nan"),
         (lambda: PerturbationRWKD(0.0), "0.0"),
-        (lambda: GlobalAlpha(lr=0.0), "lr is 0.0"),
-        (lambda: GlobalAlpha(entropy=-1.0), "entropy is -1.0"),
-        (lambda: RWKD(nn.Identity(), hidden=0), "hidden is 0"),
-        (lambda: RWKD(ClassificationFeatures(), evidence=-0.5), "evidence is -0.5"),
-        (lambda: RWKD(ClassificationFeatures(), lr=-3.0), "lr is -3.0"),
-        (lambda: RWKD(ClassificationFeatures(), entropy=float("nan")), "entropy is nan"),
+        (lambda: GlobalAlpha(lr=0.0), "`lr` is 0.0"),
+        (lambda: GlobalAlpha(entropy=-1.0), "`entropy` is -1.0"),
+        (lambda: RWKD(nn.Identity(), hidden=0), "`hidden` is 0"),
+        (lambda: RWKD(ClassificationFeatures(), evidence=-0.5), "`evidence` is -0.5"),
+        (lambda: RWKD(ClassificationFeatures(), lr=-3.0), "`lr` is -3.0"),
+        (lambda: RWKD(ClassificationFeatures(), entropy=float("nan")), "`entropy` is nan"),
         (lambda: ClassificationFeatures(-2.0), "-2.0"),
     ],
 )

@@ -420,7 +420,7 @@ def test_mistakes_in_own_features(features, said, together):
     """Prevents a traceback from a matrix product, NaN weights that are blamed on the rate, and a graph into the
     student.
     """
-    with pytest.raises(UserError, match=f"meta_features: Wrong .*{said}") as caught:
+    with pytest.raises(UserError, match=f"`features`: Wrong .*{said}") as caught:
         RWKD(Together([features(), Visits()]) if together else features())(make_step(dtype=torch.float32))
     assert "\n" not in str(caught.value)
 
@@ -480,7 +480,7 @@ def test_own_features_by_name():
         ),
         (["weighting.smoothing=1"], "weighting.smoothing is 1"),
         (["weighting.gate.bound=0"], "weighting.gate.bound is 0"),
-        (["weighting=permuted", "meta_features=history"], "meta_features=history with weighting=permuted"),
+        (["weighting=permuted", "meta_features=history"], "meta_features=history: on record are"),
         (["weighting=permuted", "weighting.inner.smoothing=0.5"], "weighting.inner.smoothing=0.5"),
     ],
 )
@@ -502,12 +502,12 @@ def test_gates_by_name(name):
 @pytest.mark.parametrize(
     "build,said",
     [
-        (lambda: RWKD(Mine(), smoothing=-0.1), "smoothing is -0.1"),
+        (lambda: RWKD(Mine(), smoothing=-0.1), "`smoothing` is -0.1"),
         (lambda: RWKD(Mine(), smoothing=float("nan")), "is nan"),
-        (lambda: Sigmoid(-1.0), "bound is -1.0"),
-        (lambda: Reject(float("inf")), "bound is inf"),
-        (lambda: Together([]), "meta_features.parts is empty"),
-        (lambda: Permuted(RWKD(all_features())), "permuted"),
+        (lambda: Sigmoid(-1.0), "`bound` is -1.0"),
+        (lambda: Reject(float("inf")), "`bound` is inf"),
+        (lambda: Together([]), "`parts` is empty"),
+        (lambda: Permuted(RWKD(all_features())), "EarlierWeights"),
     ],
 )
 def test_bad_values_are_named(build, said):

@@ -422,7 +422,7 @@ def test_gradnorm_refuses(damage, said):
     damage(net, step)
     with pytest.raises(UserError, match=said) as caught:
         GradNorm().own_loss(step)
-    assert "weighting=gradnorm" in str(caught.value) and "use weighting=dwa" in str(caught.value)
+    assert "gradnorm balances" in str(caught.value) and "use `DynamicWeightAverage()`" in str(caught.value)
 
 
 # What all share
@@ -458,8 +458,8 @@ def test_mean_over_ranks(monkeypatch):
         ("annealed", [DistillationKL()], "classes", "no label term"),
         ("teacher_confidence", [CrossEntropy()], "classes", "no teacher term"),
         ("teacher_confidence", [DistillationKL(), SoftCrossEntropy()], "classes", "no label term"),
-        ("dwa", [CrossEntropy()], "classes", "weighting=dwa"),
-        ("gradnorm", [DistillationKL()], "classes", "weighting=gradnorm"),
+        ("dwa", [CrossEntropy()], "classes", "dwa balances"),
+        ("gradnorm", [DistillationKL()], "classes", "gradnorm balances"),
     ],
 )
 def test_what_makes_no_sense_is_refused(name, terms, provides, said):
@@ -567,7 +567,7 @@ def test_accumulated(tmp_path):
     assert net.global_step == 8
     moments = net.trainer.optimizers[1].state.values()
     assert [int(state["step"]) for state in moments] == [8]
-    with pytest.raises(UserError, match="`accumulate=2` with weighting=gradnorm.*use weighting=dwa"):
+    with pytest.raises(UserError, match=r"`accumulate=2` with weighting=gradnorm.*use `DynamicWeightAverage\(\)`"):
         distilled(GradNorm(), tmp_path, accumulate=2)
 
 

@@ -189,7 +189,7 @@ def test_the_teacher_alone(method: Weighting, tmp_path: Path) -> None:
         step = Step(losses, losses >= 0, names, {}, {})
         assert FixedAlpha(0.3, 0.7)(step).tolist() == [pytest.approx([1.0, 0.7])] * 3
     assert bool(net.ledger.valid.all()) and all(bool(p.isfinite().all()) for p in net.student.parameters())
-    with pytest.raises(UserError, match=r"weighting.alpha=0 with terms=\['kd'\].*use weighting.alpha=0.5"):
+    with pytest.raises(UserError, match=r"`weighting.alpha=0` with terms=\['kd'\].*use `weighting.alpha=0.5`"):
         FixedAlpha(0.0).check(("kd",))
     FixedAlpha(0.0).check(("ce", "kd"))
 

@@ -25,7 +25,7 @@ def data_of(config: DictConfig) -> TaskData:
         UserError: also where a corruption is asked for that the task has no classes for, and as ``check_interval``
             does.
     """
-    data: TaskData = create(config.task.load, TaskData)
+    data: TaskData = create(config, "task.load", TaskData)
     if data.task.is_regression != config.task.regression:
         raise UserError(
             f"task={data.task.name}: task.regression is {config.task.regression}, but its data says otherwise"

@@ -78,7 +78,7 @@ def check_inside(
                             f"loss_terms.{term.name}.pool=mean"
                         )
     check_outputs(terms, {"logits", "features", *student.kept_layers})
-    theta: Restriction = create(config.meta.theta, Restriction)
+    theta: Restriction = create(config, "meta.theta", Restriction)
     check_reach(terms, weighting, theta, student)
 
 

@@ -162,7 +162,7 @@ def as_topic_model(student: nn.Module) -> TopicModel:
 
 def documents_of(config: DictConfig) -> tuple[Corpus, dict[str, np.ndarray]]:
     """The corpus, and the rows of each of its parts."""
-    corpus: Corpus = create(config.task.load, Corpus)
+    corpus: Corpus = create(config, "task.load", Corpus)
     return corpus, split(corpus, config.data.meta_fraction, config.data.test_fraction, config.data.split_seed)
 
 
@@ -186,5 +186,5 @@ def check_early(
             len(corpus.vocabulary), config.task.topics, 1, config.pair.student.layers, config.pair.student.bag_of_words
         )
     )  # the width of the embeddings does not matter here
-    check_reach(terms, weighting, create(config.meta.theta, Restriction), student)
+    check_reach(terms, weighting, create(config, "meta.theta", Restriction), student)
     check_parts(student, config.trainer.accumulate)

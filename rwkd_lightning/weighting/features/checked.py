@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -28,8 +28,8 @@ def width_of(features: Any) -> int:
     width = getattr(features, "width", None)
     if isinstance(width, bool) or not isinstance(width, int) or width < 1:
         raise UserError(
-            f"meta_features: {name(features)} has width={width!r}; it must be the number of columns that its "
-            "forward(step) gives, 1 or more (meta_features=own meta_features._target_=my_package.MyFeatures)"
+            f"`features`: {name(features)} has width={width!r}; it must be the number of columns that its "
+            "forward(step) gives, 1 or more"
         )
     return width
 
@@ -44,12 +44,12 @@ def read(features: Any, step: Step) -> Tensor:
     found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
     if not isinstance(values, Tensor) or found != expected:
         raise UserError(
-            f"meta_features: {name(features)} gave {found}; forward(step) must give a tensor of shape {expected}, a "
+            f"`features`: {name(features)} gave {found}; forward(step) must give a tensor of shape {expected}, a "
             "row for each sample and its width in columns"
         )
     if values.requires_grad:
         raise UserError(
-            f"meta_features: {name(features)} gave values with a gradient, which would reach into what it reads; "
+            f"`features`: {name(features)} gave values with a gradient, which would reach into what it reads; "
             "put @torch.no_grad() on its forward, or detach them"
         )
     # where the losses are not finite either it is the student, of which the training loop tells
@@ -57,7 +57,7 @@ def read(features: Any, step: Step) -> Tensor:
     if len(bad):
         row = int(bad[0])
         raise UserError(
-            f"meta_features: {name(features)} gave {values[row].tolist()} for row {row} of a batch, whose losses are "
+            f"`features`: {name(features)} gave {values[row].tolist()} for row {row} of a batch, whose losses are "
             "finite; keep logarithms and quotients away from 0"
         )
     return values
@@ -66,12 +66,3 @@ def read(features: Any, step: Step) -> Tensor:
 def name(features: Any) -> str:
     """The class."""
     return type(features).__name__
-
-
-def not_given() -> NoReturn:
-    """Stands in ``conf/meta_features/own.yaml`` for the class that was not named.
-
-    Raises:
-        UserError: always.
-    """
-    raise UserError("meta_features=own needs your class: add meta_features._target_=my_package.MyFeatures")

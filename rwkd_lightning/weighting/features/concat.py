@@ -25,7 +25,7 @@ class Together(nn.Module):
     def __init__(self, parts: Sequence[nn.Module]) -> None:
         super().__init__()
         if not parts:
-            raise UserError("meta_features.parts is empty; the meta-network has to read something")
+            raise UserError("`parts` is empty; the meta-network has to read something")
         self.width = sum(width_of(part) for part in parts)
         self.parts = nn.ModuleList(parts)
 

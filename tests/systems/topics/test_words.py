@@ -63,7 +63,7 @@ def typed(folder: Path, texts: list[str], *arguments: str) -> Corpus:
     overrides.check(["task=topics", *words], ROOT / "conf")
     composed = config(*words)
     values.check(composed)
-    made: Corpus = create(composed.task.load, Corpus)
+    made: Corpus = create(composed, "task.load", Corpus)
     return made
 
 
