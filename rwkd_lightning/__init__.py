@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rwkd_lightning.bilevel import *  # noqa: F403
     from rwkd_lightning.data.indexed import IndexedDataset as IndexedDataset
     from rwkd_lightning.meta import *  # noqa: F403
+    from rwkd_lightning.systems.text.terms import *  # noqa: F403
+    from rwkd_lightning.systems.topics.terms import *  # noqa: F403
     from rwkd_lightning.terms import *  # noqa: F403
     from rwkd_lightning.training.from_batch import FromBatch as FromBatch
     from rwkd_lightning.training.module import DistillationModule as DistillationModule
@@ -37,7 +39,7 @@ _HOMES = {
     "IndexedDataset": "data.indexed",
     "UserError": "utils.errors",
 }
-_PACKAGES = ("weighting", "terms", "meta", "bilevel")
+_PACKAGES = ("weighting", "terms", "meta", "bilevel", "systems.text.terms", "systems.topics.terms")
 
 
 def __getattr__(name: str) -> Any:

@@ -63,8 +63,10 @@ MOVED = {
     "pipeline.whole": "cli.run_folder",
     "places": "utils.paths",
     "store": "cache.store",
+    "terms.hidden": "systems.text.terms.hidden",
     "terms.prior_kl": "systems.topics.terms.prior_kl",
     "terms.reconstruction": "systems.topics.terms.reconstruction",
+    "terms.value_relation": "systems.text.terms.value_relation",
     "terms.wasserstein": "systems.topics.terms.wasserstein",
     "topics": "systems.topics",
     "topics.load": "systems.topics.corpora",
@@ -77,7 +79,10 @@ MOVED = {
 }
 """Old name and new one, below ``rwkd_lightning``; what lies in a package that moved moves with it."""
 
-MOVED_ATTRIBUTES = {f"terms.{name}": "systems.topics.terms" for name in ("PriorKL", "Reconstruction", "Wasserstein")}
+MOVED_ATTRIBUTES = {
+    **{f"terms.{name}": "systems.topics.terms" for name in ("PriorKL", "Reconstruction", "Wasserstein")},
+    **{f"terms.{name}": "systems.text.terms" for name in ("HiddenStates", "ValueRelation")},
+}
 """Names that a module gave out, and the module that does so now."""
 
 

@@ -15,7 +15,6 @@ SYSTEMS = re.compile(
 ALLOWED = {
     "cli/help.py": "examples of command lines",
     "meta/restriction.py": "names the document in which four modes are compared",
-    "terms/value_relation.py": "a relation has no value at padding, which transformers calls attention_mask",
 }
 """Files that may name one, and why."""
 

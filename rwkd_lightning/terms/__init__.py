@@ -6,23 +6,19 @@ from rwkd_lightning._moved import moved_attribute
 from rwkd_lightning.terms.annealed_mse import AnnealedMSE
 from rwkd_lightning.terms.base import Term, stack
 from rwkd_lightning.terms.ce import CrossEntropy
-from rwkd_lightning.terms.hidden import HiddenStates
 from rwkd_lightning.terms.kd import DistillationKL
 from rwkd_lightning.terms.logit_mse import LogitMSE
 from rwkd_lightning.terms.soft_ce import SoftCrossEntropy
 from rwkd_lightning.terms.squared_error import SquaredError
-from rwkd_lightning.terms.value_relation import ValueRelation
 
 __all__ = [
     "AnnealedMSE",
     "CrossEntropy",
     "DistillationKL",
-    "HiddenStates",
     "LogitMSE",
     "SoftCrossEntropy",
     "SquaredError",
     "Term",
-    "ValueRelation",
     "stack",
 ]
 

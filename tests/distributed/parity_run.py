@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from rwkd_lightning.bilevel import FiniteDifference, Jvp
 from rwkd_lightning.data.batching import BucketBatchSampler
 from rwkd_lightning.meta import All, Head, HeadWithBank, MetaStep
-from rwkd_lightning.terms import CrossEntropy, DistillationKL, HiddenStates
+from rwkd_lightning.systems.text.terms import HiddenStates
+from rwkd_lightning.terms import CrossEntropy, DistillationKL
 from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.training.optim import linear_schedule
 from rwkd_lightning.weighting import (

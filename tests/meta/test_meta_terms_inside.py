@@ -11,15 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from rwkd_lightning.bilevel import FiniteDifference, Jvp, RandomState, Unrolled
 from rwkd_lightning.meta import All, Head, HeadWithBank, LastBlock, MetaStep
 from rwkd_lightning.systems.text.models import Classifier
-from rwkd_lightning.terms import (
-    CrossEntropy,
-    DistillationKL,
-    HiddenStates,
-    LogitMSE,
-    SoftCrossEntropy,
-    ValueRelation,
-    stack,
-)
+from rwkd_lightning.systems.text.terms import HiddenStates, ValueRelation
+from rwkd_lightning.terms import CrossEntropy, DistillationKL, LogitMSE, SoftCrossEntropy, stack
 from rwkd_lightning.training.compatibility import check_reach
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import RWKD, ClassificationFeatures, FixedAlpha, GradNorm

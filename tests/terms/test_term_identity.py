@@ -16,17 +16,16 @@ from torch import Tensor, nn
 import rwkd_lightning
 from rwkd_lightning import systems, terms
 from rwkd_lightning.run.build import terms_of
+from rwkd_lightning.systems.text.terms import HiddenStates, ValueRelation
 from rwkd_lightning.systems.topics.terms import PriorKL, Reconstruction, Wasserstein
 from rwkd_lightning.terms import (
     AnnealedMSE,
     CrossEntropy,
     DistillationKL,
-    HiddenStates,
     LogitMSE,
     SoftCrossEntropy,
     SquaredError,
     Term,
-    ValueRelation,
     stack,
 )
 from rwkd_lightning.training.compatibility import check_coupled, check_outputs, check_terms
@@ -127,7 +126,7 @@ def test_a_name_is_a_text(name: Any) -> None:
 
 def test_messages_name_the_key_of_the_config() -> None:
     """Prevents: advice on loss_terms.hidden to somebody who calls it otherwise; and two layer sets under one output."""
-    key = "+loss_terms.early._target_=rwkd_lightning.terms.HiddenStates"
+    key = "+loss_terms.early._target_=rwkd_lightning.systems.text.terms.HiddenStates"
     with pytest.raises(UserError, match="loss_terms.early.pool='max'"):
         terms_of(config(key, "+loss_terms.early.pool=max", "terms=[ce,kd,early]"))
     early, late = terms_of(config(key, "terms=[early,hidden]"))
@@ -317,8 +316,8 @@ def named_in_code(path: Path) -> set[str]:
 @pytest.mark.parametrize("folder", CLEAN)
 def test_no_output_and_no_systems_term_is_named(folder: str) -> None:
     """Prevents: a term or an output of a system that has to be entered in a core file."""
-    assert SYSTEMS_TERMS == ["prior_kl", "reconstruction", "w2"]
+    assert SYSTEMS_TERMS == ["hidden", "prior_kl", "reconstruction", "value_relation", "w2"]
     for path in sorted((ROOT / folder).rglob("*.py")):
-        found = named_in_code(path) & {*SYSTEMS_TERMS, "logits", "teacher_logits"}
+        found = named_in_code(path) & {*SYSTEMS_TERMS, "logits", "teacher_logits"} - {"hidden"}  # units of a network
         assert not found, f"{path.relative_to(ROOT)} names {sorted(found)}"
         assert "rwkd_lightning.systems" not in path.read_text(), path

@@ -11,7 +11,8 @@ from torch import nn
 
 from rwkd_lightning.bilevel import FiniteDifference, Unrolled
 from rwkd_lightning.meta import All, Head, HeadWithBank, LastBlock
-from rwkd_lightning.terms import AnnealedMSE, CrossEntropy, DistillationKL, ValueRelation, stack
+from rwkd_lightning.systems.text.terms import ValueRelation
+from rwkd_lightning.terms import AnnealedMSE, CrossEntropy, DistillationKL, stack
 from rwkd_lightning.training.batch_passes import split
 from rwkd_lightning.training.optim import linear_schedule
 from rwkd_lightning.utils.errors import UserError

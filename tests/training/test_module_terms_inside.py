@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from rwkd_lightning.meta import All
-from rwkd_lightning.terms import CrossEntropy, DistillationKL, HiddenStates
+from rwkd_lightning.systems.text.terms import HiddenStates
+from rwkd_lightning.terms import CrossEntropy, DistillationKL
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import RWKD, ClassificationFeatures, FixedAlpha
 from tests.training.conftest import Student

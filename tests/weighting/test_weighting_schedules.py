@@ -17,11 +17,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
+from rwkd_lightning.systems.text.terms import HiddenStates
 from rwkd_lightning.terms import (
     AnnealedMSE,
     CrossEntropy,
     DistillationKL,
-    HiddenStates,
     LogitMSE,
     SoftCrossEntropy,
     SquaredError,

@@ -19,7 +19,8 @@ from rwkd_lightning.bilevel import Jvp
 from rwkd_lightning.meta import HeadWithBank, MetaStep
 from rwkd_lightning.run.build import terms_of, weighting_of
 from rwkd_lightning.run.log_file import LogFile
-from rwkd_lightning.terms import CrossEntropy, DistillationKL, HiddenStates, LogitMSE, SquaredError, Term
+from rwkd_lightning.systems.text.terms import HiddenStates
+from rwkd_lightning.terms import CrossEntropy, DistillationKL, LogitMSE, SquaredError, Term
 from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.training.optim import adamw
 from rwkd_lightning.utils.errors import UserError

@@ -69,14 +69,8 @@ def check_inside(
                     f"{config.pair.student.path!r} and {path!r} differ; take a pair with one tokenizer, or the term "
                     "hidden, which compares whole texts"
                 )
-            if getattr(term, "pool", None) == "cls":
-                for name, its in ((config.pair.student.path, tokenizer), (path, theirs)):
-                    if its.cls_token_id is None or its.padding_side == "left":
-                        raise UserError(
-                            f"the term {term.name!r} reads the state of the first token, and the tokenizer of "
-                            f"{name!r} puts none there that stands for the text; use "
-                            f"loss_terms.{term.name}.pool=mean"
-                        )
+            for name, its in ((config.pair.student.path, tokenizer), (path, theirs)):
+                getattr(term, "check_tokenizer", lambda *_: None)(its, name)
     check_outputs(terms, {"logits", "features", *student.kept_layers})
     theta: Restriction = create(config, "meta.theta", Restriction)
     check_reach(terms, weighting, theta, student)

@@ -27,6 +27,10 @@ SAMPLES = 512
 """Points whose mean θ is a document's mixture at inference."""
 
 
+OUTPUTS = frozenset({"mu", "log_var", "theta", "logits", "prior_mu", "prior_log_var"})
+"""The names of what `TopicModel` gives out."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """The sizes that a topic model is built from.

@@ -27,10 +27,10 @@ from rwkd_lightning.systems.topics.embeddings import embeddings
 from rwkd_lightning.systems.topics.encoder import encoder_digest
 from rwkd_lightning.systems.topics.evaluate import evaluate, found_by, write_topics
 from rwkd_lightning.systems.topics.metrics import TOP_WORDS
-from rwkd_lightning.systems.topics.model import Shape, TopicModel, load
+from rwkd_lightning.systems.topics.model import OUTPUTS, Shape, TopicModel, load
 from rwkd_lightning.systems.topics.module import MONITOR, TeacherWords, TopicDistillationModule
 from rwkd_lightning.terms import Term
-from rwkd_lightning.training.compatibility import check_parts, check_reach
+from rwkd_lightning.training.compatibility import check_outputs, check_parts, check_reach
 from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.model_files import find
@@ -186,5 +186,6 @@ def check_early(
             len(corpus.vocabulary), config.task.topics, 1, config.pair.student.layers, config.pair.student.bag_of_words
         )
     )  # the width of the embeddings does not matter here
+    check_outputs(terms, OUTPUTS)
     check_reach(terms, weighting, create(config, "meta.theta", Restriction), student)
     check_parts(student, config.trainer.accumulate)

@@ -260,6 +260,7 @@ def test_the_command_line_and_new_documents(
         (["meta_features=standard", "weighting=rwkd"], "meta_features"),
         (["terms=[prior_kl,reconstruction,ce]"], "not known"),
         (["task.distillation=none", "weighting=kd"], "no teacher term"),
+        (["+loss_terms.soft_ce.output=logit"], "the term 'soft_ce' reads the student's output 'logit', and it gives"),
         (["task.distillation=half"], "task.distillation is"),
         (["trainer.accumulate=2"], "trainer.accumulate"),
         (["task.topics=1"], "task.topics"),

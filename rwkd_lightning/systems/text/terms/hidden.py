@@ -50,18 +50,14 @@ class HiddenStates(Term):
     ) -> None:
         super().__init__(name, output or name or type(self).name)
         if pool not in POOLS:
-            raise UserError(f"loss_terms.{self.name}.pool={pool!r} is not known; known are {', '.join(POOLS)}")
+            raise UserError(f"`pool={pool!r}` is not known; known are {', '.join(POOLS)}")
         pairs = layers if isinstance(layers, str) else [list(pair) for pair in layers]
         if isinstance(pairs, str) and pairs not in ("uniform", "last"):
             raise UserError(
-                f"loss_terms.{self.name}.layers={layers!r} is not known; give uniform, last, or pairs of blocks as "
-                "[[0,1],[1,3]]"
+                f"`layers={layers!r}` is not known; give uniform, last, or pairs of blocks as [[0,1],[1,3]]"
             )
         if not pairs or (not isinstance(pairs, str) and any(len(pair) != 2 for pair in pairs)):
-            raise UserError(
-                f"loss_terms.{self.name}.layers={pairs}: give pairs of a student's and a teacher's block, as "
-                "[[0,1],[1,3]]"
-            )
+            raise UserError(f"`layers={pairs}`: give pairs of a student's and a teacher's block, as [[0,1],[1,3]]")
         self.layers = pairs
         self.pool = pool
         self.projections = nn.ModuleList()
@@ -79,6 +75,14 @@ class HiddenStates(Term):
                 devices=[]
             ):  # the student of a seed sees the same dropout masks with and without the term
                 self.projections.extend(nn.Linear(student.width, teacher.width, bias=False) for _ in pairs)
+
+    def check_tokenizer(self, tokenizer: Any, model: str) -> None:
+        """Refuse a tokenizer that puts no token first that stands for the text, where that one's state is read."""
+        if self.pool == "cls" and (tokenizer.cls_token_id is None or tokenizer.padding_side == "left"):
+            raise UserError(
+                f"the term {self.name!r} reads the state of the first token, and the tokenizer of {model!r} puts none "
+                f"there that stands for the text; use loss_terms.{self.name}.pool=mean"
+            )
 
     def pairs(self, mine: int, theirs: int) -> list[list[int]]:
         """Pairs of blocks, counted from 0, for a student of ``mine`` and a teacher of ``theirs`` blocks."""

@@ -53,7 +53,7 @@ class ValueRelation(Term):
     ) -> None:
         super().__init__(name, output or (None if name in (None, type(self).name) else f"{name}_values"))
         if heads < 1:
-            raise UserError(f"loss_terms.{self.name}.heads is {heads}; it counts relation heads and must be at least 1")
+            raise UserError(f"`heads` is {heads}; it counts relation heads and must be at least 1")
         self.heads = heads
         self.student_layer = student_layer
         self.teacher_layer = teacher_layer

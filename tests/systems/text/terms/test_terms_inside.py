@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy.special import rel_entr, softmax
 
-from rwkd_lightning.terms import HiddenStates, LogitMSE, ValueRelation
+from rwkd_lightning.systems.text.terms import HiddenStates, ValueRelation
+from rwkd_lightning.terms import LogitMSE
 from rwkd_lightning.utils.errors import UserError
 
 
@@ -143,11 +144,11 @@ def test_missing_states_are_named():
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: HiddenStates("skip"), "layers='skip' is not known; give uniform, last, or pairs"),
+    (lambda: HiddenStates("skip"), "`layers='skip'` is not known; give uniform, last, or pairs"),
     (lambda: HiddenStates([]), "give pairs of a student's and a teacher's block"),
-    (lambda: HiddenStates([[1, 2, 3]]), "layers=\\[\\[1, 2, 3\\]\\]"),
-    (lambda: HiddenStates(pool="max"), "pool='max' is not known; known are cls, mean"),
-    (lambda: ValueRelation(0), "heads is 0"),
+    (lambda: HiddenStates([[1, 2, 3]]), r"`layers=\[\[1, 2, 3\]\]`"),
+    (lambda: HiddenStates(pool="max"), "`pool='max'` is not known; known are cls, mean"),
+    (lambda: ValueRelation(0), "`heads` is 0"),
     (lambda: ValueRelation(5).connect(Model(2, 12), Model(2, 8)), "heads is 5.*12 and 8; 1, 2, 4 do"),
 ])  # fmt: skip
 def test_bad_options(make, message):
