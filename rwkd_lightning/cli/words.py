@@ -24,7 +24,6 @@ KEYS = {
     "start": "meta.start",
     "theta": "meta",
     "engine": "meta/engine",
-    "devices": "trainer.devices",
     "precision": "trainer.precision",
     "weighting": "weighting",
     "optimizer.lr": "optimizer.lr",

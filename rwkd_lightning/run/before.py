@@ -5,7 +5,6 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from rwkd_lightning.run.build import check_settings, check_terms, system_of, terms_of, trainer_of, weighting_of
-from rwkd_lightning.run.processes import processes
 
 
 def check_combination(config: DictConfig, task: str) -> None:
@@ -14,7 +13,8 @@ def check_combination(config: DictConfig, task: str) -> None:
     Raises:
         UserError: for what a run would refuse by its config alone.
     """
-    weighting, terms, options = weighting_of(config), terms_of(config), trainer_of(config)
+    trainer_of(config)
+    weighting, terms = weighting_of(config), terms_of(config)
     system = system_of(config)
-    check_terms(terms, config, system.provides, weighting, task, processes(options))
+    check_terms(terms, config, system.provides, weighting, task)
     check_settings(config, weighting)

@@ -81,13 +81,9 @@ def check_terms(
     provides: AbstractSet[str],
     weighting: Weighting,
     task: str,
-    together: int = 1,
 ) -> None:
     """Check that terms, weighting and task go together: ``compatibility.check_terms`` with what the config knows
     besides.
-
-    Args:
-        together: how many processes the run has.
     """
     compatibility.check_terms(
         terms,
@@ -97,7 +93,6 @@ def check_terms(
         own=config.task.terms,
         known=lambda: known_terms(config),
         accumulate=config.trainer.accumulate,
-        processes=together,
     )
 
 

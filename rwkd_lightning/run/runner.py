@@ -40,7 +40,7 @@ from rwkd_lightning.run.identity import device_kind
 from rwkd_lightning.run.inputs import Inputs
 from rwkd_lightning.run.outputs import write_json, write_weights
 from rwkd_lightning.run.predict import speed_ratio
-from rwkd_lightning.run.processes import is_first, processes
+from rwkd_lightning.run.processes import is_first
 from rwkd_lightning.run.result_table import table
 from rwkd_lightning.run.signals import Stop
 from rwkd_lightning.run.slurm import restarted
@@ -99,7 +99,7 @@ def carry_out(system: System, config: DictConfig, folder: Path, stop: Stop, forc
         folder, Store(Path(config.cache_dir).expanduser(), builds=is_first()), options, stop, device, config.checkpoint
     )
     system.read()
-    check_terms(terms, config, system.provides, weighting, system.name, processes(options))
+    check_terms(terms, config, system.provides, weighting, system.name)
     check_settings(config, weighting)
     check_monitors(config, system.monitors)
     made_of = system.inputs()

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rwkd_lightning.terms.in_batch import of_all_ranks
+from rwkd_lightning.utils.distributed import world_size
 from rwkd_lightning.utils.errors import UserError
 
 
@@ -50,8 +52,8 @@ class Term(nn.Module, ABC):
     """
 
     in_batch: bool = False
-    """Whether a sample's loss depends on the other rows of its batch: then it is not cut in parts, nor dealt to
-    processes.
+    """Whether a sample's loss depends on the other rows of its batch: then a batch is not cut in parts, and of several
+    processes each one compares its rows with those of all.
     """
 
     per_token: bool = False
@@ -171,8 +173,11 @@ class Term(nn.Module, ABC):
 
 
 def stack(terms: Sequence[Term], outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
-    """All terms of all samples, ``(B, K)``."""
-    return torch.stack([term(outputs, batch) for term in terms], 1)
+    """All terms of all samples, ``(B, K)``; one that compares rows sees those of all processes."""
+    dealt = world_size() > 1
+    return torch.stack(
+        [of_all_ranks(t, outputs, batch) if t.in_batch and dealt else t(outputs, batch) for t in terms], 1
+    )
 
 
 def of_teacher(batch: Mapping[str, Tensor], name: str, term: str) -> Tensor:

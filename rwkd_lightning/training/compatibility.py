@@ -96,7 +96,6 @@ def check_terms(
     own: Sequence[str] = (),
     known: Callable[[], Sequence[Term]] = list,
     accumulate: int = 1,
-    processes: int = 1,
 ) -> Columns:
     """Refuse terms, or a weighting method, that this task, each other or the loop have no use for.
 
@@ -106,15 +105,13 @@ def check_terms(
         own: the names of the task's own terms, for messages.
         known: gives all terms that could be chosen, for messages.
         accumulate: parts of a batch.
-        processes: how many the rows of a batch are dealt to.
 
     Returns:
         the terms' columns.
 
     Raises:
         UserError: for two terms of one name; for a term or a method that needs what the task does not provide; for a
-            role that the method needs and no term plays; for terms that couple the rows of a batch which is cut or
-            dealt out.
+            role that the method needs and no term plays; for terms that couple the rows of a batch which is cut.
     """
     columns = Columns.of(terms)
     provided = provides | {IMPLIED[name] for name in provides if name in IMPLIED}
@@ -136,7 +133,7 @@ def check_terms(
             raise
         together = [order[0], *columns] if error.role == "label" else [*columns, order[0]]
         raise UserError(f"{error}, as terms=[{','.join(together)}]") from None
-    check_coupled(terms, accumulate, processes)
+    check_coupled(terms, accumulate)
     return columns
 
 
@@ -171,8 +168,8 @@ def check_outputs(terms: Sequence[Term], gives: Collection[str]) -> None:
                 )
 
 
-def check_coupled(terms: Sequence[Term], accumulate: int = 1, processes: int = 1) -> None:
-    """Refuse to cut a batch, or to deal it out, whose rows a term couples: a part of it would have other losses.
+def check_coupled(terms: Sequence[Term], accumulate: int) -> None:
+    """Refuse to cut a batch whose rows a term couples: a part of it would have other losses.
 
     Raises:
         UserError: naming the term.
@@ -182,11 +179,6 @@ def check_coupled(terms: Sequence[Term], accumulate: int = 1, processes: int = 1
             raise UserError(
                 f"`accumulate={accumulate}`: the term {term.name!r} compares the rows of a batch with each "
                 "other, and a part of it has fewer; use `accumulate=1`"
-            )
-        if term.in_batch and processes > 1:
-            raise UserError(
-                f"{processes} processes: the term {term.name!r} compares the rows of a batch with each other, and "
-                "each process has its own; use `devices=1`"
             )
 
 

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from rwkd_lightning.meta import MetaStep, rehearse
 from rwkd_lightning.terms import Term
 from rwkd_lightning.training.collapse_alarm import CollapseAlarm
-from rwkd_lightning.training.compatibility import check_coupled, check_start, shares_gradient
+from rwkd_lightning.training.compatibility import check_start, shares_gradient
 from rwkd_lightning.training.contract import columns_of, device_of, rows_of
 from rwkd_lightning.training.frozen_teacher import FrozenTeacher
 from rwkd_lightning.training.ledger import Ledger
@@ -112,7 +112,6 @@ class Hooks(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         check_start(self)
-        check_coupled(self.loss_terms, self.accumulate, self.trainer.world_size)
         self.student.train()  # `from_pretrained` gives it in evaluation mode, and Lightning leaves modes as they are
         self.frozen.freeze(self.device)
         if self.meta is not None:

@@ -10,7 +10,7 @@ import functools
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from rwkd_lightning.bilevel import FiniteDifference, Jvp
 from rwkd_lightning.data.batching import BucketBatchSampler
 from rwkd_lightning.meta import All, Head, HeadWithBank, MetaStep
 from rwkd_lightning.systems.text.terms import HiddenStates
-from rwkd_lightning.terms import CrossEntropy, DistillationKL
+from rwkd_lightning.terms import CrossEntropy, DistillationKL, Term
 from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.training.optim import linear_schedule
 from rwkd_lightning.weighting import (
@@ -54,6 +54,17 @@ class Inner(Student):
         return {**outputs, "hidden": outputs["features"][:, None]}
 
 
+class Contrast(Term):
+    """−log of the softmax, over the rows of the batch, of the similarity with the row's own teacher logits."""
+
+    role = "regulariser"
+    in_batch = True
+
+    def forward(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+        scores = self.prediction(outputs, batch) @ self.target(batch).T + 0.1 * batch["labels"]
+        return -scores.log_softmax(1).diagonal()
+
+
 def stream() -> Stream:
     return Stream(Rows(24, 7).rows, 8)
 
@@ -76,6 +87,13 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], MetaStep] | None, dict[st
     "rwkd, accumulated": (lambda: RWKD(ClassificationFeatures()), meta(HeadWithBank), {"accumulate": 3}),
     "dwa, accumulated": (lambda: DynamicWeightAverage(window=2), None, {"accumulate": 3}),
     "rwkd, hidden": (lambda: RWKD(ClassificationFeatures(), ["ce", "kd", "hidden"]), meta(All), {}),
+    "kd, in batch": (FixedAlpha, None, {}),
+    "rwkd, in batch": (lambda: RWKD(ClassificationFeatures(), ["ce", "kd", "Contrast"]), meta(All), {}),
+    "lookahead, in batch": (
+        lambda: RWKD(ClassificationFeatures(), ["ce", "kd", "Contrast"]),
+        meta(All, FiniteDifference(1e-4, central=True), lookahead_lr=0.5),
+        {},
+    ),
     "rwkd_online": (PerturbationRWKD, meta(All), {}),
     "mwn": (MetaWeightNet, meta(HeadWithBank), {}),
     "l2rw": (LearningToReweight, meta(All), {}),
@@ -91,7 +109,12 @@ def run(case: str, precision: str, world: int, rank: int) -> dict[str, Tensor]:
     torch.manual_seed(0)
     data, hidden = Rows(ROWS, 1, corrupted=0.4), "hidden" in case
     student = Inner() if hidden else Student()
-    terms = [CrossEntropy(), DistillationKL(2.0), *([HiddenStates()] if hidden else [])]
+    terms = [
+        CrossEntropy(),
+        DistillationKL(2.0),
+        *([HiddenStates()] if hidden else []),
+        *([Contrast()] if "in batch" in case else []),
+    ]
     if hidden:  # as connected to a teacher of another width
         terms[2].projections.append(torch.nn.Linear(8, 12, bias=False))
         data.rows["teacher_hidden"] = torch.randn(ROWS, 1, 12)
