@@ -1,4 +1,4 @@
-"""The head's inputs for the whole meta split, kept and refreshed a few rows a step.
+"""The head's inputs for the whole meta split, kept and refreshed a few rows per step.
 
 With θ restricted to a linear head, v is an average over *all* held-out samples, and the only cost of a meta step is a
 forward pass without gradient over the few rows that are refreshed.
@@ -17,7 +17,7 @@ class FeatureBank(nn.Module):
 
     Args:
         size: M.
-        width: H, features a sample.
+        width: H, features per sample.
         dtype: of the features; the head's.
     """
 

@@ -30,7 +30,7 @@ class Problem:
 
     Args:
         parameters: θ by name, the point at which everything is evaluated.
-        outputs: θ -> what the loss terms read, by name, one row a sample (for a classifier: logits ``(B, C)``). Every
+        outputs: θ -> what the loss terms read, by name, one row per sample (for a classifier: logits ``(B, C)``). Every
             call must draw the same dropout mask (see ``randomness``).
         terms: outputs -> per-sample loss terms ``(B, K)``.
         meta_loss: θ -> meta loss on held-out samples, a scalar.
@@ -72,7 +72,7 @@ class Engine(ABC):
 class DirectionalEngine(Engine):
     """The engines that need no second derivative: v by one backward, all inner products by one directional derivative.
 
-    Everything is read off ṡ = (∂outputs/∂θ)·v, one row a sample, so the cost does not grow with K.
+    Everything is read off ṡ = (∂outputs/∂θ)·v, one row per sample, so the cost does not grow with K.
     """
 
     def influence(self, problem: Problem) -> Tensor:

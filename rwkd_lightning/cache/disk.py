@@ -1,4 +1,4 @@
-"""Full and read-only disks, told in one line that names the setting."""
+"""Full and read-only disks, in one line that names the setting."""
 
 from __future__ import annotations
 

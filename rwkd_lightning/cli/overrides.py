@@ -1,4 +1,4 @@
-"""Misspelt options, keys and values of the command line, told in one line before anything runs.
+"""Misspelt options, keys and values of the command line, reported in one line before anything runs.
 
 Hydra finds most of these too, but without the word that was meant, a sweep's only when their turn comes, and wrong
 types never. Whatever is unclear here is left to Hydra.

@@ -45,7 +45,7 @@ def expanded(override: Override, conf: Path) -> list[Override]:
         found = [parse(f"{override.get_key_element()}={text}") for text in itertools.islice(texts, MOST)]
     except Exception as error:  # of Hydra, of OmegaConf, of ANTLR
         raise UserError(
-            f"{override.input_line}: the values of this sweep cannot be told ({first_line(error)}); write KEY=A,B or "
+            f"{override.input_line}: the values of this sweep cannot be listed ({first_line(error)}); write KEY=A,B or "
             "KEY=range(FROM,TO)"
         ) from error
     if not found:

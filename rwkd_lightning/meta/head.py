@@ -82,7 +82,7 @@ class Head(Restriction):
 
 
 class HeadWithBank(Head):
-    """v from the head's gradient on *all* held-out samples, whose features are kept and refreshed a few rows a step.
+    """v from the head's gradient on *all* held-out samples, whose features are kept and refreshed a few rows per step.
 
     The first step fills the bank. Stale rows are at most M/m meta steps old.
     """

@@ -27,8 +27,8 @@ class MetaStep(nn.Module):
         stream: held-out batches by meta step; or held-out rows, a DataLoader or a map-style dataset (``held_out``).
         lookahead_lr: SGD step a of the lookahead; None: no lookahead (v at θ).
         every: a meta step every so many student steps.
-        start: share of the training before the first one; the weights are uniform until then. What a student that knows
-            nothing yet is told by the meta loss is the class prior, not the samples.
+        start: share of the training before the first one; the weights are uniform until then. The meta-gradient of
+            an untrained student reflects only the class prior.
 
     Raises:
         UserError: if lookahead_lr, every or start is out of range.

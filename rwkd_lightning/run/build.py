@@ -271,7 +271,7 @@ def trainer_of(config: DictConfig) -> dict[str, Any]:
         except Exception as error:  # each option is refused by a part of Lightning with an exception of its own
             told = " ".join(str(error).split())[:300]
             raise UserError(
-                f"{where}: lightning.Trainer refuses its options ({told}); mend them, or leave them out"
+                f"{where}: lightning.Trainer refuses its options ({told}); correct them, or leave them out"
             ) from error
     return options
 

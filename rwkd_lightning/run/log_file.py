@@ -64,7 +64,7 @@ class LogFile(Callback):
         self.rows += 1
 
     def _replace(self, rows: list[list[str]]) -> None:
-        """Write all rows anew, in one move."""
+        """Write all rows again, in one move."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix(".part")
         with part.open("w", newline="") as file:

@@ -52,5 +52,5 @@ class CollapseAlarm:
             return None
         return (
             f"the weights have collapsed: {float(largest):.1%} of all weight has gone to {self.terms[int(term)]!r} for "
-            f"{self.patience} steps, so samples are no longer told apart"
+            f"{self.patience} steps, so samples are no longer distinguished"
         )

@@ -1,4 +1,4 @@
-"""The exceptions for what the user can mend."""
+"""The exceptions for what the user can correct."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class UserError(ValueError):
-    """A mistake in the input, told in one line that names the bad value and the way out.
+    """A mistake in the input, in one line that names the bad value and the way out.
 
     The command line prints it without a traceback and exits with status 1. What a terminal would not print as it is, as
     a line break in a file's name, is shown as its escape, and of a very long message the middle is left out.

@@ -12,7 +12,7 @@ from rwkd_lightning.weighting.columns import Columns, only
 class AnnealingKD(Weighting):
     """Weight 1 on ``terms.AnnealedMSE`` in stage 1 and 1 on the label term in stage 2.
 
-    The two stages are parts of one training, under one optimizer and one schedule; the released code starts both anew,
+    The two stages are parts of one training, under one optimizer and one schedule; the released code starts both again,
     from the best student of stage 1. Rows without a label weigh nothing in stage 2.
 
     Jafari et al., Annealing Knowledge Distillation, EACL 2021, https://arxiv.org/abs/2104.07163, section 3.

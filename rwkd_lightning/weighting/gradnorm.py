@@ -19,7 +19,7 @@ INSTEAD = "use `DynamicWeightAverage()` or `Uncertainty()`"
 class GradNorm(Weighting):
     """w = K·softmax(v), the same for every sample; v descends Σ_k abs(G_k − mean(G)·r_k^a), the target held constant.
 
-    G_k = ‖∇ w_k·L_k‖ = w_k·‖∇ L_k‖ by the student's last layer, of the batch's mean loss L_k: one gradient a term, no
+    G_k = ‖∇ w_k·L_k‖ = w_k·‖∇ L_k‖ by the student's last layer, of the batch's mean loss L_k: one gradient per term, no
     double backward. r_k = (L_k/L_k(0)) / mean_j(L_j/L_j(0)) is large for a term that has fallen less than the others;
     L_k(0) is its mean in the first batch that has it. The softmax stands for the paper's renormalisation after every
     step.

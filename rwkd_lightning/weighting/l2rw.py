@@ -1,4 +1,4 @@
-"""Learning to reweight examples: one weight a sample from the perturbation of this batch (Ren et al. 2018)."""
+"""Learning to reweight examples: one weight per sample from the perturbation of this batch (Ren et al. 2018)."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from rwkd_lightning.weighting.meta_learned import MetaLearned, in_full_precision
 
 
 class MetaWeightNet(MetaLearned):
-    """v_i·(1 − α, α) with one weight a sample, v_i = sigmoid(g_φ(ℓ_i)) in (0, 1), of its detached fixed-α loss ℓ_i.
+    """v_i·(1 − α, α) with one weight per sample, v_i = sigmoid(g_φ(ℓ_i)) in (0, 1), of its detached fixed-α loss ℓ_i.
 
     ℓ_i = (1 − α)·CE_i + α·KD_i, all of it KD_i for a row without a label; g_φ is an MLP 1-100-1 with ReLU. A row's
     weights sum to v_i and are no distribution over the terms, so there is no entropy term. The last layer starts at

@@ -56,7 +56,7 @@ class TrilateralGeometry(MetaLearned):
         only(terms, ("label", "teacher"), "tgeo")
 
     def prepare(self, training_set: Mapping[str, Tensor]) -> None:
-        """Make the network and T̄: ``(C + 1, C)``, a row per class and one for no class, last, where label −1 finds
+        """Make the network and T̄: ``(C + 1, C)``, one row per class and one for no class, last, where label −1 finds
         it.
         """
         if f"teacher_{self.output}" not in training_set:

@@ -191,7 +191,7 @@ def test_every_message_is_one_line() -> None:
         (["pair.teacher.precision=x"], "pair.teacher.precision=x is not known here; use bf16-mixed or 32-true"),
         (["pair.student.path='package:os.path/x'"], "is no folder of a package"),
         (["trainer=glob(*)"], "put -m first"),
-        (["-m", "seed=range(0,3),nan"], "the values of this sweep cannot be told"),
+        (["-m", "seed=range(0,3),nan"], "the values of this sweep cannot be listed"),
         (["-1=1"], "the command line cannot be read (unrecognized arguments: -1=1)"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

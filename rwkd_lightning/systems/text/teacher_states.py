@@ -1,4 +1,4 @@
-"""Loss terms that look inside the models: what they read of the teacher, cached where it is one state a sample."""
+"""Loss terms that look inside the models: what they read of the teacher, cached where it is one state per sample."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Inside:
     """The teacher's outputs beyond its logits that the training reads."""
 
     states: dict[str, Tensor] = field(default_factory=dict)
-    """``teacher_<name>`` ``(N, L, H)`` of the training rows, for terms over one state a sample."""
+    """``teacher_<name>`` ``(N, L, H)`` of the training rows, for terms over one state per sample."""
     teacher: Classifier | None = None
     """Runs along, for terms over tokens."""
     tokenizer: Any = None

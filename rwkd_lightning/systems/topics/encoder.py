@@ -60,7 +60,7 @@ def modules(folder: Path, encoder: str) -> dict[str, str]:
             if kind in kinds and not (folder / module["path"] / name).is_file():
                 raise UserError(
                     f"encoder {encoder!r}: {name} is missing in {folder / module['path']} (pickled weights are "
-                    "not read); fetch it again, or save it anew with sentence-transformers"
+                    "not read); fetch it again, or save it again with sentence-transformers"
                 )
     if "Transformer" not in found or "Pooling" not in found:
         raise UserError(

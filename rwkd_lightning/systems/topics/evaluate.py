@@ -188,9 +188,7 @@ def write_topics(
 
 
 def write_documents(path: Path, loaders: TopicDataModule, student: TopicModel) -> dict[str, Tensor]:
-    """``documents.parquet``: idx, part, label, largest topic, the share of each topic, a row a document; returns the
-    shares.
-    """
+    """Write ``documents.parquet``: idx, part, label, largest topic, the share of each topic; returns the shares."""
     import pyarrow
     import pyarrow.parquet
 

@@ -95,7 +95,7 @@ class Student:
 
 
 def write(to: Any, shares: Tensor, words: Sequence[Sequence[str]]) -> None:
-    """A row a document: its number, its largest topic with three words of it, and the share of each topic."""
+    """One row per document: its number, its largest topic with three words of it, and the share of each topic."""
     table = csv.writer(to)
     table.writerow(["document", "topic", "words", *(f"topic_{k}" for k in range(shares.shape[1]))])
     for number, row in enumerate(shares):

@@ -30,8 +30,8 @@ class EncodedSplit(Dataset[dict[str, Any]]):
                 raise ValueError(f"{key!r} has {len(value)} rows, the split has {len(encoded)}")
         if clash := _RESERVED & set(self.extras):
             raise ValueError(f"extras may not be named {sorted(clash)}")
-        # One flat array a column, since reading a row of the Arrow table costs more than padding it. A view: where the
-        # table is a mapped file, all processes share its pages, and the view keeps them mapped.
+        # One flat array per column, since reading a row of the Arrow table costs more than padding it. A view: where
+        # the table is a mapped file, all processes share its pages, and the view keeps them mapped.
         whole = encoded.combine_chunks()  # the table's copies nothing that is in one chunk, a column's would
         lists = {key: whole[key].chunk(0) for key in whole.column_names}
         self.tokens: dict[str, np.ndarray] = {key: rows.flatten().to_numpy() for key, rows in lists.items()}

@@ -249,7 +249,9 @@ def _read(local: Path, path: str, config: str, split: str) -> datasets.Dataset:
     try:
         return Dataset(pa.concat_tables(tables))
     except Exception as error:  # columns that datasets does not know, or features in the file's metadata that are none
-        raise UserError(f"{files[0]} has columns that datasets cannot hold ({_cause(error)}); write it anew") from error
+        raise UserError(
+            f"{files[0]} has columns that datasets cannot hold ({_cause(error)}); write it again"
+        ) from error
 
 
 def _found(local: Path, config: str) -> str:

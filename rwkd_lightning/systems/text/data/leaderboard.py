@@ -44,7 +44,7 @@ def write_predictions(folder: Path, task: TaskSpec, split: str, idx: np.ndarray,
         raise UserError(f"split {split!r} has row idx {idx[row + 1]} after {idx[row]}; give the rows in GLUE's order")
     if not logits.isfinite().all():
         row = int((~logits.isfinite()).any(dim=1).nonzero()[0])
-        raise UserError(f"the logits of split {split!r} are not finite in row idx {idx[row]}; train anew")
+        raise UserError(f"the logits of split {split!r} are not finite in row idx {idx[row]}; train again")
 
     lines = ["index\tprediction", *(f"{i}\t{word}" for i, word in enumerate(_predictions(task, logits)))]
     folder.mkdir(parents=True, exist_ok=True)

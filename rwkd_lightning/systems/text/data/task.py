@@ -314,7 +314,7 @@ def _check_texts(task: TaskSpec, where: str, table: pyarrow.Table) -> None:
         except pa.ArrowInvalid as error:
             row = at([not _is_utf8(value) for value in texts.cast(pa.binary()).to_pylist()])
             raise UserError(
-                f"{where} has text that is not UTF-8 in column {name!r}, {row}; write it anew as UTF-8"
+                f"{where} has text that is not UTF-8 in column {name!r}, {row}; write it again as UTF-8"
             ) from error
         nul = pc.match_substring(texts, "\0")
         if pc.any(nul).as_py():

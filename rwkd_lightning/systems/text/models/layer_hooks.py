@@ -93,7 +93,7 @@ def check_layers(layers: Sequence[int], blocks: Sequence[nn.Module], network: nn
         )
     if len(blocks) != config.get_text_config().num_hidden_layers:
         raise UserError(
-            f"a {config.model_type} runs the same block several times, so its layers cannot be told apart; loss "
+            f"a {config.model_type} runs the same block several times, so its layers cannot be distinguished; loss "
             "terms over layers need another model"
         )
     wrong = [i for i in layers if not 0 <= i < len(blocks)]

@@ -167,7 +167,7 @@ def load_classifier(
             held = f" of {list(shapes[0])}" if shapes else " of another size"
             raise UserError(
                 f"model {path!r} names {len(names)} outputs in its config.json, and its weights hold {name}{held}; "
-                "fetch both anew"
+                "fetch both again"
             )
         if trained:
             classifier.order = order
@@ -262,10 +262,10 @@ def refuse_other_shapes(network: nn.Module, report: Mapping[str, Any], path: str
     for name, shapes in mismatched(report):
         if name.startswith(inside):
             says = f"is {list(shapes[0])}, and by the config {list(shapes[1])}" if shapes else "has another size"
-            raise UserError(f"{of} ({name} {says}); fetch both anew")
+            raise UserError(f"{of} ({name} {says}); fetch both again")
     lost = [name for name in report["missing_keys"] if name.startswith(inside) and "embeddings." in name]
     if lost:
-        raise UserError(f"{of} (no {min(lost)}); fetch both anew")
+        raise UserError(f"{of} (no {min(lost)}); fetch both again")
     name, blocks = find_blocks(network)
     pattern = re.compile(rf"(?:^|\.){re.escape(name.removeprefix(inside))}\.(\d+)\.")
     beyond = [n for n in report["unexpected_keys"] if (found := pattern.search(n)) and int(found[1]) >= len(blocks)]
@@ -305,7 +305,7 @@ def check_size(config: Any, given: Mapping[str, int], path: str) -> None:
 
 
 def reset_head(network: nn.Module) -> None:
-    """Draw everything outside the backbone anew."""
+    """Draw everything outside the backbone again."""
     prefix = network.base_model_prefix
     for name, child in network.named_children():
         if name != prefix:

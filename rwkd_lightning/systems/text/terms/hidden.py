@@ -19,7 +19,7 @@ class HiddenStates(Term):
     """Σ_j ‖h^s_ij/‖h^s_ij‖ − h^t_ij/‖h^t_ij‖‖² ``(B,)`` over pairs j of a student's and a teacher's layer; 0 to 4 a
     pair.
 
-    Reads ``hidden`` ``(B, L, H)`` of the student and ``teacher_hidden`` ``(B, L, H')``, one state a sample. Where the
+    Reads ``hidden`` ``(B, L, H)`` of the student and ``teacher_hidden`` ``(B, L, H')``, one state per sample. Where the
     widths differ, a learnt linear map per pair takes H to H' first; it belongs to the term, is trained with the student
     and not exported with it.
 
