@@ -45,9 +45,12 @@ def own_options(name: str) -> dict[str, Any]:
 def all_options(name: str) -> dict[str, Any]:
     """The same and, below it, what the files in its ``defaults`` set: ``other`` or, under a key, ``other@key``."""
     found: dict[str, Any] = {}
-    for other, _, key in (
-        str(entry).partition("@") for entry in OmegaConf.load(CONF / f"{name}.yaml").get("defaults", [])
-    ):
+    for entry in OmegaConf.load(CONF / f"{name}.yaml").get("defaults", []):
+        if isinstance(entry, str):
+            other, _, key = entry.partition("@")
+        else:  # /weighting@KEY: other
+            ((place, other),) = entry.items()
+            key = place.partition("@")[2]
         if other != "_self_":
             found |= {
                 path.replace("weighting", f"weighting.{key}" if key else "weighting", 1): value

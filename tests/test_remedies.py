@@ -32,6 +32,7 @@ CHOSEN = {
     "weighting.beta": "weighting=kd",
     "weighting.alpha": "weighting=kd",
     "hydra/sweeper": "-m",
+    **dict.fromkeys(("data.encoding", "data.regression", "data.delimiter"), "data=table data.train=x.csv"),
     **dict.fromkeys(
         ("task.distillation", "pair.student.bag_of_words", "pair.teacher.layers", "task.load."), "task=topics"
     ),
@@ -90,7 +91,7 @@ def test_a_setting_that_a_message_names_can_be_typed(setting: str) -> None:
     if before == "-m":
         overrides.check([before, setting, "seed=0,1"], CONF)
         return
-    config(before, setting)
+    config(*before.split(), setting)
 
 
 def test_settings_are_found() -> None:

@@ -30,6 +30,7 @@ KEYS = {
     "features": "meta_features",
     "label_flipped": "data.label_noise",
     "teacher_corrupted": "data.teacher_noise",
+    "sample_weight": "data.weight",
 }
 VALUES = {
     "None": "null",

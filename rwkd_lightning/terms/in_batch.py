@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rwkd_lightning.utils.distributed import gather_objects, gather_rows, gather_together, rank, world_size
+from rwkd_lightning.utils.errors import UserError
 
 if TYPE_CHECKING:
     from rwkd_lightning.terms.base import Term
@@ -23,12 +24,18 @@ def of_all_ranks(term: Term, outputs: Mapping[str, Tensor], batch: Mapping[str, 
     """
     rows = len(batch["index"])
     sized = {name: x for name, x in batch.items() if isinstance(x, Tensor) and x.ndim and len(x) == rows}
-    shapes = gather_objects({name: tuple(x.shape) for name, x in sized.items()})
-    alike = {name: x for name, x in sized.items() if all(one.get(name) == tuple(x.shape) for one in shapes)}
+    read = {name: outputs[name] for name in term.reads if name in outputs}
+    shapes = gather_objects([{name: tuple(x.shape) for name, x in entries.items()} for entries in (sized, read)])
+    for name in read:
+        if len(of_ranks := {of_read[name] for _, of_read in shapes}) > 1:
+            raise UserError(
+                f"the term {term.name!r} compares the rows of all processes, whose {name!r} have the shapes "
+                f"{sorted(of_ranks)}; give all processes as many rows, and the term an output of one shape"
+            )
+    alike = {name: x for name, x in sized.items() if all(one.get(name) == tuple(x.shape) for one, _ in shapes)}
     whole = dict(zip(alike, gather_together(*alike.values()), strict=True))
     scalars = {name: x for name, x in batch.items() if name not in sized}
-    everywhere = {name: gather(outputs[name]) for name in term.reads if name in outputs}
-    losses: Tensor = term(everywhere, {**scalars, **whole})
+    losses: Tensor = term({name: gather(x) for name, x in read.items()}, {**scalars, **whole})
     return losses[rank() * rows : (rank() + 1) * rows]
 
 

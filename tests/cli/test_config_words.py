@@ -94,7 +94,7 @@ def test_every_argument_is_in_the_table():
     """Prevents: backticks on a terminal, an argument that no constructor has, a value that no class makes."""
     signatures = (inspect.signature(kind).parameters for kind in (DistillationModule, MetaStep, Trainer, RWKD))
     arguments = {name for parameters in signatures for name in parameters}
-    assert {name.partition(".")[0] for name in KEYS} <= arguments | set(Oracle.reads_columns)
+    assert {name.partition(".")[0] for name in KEYS} <= arguments | {*Oracle.reads_columns, "sample_weight"}
     options = {option.partition("(")[0].partition("=")[0] for option in OPTIONS}
     own = set()  # arguments of what is made from the config, whose node is known then
     for kind in (*vars(weighting).values(), *vars(terms).values(), FiniteDifference, adamw, linear_schedule):

@@ -26,7 +26,7 @@ def test_both_stop(tmp_path: Path, case: str) -> None:
     what = "influence" if case == "influence" else "loss"
     assert first["said"] == second["said"]
     assert first["said"].startswith(
-        f"step 2: the {what} of 'ce' and 'kd' is nan for the samples {samples}; lower optimizer.lr"
+        f"step 2: the {what} of 'ce' and 'kd' is nan for the samples {samples}; lower `optimizer.lr`"
     )
     assert first["what"] == second["what"] == what and first["step"] == second["step"] == 2
     assert first["clean"] and second["clean"]

@@ -226,6 +226,16 @@ def test_coupled_rows_are_not_cut() -> None:
         DistillationModule(nn.Linear(2, 3), [InBatch()], FixedAlpha(), None, 4, accumulate=3)  # type: ignore[arg-type]
 
 
+def test_rows_of_processes_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents: a run that hangs in its first gathering, or rows mixed up, for padded outputs of several lengths."""
+    monkeypatch.setattr("rwkd_lightning.terms.base.world_size", lambda: 2)
+    others = [{"labels": (4,), "index": (4,)}, {"logits": (4, 9, 3)}]
+    monkeypatch.setattr("rwkd_lightning.terms.in_batch.gather_objects", lambda mine: [mine, others])
+    batch = {"index": torch.arange(4), "labels": torch.zeros(4)}
+    with pytest.raises(UserError, match=r"'logits' have the shapes \[\(4, 7, 3\), \(4, 9, 3\)\]"):
+        stack([InBatch()], {"logits": torch.zeros(4, 7, 3)}, batch)
+
+
 # Positions
 
 

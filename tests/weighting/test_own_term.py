@@ -50,7 +50,8 @@ def step_of(terms: list[Term]) -> Step:
     head = nn.Linear(4, 3)
     logits = head(torch.randn(8, 4, generator=g))
     batch = {"labels": torch.arange(8) % 3, "index": torch.arange(8), "teacher_logits": torch.randn(8, 3, generator=g),
-             "teacher_corrupted": torch.arange(8) % 2 == 0, "label_flipped": torch.arange(8) % 3 == 0}  # fmt: skip
+             "teacher_corrupted": torch.arange(8) % 2 == 0, "sample_weight": torch.ones(8),
+             "label_flipped": torch.arange(8) % 3 == 0}  # fmt: skip
     losses = torch.stack([term({"logits": logits}, batch) for term in terms], 1)
     return Step(
         losses,

@@ -57,6 +57,7 @@ TEACHER = {  # the weight of the teacher's term where the label's has no value, 
     **dict.fromkeys(SHARES, (1.0, 1e-6)),
     **dict.fromkeys(("dwa", "gradnorm"), (2.0, 1e-6)),  # of 1, of K
     "wls": (2.5, 1e-6),
+    "given": (3.0, 1e-6),
     "uncertainty": (math.exp(0.5) / 2, 0.1),  # a weight that has nothing to do with the label's
     "mwn": (0.5, 0.4),
     "l2rw": (2.0, 2.0),  # one of the sample: in (0, 1), and from 0 to B = 4
@@ -93,6 +94,7 @@ def half_labelled() -> Rows:
     data = Rows(32, 1, corrupted=0.3)
     data.rows["labels"][UNLABELLED] = -1
     data.rows["teacher_corrupted"][UNLABELLED] = False
+    data.rows["sample_weight"] = torch.full((32,), 3.0)
     return data
 
 

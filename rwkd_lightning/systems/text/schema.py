@@ -14,6 +14,7 @@ from rwkd_lightning.cli.kinds import (
     TEACHER,
     TEXT,
     YES_NO,
+    Kind,
     Schema,
     either,
     number,
@@ -21,6 +22,12 @@ from rwkd_lightning.cli.kinds import (
     several,
     whole,
 )
+
+CLASSES = Kind(
+    "a list of two or more names",
+    lambda x: isinstance(x, list) and len(x) > 1 and all(isinstance(name, str | int) for name in x),
+)
+CUT = number("a number above 0 and up to 0.5", lambda x: 0 < x <= 0.5)
 
 SCHEMA = Schema(
     needed={
@@ -43,6 +50,19 @@ SCHEMA = Schema(
     optional={
         "pair.blocks.*": BLOCKS,
         "task.load.task": TEXT,
+        "data.train": PATH,
+        "data.validation": or_null(PATH),
+        "data.test": or_null(PATH),
+        "data.text": or_null(either(TEXT, several(TEXT))),
+        "data.label": TEXT,
+        "data.regression": YES_NO,
+        "data.classes": or_null(CLASSES),
+        "data.group": or_null(TEXT),
+        "data.weight": or_null(TEXT),
+        "data.encoding": or_null(TEXT),
+        "data.delimiter": or_null(Kind("a single character", lambda x: isinstance(x, str) and len(x) == 1)),
+        "data.validation_fraction": CUT,
+        "data.test_fraction": CUT,
         "task.load.sizes": or_null(GROUP),
         "task.load.sizes.*": whole(1, 10**9),
         "task.load.meta_fraction": number(),

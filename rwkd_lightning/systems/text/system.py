@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from rwkd_lightning.cache.store import digest
 from rwkd_lightning.run import inputs
 from rwkd_lightning.run.build import optimizer_of, schedule_of
 from rwkd_lightning.run.inputs import Inputs
@@ -64,6 +65,8 @@ class TextSystem(System):
 
     def inputs(self) -> Inputs:
         splits = {name: (len(rows), self.data.fingerprint(name)) for name, rows in self.data.splits.items()}
+        for name, values in self.data.extras.items():
+            splits[name] = (len(values), digest(values.tolist()))
         paths = {who: self.config.pair[who].path for who in ("teacher", "student")}
         return inputs.inputs(splits, {who: fingerprint(find(path)) for who, path in paths.items() if path != "teacher"})
 

@@ -54,7 +54,7 @@ def check_inside(
     """Refuse terms that do not fit the pair or the meta step, before the teacher is trained.
 
     Raises:
-        UserError: as the terms' ``connect``, ``same_tokens`` and ``combinations.check_reach`` raise.
+        UserError: as the terms' ``connect``, ``same_tokens`` and ``compatibility.check_reach`` raise.
     """
     inside = looking_inside(terms)
     if inside:

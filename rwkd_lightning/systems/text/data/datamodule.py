@@ -99,6 +99,8 @@ class DistillationDataModule(ResumableDataModule):
             if split == self.train_split:
                 labels = self._corrupt(labels, extras)
                 extras |= self.teacher_states
+                if split == "train":
+                    extras |= {name: torch.from_numpy(values) for name, values in self.data.extras.items()}
             elif split == "meta":
                 labels, _ = flip_meta_labels(labels, self.meta_noise, self.task.num_labels, self.seed)
             if self.store is None:

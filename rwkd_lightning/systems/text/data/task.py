@@ -86,6 +86,8 @@ class TaskData:
 
     task: TaskSpec
     splits: dict[str, datasets.Dataset]
+    extras: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """More columns of the training rows, `(N,)` each: `sample_weight`, say."""
     _fingerprints: list[tuple[datasets.Dataset, str]] = field(
         default_factory=list, init=False, repr=False, compare=False
     )

@@ -1,0 +1,180 @@
+"""A text task of a user's own: tables with one or two columns of text and a class or a number."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from rwkd_lightning.data.splits import stratified_group_split
+from rwkd_lightning.data.table_file import Table, read_table
+from rwkd_lightning.systems.text.data.table_labels import class_numbers, numbers, weights
+from rwkd_lightning.systems.text.data.table_summary import summarise
+from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec, build_split
+from rwkd_lightning.utils.errors import UserError
+
+QUANTILES = 10
+"""Parts of a number's range that a cut keeps in proportion."""
+
+
+def load_table(
+    train: str,
+    text: str | Sequence[str] | None = None,
+    label: str = "label",
+    validation: str | None = None,
+    test: str | None = None,
+    classes: Sequence[Any] | None = None,
+    regression: bool = False,
+    group: str | None = None,
+    weight: str | None = None,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    meta_fraction: float = 0.1,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    split_seed: int = 0,
+) -> TaskData:
+    """Read the tables and cut what is not given.
+
+    The meta split is cut out of the training rows, and so are validation and test where no file is given. A cut is
+    seeded, keeps the classes in proportion, and leaves rows of equal text (letters and digits alone count) or of one
+    group on one side. Rows without a label train the student alone. The idx of a row is its number in the training
+    file, from 0.
+
+    Args:
+        train: a CSV, TSV, JSON lines or Parquet file, or a directory of such files.
+        text: the one or two columns of text; None: ``text``.
+        label: the column of the class, or of the number.
+        validation: as ``train``; None: cut.
+        test: as ``train``; None: cut.
+        classes: their names in the order of the student's outputs; None: all that are there, sorted.
+        regression: whether the label is a number.
+        group: a column whose equal values stay on one side of every cut.
+        weight: a column of weights, one per training row, for ``weighting=given``.
+        encoding: of text files; None: UTF-8, or UTF-16 with a mark.
+        delimiter: of CSV and TSV files; None: by the ending.
+        meta_fraction: share of the training rows held out for the meta step.
+        validation_fraction: share of the rows cut off for validation.
+        test_fraction: share cut off for the test.
+        split_seed: of all cuts.
+
+    Raises:
+        UserError: for files, columns, labels and weights that cannot be read as this, naming the line.
+    """
+    columns = (text,) if isinstance(text, str) else tuple(text or ["text"])
+    if not 1 <= len(columns) <= 2 or len({*columns, label}) <= len(columns):
+        raise UserError(
+            f"data.text={list(columns)} data.label={label}: give one or two columns of text, and another one as label"
+        )
+    known = list(dict.fromkeys([*columns, label, *(c for c in (group, weight) if c is not None)]))
+    tables = {"train": read_table(train, known, "data.train", encoding, delimiter)}
+    for name, path in (("validation", validation), ("test", test)):
+        if path is not None:
+            tables[name] = read_table(path, [*columns, label], f"data.{name}", encoding, delimiter)
+    names = None
+    if regression:
+        labels = numbers(tables, label)
+    else:
+        labels, names = class_numbers(tables, label, classes)
+    task = TaskSpec(
+        name="table",
+        text_columns=tuple(f"{c}_text" if c in ("idx", "label") else c for c in columns),
+        label_names=names,
+        metrics=("pearson", "spearman") if regression else ("accuracy", "macro_f1"),
+        monitor="pearson" if regression else "macro_f1",
+        evaluation_splits=("validation", "test"),
+    )
+    texts = {name: [strings(table, c) for c in columns] for name, table in tables.items()}
+    for name, table in tables.items():
+        for row, both in enumerate(zip(*texts[name], strict=True)):
+            if not any(part.strip() for part in both):
+                raise UserError(f"{table.at(row)} has no text but white space in {list(columns)}; drop the row")
+    groups = together(texts["train"], tables["train"].columns[group] if group is not None else None)
+    shares = {"meta": meta_fraction, "validation": validation_fraction, "test": test_fraction}
+    shares = {name: share for name, share in shares.items() if name not in tables}
+    rows = cut(groups, labels["train"], task, shares, split_seed)
+    rows |= {name: np.arange(len(table)) for name, table in tables.items() if name != "train"}
+    splits = {}
+    for name in ("train", "meta", "validation", "test"):
+        source, taken = name if name in tables else "train", rows[name]
+        columns_of = {
+            c: [values[row] for row in taken] for c, values in zip(task.text_columns, texts[source], strict=True)
+        }
+        splits[name] = build_split(
+            task, {"idx": taken.tolist(), "label": labels[source][taken].tolist(), **columns_of}, name
+        )
+    summarise(task, rows, texts, groups, labels)
+    lacking = task.lacks_label(labels["train"][rows["train"]])
+    teacher = splits["train"].select(np.flatnonzero(~lacking)) if lacking.any() else splits["train"]
+    extras = {} if weight is None else {"sample_weight": weights(tables["train"], weight)[rows["train"]]}
+    return TaskData(task, {"teacher_train": teacher, **splits}, extras)
+
+
+def strings(table: Table, name: str) -> list[str]:
+    """The texts of a column; UserError for a value that is none."""
+    for row, value in enumerate(table.columns[name]):
+        if not isinstance(value, str):
+            has = "no text" if value is None else f"{value!r} ({type(value).__name__})"
+            raise UserError(f"{table.at(row)} has {has} in column {name!r}; give text, or drop the row")
+    return table.columns[name]
+
+
+def key_of(*texts: str) -> str:
+    """A text, or two, by letters and digits alone, so that copies with other marks and cases are one."""
+    return "\n".join(" ".join(re.findall(r"\w+", text.casefold())) or text for text in texts)
+
+
+def together(texts: Sequence[Sequence[str]], group: Sequence[Any] | None) -> list[Hashable]:
+    """The group of each row: rows of equal text are in one, and so are rows of one value of ``group``."""
+    keys: list[Hashable] = [key_of(*row) for row in zip(*texts, strict=True)]
+    if group is None:
+        return keys
+    parent: dict[Hashable, Hashable] = {}
+
+    def root(key: Hashable) -> Hashable:
+        while (above := parent.setdefault(key, key)) != key:
+            parent[key] = key = parent[above]
+        return key
+
+    for row, (key, value) in enumerate(zip(keys, group, strict=True)):
+        parent[root(("text", key))] = root(("group", str(value) if value is not None else row))
+    return [root(("text", key)) for key in keys]
+
+
+def cut(
+    groups: Sequence[Hashable], labels: np.ndarray, task: TaskSpec, shares: dict[str, float], seed: int
+) -> dict[str, np.ndarray]:
+    """Rows of the training table by split: ``shares`` of all rows in their order, and what is left to ``train``.
+
+    The meta split comes first, so that it has a row of each class that has two texts. A row without a label, and its
+    copies, are good for training alone.
+    """
+    strata = quantiles(labels) if task.is_regression else labels
+    unlabelled = {group for group, lacks in zip(groups, task.lacks_label(labels).tolist(), strict=True) if lacks}
+    rest = np.array([row for row, group in enumerate(groups) if group not in unlabelled], int)
+    rows, total = {}, len(rest)
+    for number, (name, share) in enumerate(shares.items()):
+        if not len(rest):
+            raise UserError("data.train has too few rows with a label to cut a meta split; label some")
+        of_rest = min(0.5, share * total / len(rest))
+        _, held = stratified_group_split([groups[row] for row in rest], strata[rest], of_rest, 3 * seed + number)
+        if not len(held):
+            raise UserError(
+                f"data.train has {len({groups[row] for row in rest})} distinct texts (or groups) with a label, too few "
+                f"to cut a {name} split that keeps each class on both sides; give more"
+            )
+        rows[name] = rest[held]
+        rest = np.delete(rest, held)
+    held_out = np.concatenate(list(rows.values()))
+    return {**rows, "train": np.setdiff1d(np.arange(len(labels)), held_out)}
+
+
+def quantiles(labels: np.ndarray) -> np.ndarray:
+    """The tenth of the range of ranks that each number lies in; −1 for NaN."""
+    known = np.isfinite(labels)
+    if not known.any():
+        return np.full(len(labels), -1)
+    edges = np.unique(np.quantile(labels[known], np.linspace(0, 1, QUANTILES + 1)[1:-1]))
+    return np.where(known, np.searchsorted(edges, np.where(known, labels, 0), side="right"), -1)

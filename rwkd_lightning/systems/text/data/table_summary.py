@@ -1,0 +1,68 @@
+"""A plain summary of a table before anything is trained: what was understood, and what looks wrong."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rwkd_lightning.systems.text.data.task import TaskSpec
+
+log = logging.getLogger(__name__)
+IMBALANCED = 10
+"""Times as many rows in the largest class as in the smallest, from which on it is reported."""
+LISTED = 20
+
+
+def summarise(
+    task: TaskSpec,
+    rows: Mapping[str, np.ndarray],
+    texts: Mapping[str, Sequence[Sequence[str]]],
+    groups: Sequence[Hashable],
+    labels: Mapping[str, np.ndarray],
+) -> None:
+    """Log rows, classes, lengths, copies and contradictions.
+
+    Args:
+        rows: of each split, within the table of its name or, where it was cut out, of ``train``.
+        texts: by table and column.
+        groups: of the rows of ``train`` that stay on one side of a cut.
+        labels: by table.
+    """
+    words = np.array([sum(len(part.split()) for part in row) for row in zip(*texts["train"], strict=True)])
+    log.info("%s", ", ".join(f"{name} {len(rows[name])} rows" for name in ("train", "meta", "validation", "test")))
+    named = " and ".join(task.text_columns)
+    log.info("text %s: %d words in the median, %d in the longest", named, np.median(words), words.max())
+    lacking = task.lacks_label(labels["train"])
+    if lacking.any():
+        log.info("%d training rows have no label: the teacher alone teaches them", lacking.sum())
+    classes: dict[Hashable, set[Any]] = defaultdict(set)
+    for group, label, lacks in zip(groups, labels["train"].tolist(), lacking.tolist(), strict=True):
+        classes[group] |= set() if lacks else {label}
+    if copies := len(groups) - len(classes):
+        log.info("%d rows repeat the text, or belong to the group, of another one: no cut parts them", copies)
+    trained = set(zip(*texts["train"], strict=True))
+    for name in ("validation", "test"):
+        if name in texts and (shared := sum(row in trained for row in zip(*texts[name], strict=True))):
+            log.warning("%d of the %d rows of data.%s have a text of data.train", shared, len(labels[name]), name)
+    known = labels["train"][~lacking]
+    if task.label_names is None:
+        log.info("labels from %g to %g, %.3g in the mean", known.min(), known.max(), known.mean())
+        return
+    if conflicts := sum(len(labels_of) > 1 for labels_of in classes.values()):
+        log.warning("%d texts (or groups) have rows of several classes", conflicts)
+    counts = Counter(known.tolist())
+    more = ", ..." if len(task.label_names) > LISTED else ""
+    listed = [f"{name} {counts[number]}" for number, name in enumerate(task.label_names[:LISTED])]
+    log.info("classes: %s%s", ", ".join(listed), more)
+    (most, many), (least, few) = counts.most_common()[0], counts.most_common()[-1]
+    if many >= IMBALANCED * few:
+        names = task.label_names
+        log.warning("class %r has %d rows, class %r %d: look at macro_f1", names[most], many, names[least], few)
+    for name in ("validation", "test"):
+        seen = set(labels[name if name in labels else "train"][rows[name]].tolist())
+        for number in sorted(set(range(len(task.label_names))) - seen)[:1]:
+            log.warning("no row of %s has class %r", name, task.label_names[number])
