@@ -66,6 +66,10 @@ def _directory(folder: Path) -> Path | None:
     return folder / "student" if (folder / "student" / "config.json").is_file() else folder
 
 
+class Unreachable(UserError):
+    """A model that lies on a hub which cannot be reached."""
+
+
 def _hub(path: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -93,7 +97,7 @@ def _hub(path: str) -> Path:
             "spelling, log in if it is private (hf auth login), or give a directory"
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise UserError(
+        raise Unreachable(
             f"model {path!r} is no directory here, and the hub cannot be reached (or HF_HUB_OFFLINE is set); give a "
             "directory, or fetch it once on a machine that reaches the hub"
         ) from error

