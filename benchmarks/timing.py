@@ -28,7 +28,7 @@ REFRESH = 8
 
 
 def rows(batch: int, length: int, step: int) -> dict[str, Tensor]:
-    """One batch of random tokens, all of full length, with the flags of the corruptions."""
+    """One batch of random tokens, all of full length, with the flags of the corruptions and weights."""
     g = torch.Generator().manual_seed(step)
     return {
         "input_ids": torch.randint(1000, 30000, (batch, length), generator=g),
@@ -38,6 +38,7 @@ def rows(batch: int, length: int, step: int) -> dict[str, Tensor]:
         "index": (torch.arange(batch) + step * batch) % HELD_OUT,
         "label_flipped": torch.rand(batch, generator=g) < 0.4,
         "teacher_corrupted": torch.rand(batch, generator=g) < 0.4,
+        "sample_weight": torch.ones(batch),
     }
 
 
