@@ -60,8 +60,18 @@ class Session:
         self.inputs = [one.name for one in self.session.get_inputs()]  # the exporter leaves out what changes nothing
 
     def __call__(self, batch: dict[str, Tensor]) -> Tensor:
-        """The model's output."""
-        (output,) = self.session.run(None, {name: batch[name].numpy() for name in self.inputs})
+        """The model's output.
+
+        Raises:
+            UserError: if the file does not take these tensors.
+        """
+        try:
+            (output,) = self.session.run(None, {name: batch[name].numpy() for name in self.inputs})
+        except Exception as error:  # of a kind that was traced for one shape only
+            shapes = ", ".join(f"{name} {list(batch[name].shape)}" for name in self.inputs)
+            raise UserError(
+                f"the ONNX model does not take {shapes} ({line(error)}); leave out --onnx: PyTorch does"
+            ) from error
         return torch.from_numpy(output)
 
 
@@ -103,11 +113,17 @@ def quiet() -> Iterator[None]:
     """Keep the exporter's warnings to itself: what it got wrong is found by `largest_difference`."""
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    core: Any = torch._C
+    switch = getattr(core, "_jit_set_onnx_log_enabled", None)
+    if switch is not None:  # torch.onnx asks for this log, which prints a whole graph, whether it is wanted or not
+        core._jit_set_onnx_log_enabled = lambda enabled: None
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         try:
             yield
         finally:
+            if switch is not None:
+                core._jit_set_onnx_log_enabled = switch
             logging.getLogger("torch.onnx").setLevel(level)
 
 

@@ -31,7 +31,9 @@ class Logits(nn.Module):
 
     def __init__(self, classifier: Classifier, inputs: Sequence[str]) -> None:
         super().__init__()
-        self.network, self.inputs, self.order = classifier.network, tuple(inputs), classifier.order
+        self.network, self.inputs = classifier.network, tuple(inputs)
+        order = classifier.order
+        self.order = None if order is None or order == sorted(order) else order
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """Logits ``(B, C)``."""
@@ -96,7 +98,8 @@ class TextModel(Shipped):
     def copy(self, folder: Path) -> None:
         for file in self.folder.iterdir():
             if file.is_file():
-                shutil.copyfile(file, folder / file.name)
+                with file.open("rb") as source, (folder / file.name).open("wb") as target:
+                    shutil.copyfileobj(source, target)  # copyfile would blame a full disk on the file that it reads
         describe(folder, self.max_length, self.task)
         path = folder / "tokenizer_config.json"
         settings = json.loads(path.read_text(encoding="utf-8"))
