@@ -20,8 +20,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 from rwkd_lightning.export import compare, hub, onnx_model
 from rwkd_lightning.export.__main__ import main, onnx_form
 from rwkd_lightning.export.shipped import Card, Shipment, describe, load
+from rwkd_lightning.run.system import System
 from rwkd_lightning.systems.text.build import data_of
 from rwkd_lightning.systems.text.shipped import TextModel
+from rwkd_lightning.systems.topics.system import TopicSystem
 from rwkd_lightning.utils.errors import UserError
 from tests.systems.text.models.conftest import KINDS
 
@@ -214,6 +216,13 @@ def test_the_model_card_is_the_hubs_and_ours(run: Path, out: Path) -> None:
 
 
 # mistakes
+
+
+def test_a_system_without_exports_says_so() -> None:
+    """Prevents: an AttributeError for a topic model, or for a system of somebody else's."""
+    for kind, wanted in ((TopicSystem, "systems.topics.infer RUN/student FILE"), (System, "cannot be exported")):
+        with pytest.raises(UserError, match=wanted):
+            kind.shipment(object(), Path("RUN"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -204,12 +204,13 @@ def test_bad_files_are_named_before_any_answer(
 
 def test_ways_out_of_bad_files(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Prevents: a remedy that a message names and that does not work."""
-    (tmp_path / "a.csv").write_bytes("nr,body,predicted_label\n1,naïve,x\n2, ,y\n".encode("latin-1"))
+    (tmp_path / "a.csv").write_bytes("nr,body,predicted_label\n1,naïve,x\n2, ,y\n3,good,z\n".encode("latin-1"))
     options = ["--encoding", "latin-1", "--text", "body", "--allow-blank", "--prefix", "student_"]
     assert main([str(run), str(tmp_path / "a.csv"), "-o", str(tmp_path / "b.csv"), *options]) == 0
-    assert "(2 rows, 1 without a text and so without an answer)" in capsys.readouterr().out
-    first, second = read(tmp_path / "b.csv")
+    assert "(3 rows, 1 without a text and so without an answer)" in capsys.readouterr().out
+    first, second, third = read(tmp_path / "b.csv")
     assert first["body"] == "naïve" and first["student_predicted_label"] in ("negative", "neutral", "positive")
+    assert third["student_predicted_label"] in ("negative", "neutral", "positive")
     assert [second["predicted_label"], second["student_predicted_label"]] == ["y", ""]
 
 
