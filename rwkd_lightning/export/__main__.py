@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import logging
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from rwkd_lightning.cache.disk import check_room, writing
 from rwkd_lightning.export import card, compare, hub, onnx_model
 from rwkd_lightning.export.compare import Form
-from rwkd_lightning.export.shipped import Shipment, check_run
+from rwkd_lightning.export.shipped import FILE, Shipment, check_run
 from rwkd_lightning.run import inputs
 from rwkd_lightning.run.build import system_of
 from rwkd_lightning.run.outputs import whole, write_json
@@ -64,7 +65,8 @@ def check_out(out: Path, run: Path, force: bool) -> None:
         raise UserError(f"--out={str(out)!r} is the run itself, or holds it; give another folder")
     if not out.exists():
         return
-    if not out.is_dir() or (any(out.iterdir()) and not (out / "shipped.json").is_file()):
+    made = all((out / name).is_file() for name in (FILE, "README.md"))  # a run's student/ has no card
+    if not out.is_dir() or (any(out.iterdir()) and not made):
         raise UserError(f"--out={str(out)!r} exists and is no export; give another folder")
     if any(out.iterdir()) and not force:
         raise UserError(f"--out={str(out)!r} exists; add --force to replace it, or give another folder")
@@ -187,4 +189,5 @@ def reading_quietly() -> Iterator[None]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was written aside goes
     sys.exit(main())

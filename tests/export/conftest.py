@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rwkd_lightning.export.__main__ import main
-from tests.run.conftest import backbone, tweets  # noqa: F401 - fixtures
+from tests.run.conftest import backbone, glue, tweets  # noqa: F401 - fixtures
 from tests.run.test_pipeline_pairs import run_in
 from tests.run.tiny import overrides
 from tests.systems.text.models.conftest import save  # noqa: F401 - a fixture

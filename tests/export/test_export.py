@@ -20,11 +20,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 from rwkd_lightning.export import compare, hub, onnx_model
 from rwkd_lightning.export.__main__ import main, onnx_form
 from rwkd_lightning.export.shipped import Card, Shipment, describe, load
+from rwkd_lightning.run.distil import clear
 from rwkd_lightning.run.system import System
 from rwkd_lightning.systems.text.build import data_of
 from rwkd_lightning.systems.text.shipped import TextModel
 from rwkd_lightning.systems.topics.system import TopicSystem
 from rwkd_lightning.utils.errors import UserError
+from tests.run.test_pipeline_pairs import run_in
+from tests.run.tiny import overrides
 from tests.systems.text.models.conftest import KINDS
 
 TEXTS = ["w1 w2", "w3", "w4 w5 w6 w7 w8 w9 w1 w2 w3 w4 w5", "w1 w1 w2 w3 w5"]
@@ -147,6 +150,23 @@ def test_a_pair_of_texts_and_a_regression(save: Callable[..., Path], tmp_path: P
     assert not torch.allclose(ours, alone)
 
 
+def test_a_whole_run_of_pairs_and_numbers(glue: Path, tweets: Path, backbone: Path, tmp_path: Path) -> None:
+    """Prevents: an export that works for single texts and classes only; a card whose example does not run."""
+    given = [a for a in overrides(tweets, backbone, tmp_path) if not a.startswith(("task.load", "data.path"))]
+    run_in(tmp_path / "run", *given, "task=stsb", f"data.path={glue}", "weighting=kd", "meta.start=0")
+    assert main([str(tmp_path / "run"), "--onnx", "--compare"]) == 0
+    out = tmp_path / "run/export"
+    compared, metrics = (
+        json.loads(file.read_text()) for file in (out / "comparison.json", out.parent / "metrics.json")
+    )
+    for name in ("student", "ONNX"):
+        found = compared["models"][name]["pearson"]
+        assert found == pytest.approx(metrics["student"]["validation"]["pearson"], abs=0.01)  # nearly constant numbers
+    (example,) = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text(), re.S)
+    assert "text_pair" in example and 'function_to_apply="none"' in example
+    exec(example.replace("stsb-kd", str(out)), {})
+
+
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
@@ -218,6 +238,13 @@ def test_the_model_card_is_the_hubs_and_ours(run: Path, out: Path) -> None:
 # mistakes
 
 
+def test_a_run_that_begins_again_drops_the_export(copied: Path) -> None:
+    """Prevents: `predict RUN --onnx` that answers with the student of an earlier training."""
+    (copied / "export").mkdir()
+    clear(copied)
+    assert not (copied / "export").exists() and (copied / "config.yaml").exists()
+
+
 def test_a_system_without_exports_says_so() -> None:
     """Prevents: an AttributeError for a topic model, or for a system of somebody else's."""
     for kind, wanted in ((TopicSystem, "systems.topics.infer RUN/student FILE"), (System, "cannot be exported")):
@@ -231,7 +258,12 @@ def test_a_system_without_exports_says_so() -> None:
         (lambda run: (run / "config.yaml").unlink(), [], "is no folder of a run; give the one that `results in` names"),
         (lambda run: (run / "metrics.json").unlink(), [], "is not finished .*; repeat its train.py command"),
         (lambda run: (run / "export").mkdir() or (run / "export/a").touch(), [], "exists and is no export"),
-        (lambda run: (run / "export").mkdir() or (run / "export/shipped.json").touch(), [], "exists; add --force"),
+        (
+            lambda run: (run / "student").rename(run / "export") or (run / "student").mkdir(),
+            [],
+            "exists and is no export",
+        ),
+        (lambda run: main([str(run)]), [], "exists; add --force"),
         (lambda run: None, ["--push", "a b/c"], "is no name of a model on the hub; give it as USER/MODEL"),
         (lambda run: None, ["--push", "me/mine"], "the hub did not take it .*nothing was exported; log in with"),
     ],
