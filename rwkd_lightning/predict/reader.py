@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow as pa
 
@@ -114,10 +115,13 @@ class TableFile:
                     break
         return ""
 
+    def _open(self, newline: str) -> TextIO:
+        utf8 = codecs.lookup(self.encoding).name == "utf-8"  # a mark at its start is no part of the first name
+        return self.path.open(encoding="utf-8-sig" if utf8 else self.encoding, newline=newline)
+
     def _delimited(self, size: int) -> Iterator[Chunk]:
         csv.field_size_limit(LONGEST_FIELD)
-        encoding = "utf-8-sig" if self.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else self.encoding
-        with self.path.open(encoding=encoding, newline="") as file:
+        with self._open("") as file:
             reader = csv.reader(file, delimiter=DELIMITERS[self.path.suffix], strict=True)
             names = self._row(reader)
             if names is None:
@@ -162,7 +166,7 @@ class TableFile:
     def _json_lines(self, size: int) -> Iterator[Chunk]:
         rows: list[dict[str, Any]] = []
         lines: list[int] = []
-        with self.path.open(encoding=self.encoding, newline="\n") as file:
+        with self._open("\n") as file:
             for line, text in enumerate(file, 1):
                 if not text.strip():
                     continue

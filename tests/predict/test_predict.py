@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,28 @@ def test_ways_out_of_bad_files(run: Path, tmp_path: Path, capsys: pytest.Capture
     assert first["body"] == "naïve" and first["student_predicted_label"] in ("negative", "neutral", "positive")
     assert third["student_predicted_label"] in ("negative", "neutral", "positive")
     assert [second["predicted_label"], second["student_predicted_label"]] == ["y", ""]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_mark_at_the_start_is_no_text(name: str, run: Path, tmp_path: Path) -> None:
+    """Prevents: a first column that is not known, as its name begins with a mark that spreadsheets write."""
+    content = "text\ngood\n" if name == "a.csv" else '{"text": "good"}\n'
+    (tmp_path / name).write_text(content, encoding="utf-8-sig")
+    assert main([str(run), str(tmp_path / name), "-o", str(tmp_path / "b.csv")]) == 0
+    assert next(iter(read(tmp_path / "b.csv")[0])) == "text"
+
+
+def test_types_of_parquet_stay(run: Path, tmp_path: Path) -> None:
+    """Prevents: dates, categories and nulls that become text or fail between two chunks."""
+    days = [date(2026, 1, i + 1) for i in range(7)]
+    group = pa.array(["a", "b", "c", None, "e", "f", "g"]).dictionary_encode()
+    given = pa.table({"text": pa.array(TEXTS).dictionary_encode(), "day": days, "group": group, "list": [[1]] * 7})
+    parquet.write_table(given, tmp_path / "a.parquet")
+    for target in ("b.parquet", "b.jsonl", "b.csv"):
+        assert main([str(run), str(tmp_path / "a.parquet"), "-o", str(tmp_path / target)]) == 0
+    found = parquet.read_table(tmp_path / "b.parquet").select(given.column_names)
+    assert found.schema.types == given.schema.types and found.to_pylist() == given.to_pylist()
+    assert read(tmp_path / "b.jsonl")[1]["day"] == read(tmp_path / "b.csv")[1]["day"] == "2026-01-02"
 
 
 def test_the_only_text_column_is_taken(run: Path, tmp_path: Path) -> None:
