@@ -157,11 +157,13 @@ def int8_form(folder: Path, shipped: Shipment) -> Form:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status, 1 for a mistake reported in one line."""
-    parser = argparse.ArgumentParser(prog="python -m rwkd_lightning.export", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m rwkd_lightning.export", description="Export the student of a finished run."
+    )
     parser.add_argument("run", metavar="RUN", help="the folder of a finished run")
     parser.add_argument("-o", "--out", metavar="DIR", help="the folder to write (RUN/export)")
     parser.add_argument("--onnx", action="store_true", help="model.onnx too, checked against PyTorch on real rows")
-    parser.add_argument("--int8", action="store_true", help="model_int8.onnx too (with --onnx)")
+    parser.add_argument("--int8", action="store_true", help="model_int8.onnx too (with model.onnx)")
     parser.add_argument("--compare", action="store_true", help="score, size and speed of teacher, student and ONNX")
     parser.add_argument("--push", metavar="USER/MODEL", help="upload to the Hugging Face hub, as a private model")
     parser.add_argument("--public", action="store_true", help="as a public model (with --push)")

@@ -182,7 +182,9 @@ def call_of(model: Shipped, folder: Path, options: argparse.Namespace) -> Call:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status, 1 for a mistake reported in one line."""
-    parser = argparse.ArgumentParser(prog="python -m rwkd_lightning.predict", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m rwkd_lightning.predict", description="Ask a finished student for the rows of a file."
+    )
     parser.add_argument("model", metavar="RUN", help="the folder of a finished run, or of its export")
     parser.add_argument("file", help="the rows: .csv, .tsv, .jsonl or .parquet")
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help="the file to write, of one of these kinds")
