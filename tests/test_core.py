@@ -8,7 +8,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CORE = ("bilevel", "cache", "cli", "data", "meta", "run", "terms", "training", "utils", "weighting")
+CORE = (
+    "bilevel",
+    "cache",
+    "cli",
+    "data",
+    "export",
+    "meta",
+    "predict",
+    "run",
+    "terms",
+    "training",
+    "utils",
+    "weighting",
+)
 SYSTEMS = re.compile(
     r"rwkd_lightning\.systems|\b(topics?|tweets|glue|retrieval|summaries|multimodal|input_ids|attention_mask)\b"
 )

@@ -45,6 +45,7 @@ NOT_TYPED = (
     "trainer.max_epochs",
     "attention_type",
     "num_labels",
+    "truncation",
     "scale",
     "task.system._target_",
     "hydra.launcher.gpus_per_node",

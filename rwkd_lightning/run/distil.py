@@ -66,6 +66,7 @@ def clear(folder: Path, *more: str) -> None:
         "metrics.json",
         "weights.parquet",
         "student",
+        "export",
         "checkpoints",
         "log",
         "failed_step.safetensors",

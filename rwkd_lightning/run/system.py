@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from rwkd_lightning.cache.store import Store
 from rwkd_lightning.data.resumable import ResumableDataModule
+from rwkd_lightning.export.shipped import Shipment
 from rwkd_lightning.run.inputs import Inputs
 from rwkd_lightning.run.signals import Stop
 from rwkd_lightning.terms import Term
 from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import Weighting
 
 
@@ -160,3 +162,11 @@ class System(ABC):
     def lines(self, metrics: Mapping[str, Any]) -> list[str]:
         """Lines below the table of results."""
         return []
+
+    def shipment(self, folder: Path) -> Shipment:
+        """The student of the finished run in ``folder``, for ``rwkd_lightning.export``; called after `read`.
+
+        Raises:
+            UserError: where the students of this system are not exported.
+        """
+        raise UserError(f"students of {type(self).__name__} cannot be exported; their folder is {folder / 'student'}")

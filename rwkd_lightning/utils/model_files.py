@@ -243,6 +243,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
     files = {file for pattern in FILES for file in folder.glob(pattern)}
     other = {
         "key.json",
+        "shipped.json",
         "README.md",
         "modules.json",
         "config_sentence_transformers.json",

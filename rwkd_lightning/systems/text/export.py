@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,15 @@ from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.model_files import size
 
 
-def write_student(folder: Path, student: Classifier, tokenizer: Any) -> int:
-    """``student/`` for ``AutoModelForSequenceClassification.from_pretrained``; returns the bytes of its weights."""
+def write_student(folder: Path, student: Classifier, tokenizer: Any, describe: Callable[[Path], None]) -> int:
+    """``student/`` for ``AutoModelForSequenceClassification.from_pretrained``; returns the bytes of its weights.
+
+    Args:
+        describe: adds to the folder how rows are read.
+    """
     with whole(folder) as part:
         save(part, student, tokenizer)
+        describe(part)
     return size(folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from rwkd_lightning.cache.store import digest
+from rwkd_lightning.export.shipped import Shipment
 from rwkd_lightning.run import inputs
 from rwkd_lightning.run.build import optimizer_of, schedule_of
 from rwkd_lightning.run.inputs import Inputs
@@ -26,6 +28,8 @@ from rwkd_lightning.systems.text.evaluate import evaluate, predict_hidden
 from rwkd_lightning.systems.text.export import corruption_scores, teacher_ce, try_writing, write_student
 from rwkd_lightning.systems.text.metrics import metrics
 from rwkd_lightning.systems.text.models import Classifier, find, fingerprint
+from rwkd_lightning.systems.text.shipped import describe as describe_model
+from rwkd_lightning.systems.text.shipped import shipment
 from rwkd_lightning.systems.text.teacher_states import Inside, check_inside, inside_of, looking_inside
 from rwkd_lightning.terms import Term
 from rwkd_lightning.training.module import DistillationModule
@@ -143,7 +147,11 @@ class TextSystem(System):
         return found
 
     def export(self, folder: Path, student: nn.Module, result: Mapping[str, Any]) -> int:
-        return write_student(folder / "student", as_classifier(student), self.tokenizer)
+        describe = functools.partial(describe_model, max_length=self.config.data.max_length, task=self.data.task)
+        return write_student(folder / "student", as_classifier(student), self.tokenizer, describe)
+
+    def shipment(self, folder: Path) -> Shipment:
+        return shipment(self.config, self.data, folder)
 
     def columns(self) -> dict[str, Tensor]:
         return teacher_ce(self.batches)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from rwkd_lightning.cache.store import digest, digests
+from rwkd_lightning.export.shipped import Shipment
 from rwkd_lightning.meta import Restriction
 from rwkd_lightning.run import inputs
 from rwkd_lightning.run.build import check_interval, create, optimizer_of, schedule_of
@@ -140,6 +141,12 @@ class TopicSystem(System):
 
     def export(self, folder: Path, student: nn.Module, result: Mapping[str, Any]) -> int:
         return write_topics(folder, self.config, result, self.batches, as_topic_model(student), self.network)
+
+    def shipment(self, folder: Path) -> Shipment:
+        raise UserError(
+            f"topic models are not exported; {folder / 'student'} is whole, and its topics of new documents are had by "
+            f"`python -m rwkd_lightning.systems.topics.infer {folder / 'student'} FILE`"
+        )
 
     def findings(self, columns: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
         if not self.config.data.teacher_noise:

@@ -1,0 +1,1 @@
+"""Ship a finished student: ``python -m rwkd_lightning.export RUN --onnx``; see docs/deployment.md."""

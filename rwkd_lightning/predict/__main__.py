@@ -1,0 +1,234 @@
+"""Ask a finished student for the rows of a file: ``python -m rwkd_lightning.predict RUN new.csv -o out.parquet``."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from rwkd_lightning.cache.disk import check_room, writing
+from rwkd_lightning.export import compare, onnx_model
+from rwkd_lightning.export.compare import Call
+from rwkd_lightning.export.shipped import Shipped, folder_of, load
+from rwkd_lightning.predict import writer
+from rwkd_lightning.predict.reader import Chunk, TableFile
+from rwkd_lightning.utils import bars
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.paths import place
+
+CHUNK = 1024
+"""Rows that are in memory at a time, and sorted by length."""
+
+
+def predict(source: TableFile, to: Path, model: Shipped, call: Call, options: argparse.Namespace) -> int:
+    """Write the file's columns and the model's answers to ``to``; returns the number of rows without a text.
+
+    Raises:
+        UserError: for a row that cannot be read, before the first answer is computed.
+    """
+    names = check_rows(source, model, options)
+    extra = schema_of(model.answers(call(model.batch([["a"] for _ in names]))), options.prefix)
+    if clash := [name for name in extra.names if name in source.schema.names]:
+        raise UserError(f"the file has a column {clash[0]!r} already; give --prefix student_ for the answers' names")
+    schema, blank = pa.schema([*source.schema, *extra]), 0
+    with (
+        writer.writing_table(to, schema) as write,
+        tqdm(total=source.rows, unit=" rows", disable=None if bars.shown() else True) as bar,
+    ):
+        for chunk in source.chunks(CHUNK):
+            texts = [chunk.table[name].to_pylist() for name in names]
+            empty = set(blank_rows(texts))
+            columns = answered(model, call, texts, empty, extra, options)
+            write(pa.table([*chunk.table.columns, *columns], schema=schema))
+            blank += len(empty)
+            bar.update(len(chunk.lines))
+    return blank
+
+
+def check_rows(source: TableFile, model: Shipped, options: argparse.Namespace) -> list[str]:
+    """Read the whole file once; the names of its text columns."""
+    names: list[str] = []
+    blank: list[int] = []
+    for chunk in source.check(CHUNK):
+        names = names or text_columns(chunk, source, model, options.text)
+        missing = [name for name in names if name not in chunk.table.column_names]
+        if missing:
+            raise UserError(f"{source.path}: lines {chunk.lines[0]} to {chunk.lines[-1]} have no {missing[0]!r}")
+        for name in names:
+            kind = chunk.table[name].type
+            if not (is_text(kind) or pa.types.is_null(kind)):
+                raise UserError(
+                    f"{source.path}: column {name!r} holds {kind}, and no text ({source.unit}s {chunk.lines[0]} to "
+                    f"{chunk.lines[-1]}); name one with --text"
+                )
+        empty = blank_rows([chunk.table[name].to_pylist() for name in names])
+        blank += [chunk.lines[i] for i in empty][: 5 - len(blank)]
+    if blank and not options.allow_blank:
+        few = ", ".join(map(str, blank[:4])) + (", ..." if len(blank) > 4 else "")
+        raise UserError(
+            f"{source.path} has no text in {' or '.join(names)} in {source.unit} {few}; drop such rows, or add "
+            "--allow-blank to leave their answers empty"
+        )
+    return names
+
+
+def text_columns(chunk: Chunk, source: TableFile, model: Shipped, asked: str | None) -> list[str]:
+    """The columns that the model reads: those asked for, those of its run, or the only text in the file.
+
+    Raises:
+        UserError: if there are none, or not as many as it reads.
+    """
+    has = chunk.table.column_names
+    if asked is not None:
+        names = [name.strip() for name in asked.split(",")]
+    elif all(name in has for name in model.columns):
+        names = list(model.columns)
+    else:
+        names = [name for name in has if is_text(chunk.table[name].type)]
+        if len(names) != 1 or len(model.columns) != 1:
+            raise UserError(
+                f"{source.path} has the columns {', '.join(has)}, the student was trained on "
+                f"{', '.join(model.columns)}; name its text with --text"
+            )
+    if missing := [name for name in names if name not in has]:
+        raise UserError(f"{source.path} has no column {missing[0]!r}, only {', '.join(has)}; name its text with --text")
+    if len(names) != len(model.columns):
+        raise UserError(
+            f"--text names {len(names)} columns ({', '.join(names)}), and the student reads {len(model.columns)} "
+            f"({', '.join(model.columns)}); name as many"
+        )
+    return names
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds text."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind  # categories of pandas
+    return str(kind) in ("string", "large_string", "string_view")
+
+
+def blank_rows(texts: Sequence[Sequence[str | None]]) -> list[int]:
+    """Numbers of the rows of which no column has a text, or one has none at all (null)."""
+    return [
+        i
+        for i, row in enumerate(zip(*texts, strict=True))
+        if None in row or not any(text.strip() for text in row if text is not None)
+    ]
+
+
+def schema_of(answers: dict[str, list[Any]], prefix: str) -> pa.Schema:
+    """Names and types of the answers' columns."""
+    kinds = {name: pa.string() if isinstance(values[0], str) else pa.float32() for name, values in answers.items()}
+    return pa.schema([(prefix + name, kind) for name, kind in kinds.items()])
+
+
+def answered(
+    model: Shipped,
+    call: Call,
+    texts: Sequence[Sequence[str]],
+    empty: set[int],
+    schema: pa.Schema,
+    options: argparse.Namespace,
+) -> list[pa.Array]:
+    """The answers' columns for the rows of a chunk, null for those without a text."""
+    rows = [i for i in range(len(texts[0])) if i not in empty]
+    if not rows:
+        return [pa.nulls(len(texts[0]), column.type) for column in schema]
+    found = compare.outputs(model, call, compare.pick(texts, rows), "", options.batch_size, show=False)
+    check_finite(found)
+    columns = []
+    for values, column in zip(model.answers(found).values(), schema, strict=True):
+        whole: list[Any] = [None] * len(texts[0])
+        for i, value in zip(rows, values, strict=True):
+            whole[i] = value
+        columns.append(pa.array(whole, column.type))
+    return columns
+
+
+def check_finite(outputs: Tensor) -> None:
+    """Raise UserError for an answer that is no number."""
+    if not bool(outputs.isfinite().all()):
+        raise UserError("the student's answer is not finite; its weights are broken, export or train it again")
+
+
+def call_of(model: Shipped, folder: Path, options: argparse.Namespace) -> Call:
+    """The model in PyTorch, or its ONNX file.
+
+    Raises:
+        UserError: if there is no such file.
+    """
+    if not (options.onnx or options.int8):
+        device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError("--device cuda: PyTorch sees no GPU here; leave it out")
+        return compare.torch_call(model, device)
+    name = onnx_model.INT8 if options.int8 else onnx_model.FLOAT
+    for place_ in (folder, folder / "export"):
+        if (place_ / name).is_file():
+            return onnx_model.Session(place_ / name)
+    option = "--int8" if options.int8 else "--onnx"
+    raise UserError(
+        f"{folder} has no {name}; write it first with `python -m rwkd_lightning.export RUN {option}`, and give the "
+        "folder of that run or export"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status, 1 for a mistake reported in one line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rwkd_lightning.predict", description="Ask a finished student for the rows of a file."
+    )
+    parser.add_argument("model", metavar="RUN", help="the folder of a finished run, or of its export")
+    parser.add_argument("file", help="the rows: .csv, .tsv, .jsonl or .parquet")
+    parser.add_argument("-o", "--out", required=True, metavar="FILE", help="the file to write, of one of these kinds")
+    parser.add_argument(
+        "--text", metavar="NAMES", help="text columns, as title,body (those of the run, or the only one)"
+    )
+    parser.add_argument("--onnx", action="store_true", help="use model.onnx of the export")
+    parser.add_argument("--int8", action="store_true", help="use model_int8.onnx of the export")
+    parser.add_argument("--encoding", default="utf-8", help="of a file of text (utf-8)")
+    parser.add_argument("--prefix", default="", help="put before the names of the answers' columns")
+    parser.add_argument("--allow-blank", action="store_true", help="leave the answers to rows without a text empty")
+    parser.add_argument("--batch-size", type=positive, default=32, help="rows in one pass (32)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="of PyTorch (cuda, where there is one)")
+    parser.add_argument("--force", action="store_true", help="replace the file to write")
+    options = parser.parse_args(arguments)
+    try:
+        to, source = place(options.out, "--out"), place(options.file, "file")
+        writer.check(to, options.force)
+        if to.exists() and source.exists() and to.samefile(source):
+            raise UserError(f"--out={str(to)!r} is the file that is read; give another name")
+        table = TableFile(source, options.encoding)
+        model = load(folder_of(options.model))
+        call = call_of(model, place(options.model, "RUN"), options)
+        with writing(to.parent, "--out"):
+            check_room(to.parent, 0, "--out")
+            blank = predict(table, to, model, call, options)
+        without = f", {blank} without a text and so without an answer" if blank else ""
+        print(f"wrote {to} ({table.rows} rows{without})")
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def positive(text: str) -> int:
+    """A number of rows."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows; give 1 or more")
+    return int(text)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was written aside goes
+    sys.exit(main())

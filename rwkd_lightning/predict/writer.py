@@ -1,0 +1,85 @@
+"""Chunks of a table to a file: Parquet, CSV, TSV or JSON lines, written aside and moved into place at the end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rwkd_lightning.predict.reader import DELIMITERS, KINDS
+from rwkd_lightning.utils.errors import UserError
+
+Write = Callable[[pa.Table], None]
+
+
+def check(path: Path, force: bool) -> None:
+    """Raise UserError if no such file may be written."""
+    if path.suffix not in KINDS:
+        raise UserError(f"--out={str(path)!r} is none of {', '.join(KINDS)}; give a file of such a name")
+    if path.exists() and not path.is_file():
+        raise UserError(f"--out={str(path)!r} is no file; give another name")
+    if path.exists() and not force:
+        raise UserError(f"--out={str(path)!r} exists; add --force to replace it, or give another file")
+
+
+@contextmanager
+def writing_table(path: Path, schema: pa.Schema) -> Iterator[Write]:
+    """A function that appends a table of this schema; ``path`` is there when all went well, and not before."""
+    part = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
+    try:
+        with (parquet if path.suffix == ".parquet" else lines)(part, path.suffix, schema) as write:
+            yield write
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def parquet(part: Path, suffix: str, schema: pa.Schema) -> Iterator[Write]:
+    """For Parquet."""
+    from pyarrow.parquet import ParquetWriter
+
+    with ParquetWriter(part, schema) as writer:
+        yield writer.write_table
+
+
+@contextmanager
+def lines(part: Path, suffix: str, schema: pa.Schema) -> Iterator[Write]:
+    """For text."""
+    with part.open("w", encoding="utf-8", newline="") as file:
+        if suffix == ".jsonl":
+            yield lambda table: file.writelines(
+                f"{in_json(dict(zip(schema.names, row, strict=True)))}\n" for row in rows_of(table)
+            )
+        else:
+            writer = csv.writer(file, delimiter=DELIMITERS[suffix], lineterminator="\n")
+            writer.writerow(schema.names)
+            yield lambda table: writer.writerows([cell(value) for value in row] for row in rows_of(table))
+
+
+def rows_of(table: pa.Table) -> Iterator[tuple[Any, ...]]:
+    """The values of each row; a float32 with the digits that it has, and not those of the float64 that it becomes."""
+    columns = (short(column) if column.type == pa.float32() else column.to_pylist() for column in table.columns)
+    return zip(*columns, strict=True)
+
+
+def short(column: pa.ChunkedArray) -> list[float | None]:
+    """Numbers of few digits that become the same float32 again."""
+    return [None if value is None else float(str(np.float32(value))) for value in column.to_pylist()]
+
+
+def in_json(value: Any) -> str:
+    """A value as JSON; what JSON does not know (a date) as text."""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def cell(value: Any) -> Any:
+    """A value in a table of text: a list or an object as JSON, nothing for null."""
+    return in_json(value) if isinstance(value, list | dict) else value

@@ -1,0 +1,208 @@
+"""A finished text classifier or regression, exported and asked for new texts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from rwkd_lightning.cache.store import Store
+from rwkd_lightning.export import shipped
+from rwkd_lightning.export.shipped import FILE, Card, Columns, Shipment, Shipped
+from rwkd_lightning.run.system import Teacher
+from rwkd_lightning.systems.text import teacher as stages
+from rwkd_lightning.systems.text.data.collate import Collator
+from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec, column, table_of
+from rwkd_lightning.systems.text.metrics import score
+from rwkd_lightning.systems.text.models import Classifier, load_classifier, load_tokenizer
+from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.model_files import find, read_config, size
+
+
+class Logits(nn.Module):
+    """A classifier whose inputs have an order, as ONNX wants them."""
+
+    def __init__(self, classifier: Classifier, inputs: Sequence[str]) -> None:
+        super().__init__()
+        self.network, self.inputs = classifier.network, tuple(inputs)
+        order = classifier.order
+        self.order = None if order is None or order == sorted(order) else order
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """Logits ``(B, C)``."""
+        logits: Tensor = self.network(**dict(zip(self.inputs, tensors, strict=True))).logits
+        return logits if self.order is None else logits[:, self.order]
+
+
+class TextModel(Shipped):
+    """A sequence classifier with its tokenizer.
+
+    Args:
+        folder: as ``save_pretrained`` writes it.
+        described: ``text``, the names of its one or two columns, and ``max_length``, in tokens.
+        task: the task of the run; None: what the model's ``config.json`` says.
+        labels: what a teacher's outputs mean, where the user has stated it.
+    """
+
+    output = "logits"
+
+    def __init__(
+        self,
+        folder: Path,
+        described: Mapping[str, Any],
+        task: TaskSpec | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(folder, described)
+        try:
+            self.columns, self.max_length = [str(name) for name in described["text"]], int(described["max_length"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{folder / FILE} lacks text or max_length; export the run again") from error
+        self.task = task or task_of(folder, self.columns)
+        self.tokenizer: Any = load_tokenizer(str(folder))
+        self.classifier = load_classifier(str(folder), self.task, trained=True, labels=labels)
+        self.collate = Collator(self.tokenizer)
+        self.inputs = [*self.classifier.inputs]
+        self.inputs = [name for name in self.classifier.inputs if name in self.batch([["a"] for _ in self.columns])]
+
+    def network(self) -> nn.Module:
+        return Logits(self.classifier, self.inputs).eval()
+
+    def batch(self, columns: Columns) -> dict[str, Tensor]:
+        encoded = self.tokenizer(
+            *map(list, columns), truncation=True, max_length=self.max_length, return_attention_mask=False
+        )
+        rows = [
+            {name: np.array(encoded[name][i], dtype=np.int64) for name in self.collate.fill if name in encoded}
+            | {"label": torch.tensor(0), "index": i}
+            for i in range(len(columns[0]))
+        ]
+        made = self.collate(rows)
+        return {name: made[name] for name in self.inputs if name in made}
+
+    def answers(self, outputs: Tensor) -> dict[str, list[Any]]:
+        if self.task.label_names is None:
+            return {"predicted_value": outputs[:, 0].tolist()}
+        names = self.task.label_names
+        shares = outputs.double().softmax(1)
+        found: dict[str, list[Any]] = {"predicted_label": [names[i] for i in outputs.argmax(1).tolist()]}
+        return found | {f"probability_{name}": shares[:, i].tolist() for i, name in enumerate(names)}
+
+    def copy(self, folder: Path) -> None:
+        for file in self.folder.iterdir():
+            if file.is_file():
+                with file.open("rb") as source, (folder / file.name).open("wb") as target:
+                    shutil.copyfileobj(source, target)  # copyfile would blame a full disk on the file that it reads
+        describe(folder, self.max_length, self.task)
+        path = folder / "tokenizer_config.json"
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings["model_max_length"] = self.max_length  # a pipeline with truncation=True cuts where the run did
+        path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def describe(folder: Path, max_length: int, task: TaskSpec) -> None:
+    """Write how the rows of a run were read beside its student."""
+    shipped.describe(folder, TextModel, text=list(task.text_columns), max_length=max_length)
+
+
+def task_of(folder: Path, columns: Sequence[str]) -> TaskSpec:
+    """The task that a student's ``config.json`` describes.
+
+    Raises:
+        UserError: if it names no classes.
+    """
+    config = read_config(folder, str(folder))
+    regression = config.get("problem_type") == "regression"
+    try:
+        names = [config["id2label"][str(i)] for i in range(len(config["id2label"]))]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder / 'config.json'} does not name the classes (id2label); export it again") from error
+    metric = "pearson" if regression else "accuracy"
+    return TaskSpec("student", tuple(columns), None if regression else tuple(names), (metric,), metric, ())
+
+
+def shipment(config: DictConfig, data: TaskData, folder: Path) -> Shipment:
+    """The student of a finished run, with the labelled rows of its last evaluation split and its teacher, if that is
+    at hand.
+
+    Args:
+        folder: of the run.
+    """
+    task = data.task
+    described = {"text": list(task.text_columns), "max_length": config.data.max_length}
+    split = task.evaluation_splits[-1] if task.evaluation_splits else "meta"
+    rows = data.splits[split]
+    labels = torch.from_numpy(column(rows, "label"))
+    teacher, notes = None, []
+    try:
+        given = teacher_at_hand(config, data)
+        teacher = TextModel(given.folder, described, task, given.labels)
+    except UserError as error:
+        notes.append(f"the teacher is not timed: {error}")
+    table = table_of(rows)
+    return Shipment(
+        TextModel(folder / "student", described, task),
+        split,
+        [table[name].to_pylist() for name in task.text_columns],
+        task.monitor,
+        lambda logits: score(task, logits, labels)[task.monitor],
+        card(config, data),
+        teacher,
+        notes,
+    )
+
+
+def teacher_at_hand(config: DictConfig, data: TaskData) -> Teacher:
+    """The teacher of a finished run, which is not trained again.
+
+    Raises:
+        UserError: if it is not there any more.
+    """
+    spec = config.pair.teacher
+    if spec.epochs == 0:
+        folder = find(spec.path)
+        return Teacher(folder, size(folder), labels=list(spec.labels) if spec.labels is not None else None)
+    store, key = Store(Path(config.cache_dir).expanduser()), stages.key_of(config, data)
+    if not store.has("teacher", key):
+        raise UserError(f"it is not in the cache {config.cache_dir} any more; run train.py again to train it")
+    return Teacher(store.path("teacher", key), 0)
+
+
+def card(config: DictConfig, data: TaskData) -> Card:
+    """The model card's part that is about texts."""
+    task, columns = data.task, " and ".join(f"`{name}`" for name in data.task.text_columns)
+    counts = ", ".join(f"{name} {len(rows):,}" for name, rows in data.splits.items())
+    if task.label_names is None:
+        does = f"Gives one number for {columns}."
+    else:
+        does = f"Sorts {columns} into {len(task.label_names)} classes: {', '.join(task.label_names)}."
+    text = '"a text"' if len(task.text_columns) == 1 else '{{"text": "one text", "text_pair": "another one"}}'
+    options = ', function_to_apply="none"' if task.is_regression else ""
+    corrupted = {
+        name: config.data[name] for name in ("label_noise", "teacher_noise", "meta_noise") if config.data[name]
+    }
+    return Card(
+        {
+            "library_name": "transformers",
+            "pipeline_tag": "text-classification",
+            "tags": ["text-classification", "knowledge-distillation", "rw-kd"],
+        },
+        does,
+        f"Task `{task.name}`; rows: {counts}."
+        + "".join(f" Corrupted on purpose: {name} {share:.0%}." for name, share in corrupted.items()),
+        "```python\nfrom transformers import pipeline\n\n"
+        f'classify = pipeline("text-classification", model="{{name}}")\n'
+        f"print(classify({text}, truncation=True{options}))\n```",
+        (
+            f"Texts are cut at {config.data.max_length} tokens.",
+            "It knows no classes beside its own, and answers for any text, one in another language included.",
+            "It was scored on the splits below only; other data may give other scores.",
+        ),
+    )
