@@ -23,7 +23,7 @@ class Kind(NamedTuple):
 
 
 def whole(low: int, high: int = 10**6) -> Kind:
-    """A whole number: 16, and not 16.0, which torch takes for none."""
+    """An integer; 16.0 is refused because torch refuses it."""
     return Kind(f"a whole number from {low:,} to {high:,}", lambda x: type(x) is int and low <= x <= high)
 
 

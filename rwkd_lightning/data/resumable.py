@@ -18,9 +18,7 @@ from rwkd_lightning.data.batching import Batch, BucketBatchSampler, Collate, Len
 
 
 class Rows(Protocol):
-    """A split: N samples, each with a length by which batches are sorted (all alike: in random order), labels `(N,)`
-    and more.
-    """
+    """Samples with labels, extra columns and the lengths used for bucketing (equal lengths: random order), N each."""
 
     lengths: np.ndarray
     labels: Tensor

@@ -91,9 +91,8 @@ class Weighting(nn.Module, ABC):
     """
 
     reads_influence: bool = True
-    """Whether the influence of a step changes the weights of the same step, φ being what it was. Where it does not, the
-    lookahead along the weights of this φ and the student's step share one backward pass (``meta.weights=current``), and
-    ``losses`` come without a graph after it.
+    """True if this step's weights depend on this step's influence. If False, the lookahead and the student's step can
+    share one backward pass (``updated_weights="current"``), and ``losses`` come without a graph after it.
     """
 
     needs: AbstractSet[str] = frozenset()

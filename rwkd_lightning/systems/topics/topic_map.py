@@ -1,6 +1,4 @@
-"""The map of topics as SVG: a circle a topic, its area the topic's size, near ones alike; each a link to the topic's
-card.
-"""
+"""The map of topics as SVG: one circle per topic, sized by its share, similar topics close, each linked to its card."""
 
 from __future__ import annotations
 

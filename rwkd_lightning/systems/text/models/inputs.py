@@ -79,8 +79,8 @@ def check_length(classifier: Classifier, tokenizer: Any, max_length: int, path: 
         raise unreadable(classifier, path, error) from error
     if not bool(logits.isfinite().all()):
         raise UserError(
-            f"model {path!r} says {logits[0].tolist()} to a text of {max_length} tokens; its weights are broken, "
-            "fetch them again"
+            f"model {path!r} returns {logits[0].tolist()} for a text of {max_length} tokens: its weights are broken; "
+            "download it again"
         )
 
 

@@ -91,7 +91,7 @@ def load_classifier(
     noise.disable_progress_bar()
     folder = find(path)
     check_kind(read_config(folder, path), path)
-    # whatever config.json says: weights would be rounded to it, and those in half precision trained in it
+    # always float32: config.json's dtype would round the weights, and train half-precision models in half precision
     dtype = "dtype" if tuple(map(int, version("transformers").split(".")[:2])) >= (4, 56) else "torch_dtype"
     options: dict[str, Any] = {
         dtype: torch.float32,
