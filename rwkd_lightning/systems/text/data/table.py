@@ -105,6 +105,13 @@ def load_table(
         splits[name] = build_split(
             task, {"idx": taken.tolist(), "label": labels[source][taken].tolist(), **columns_of}, name
         )
+    learnt = set(labels["train"][rows["train"]].tolist())
+    for number, class_ in enumerate(names or ()):
+        if number not in learnt:
+            raise UserError(
+                f"class {class_!r} has too few distinct texts (or groups) in data.train: no row of it is left for "
+                "training after the cuts; give more, or leave it out"
+            )
     summarise(task, rows, texts, groups, labels)
     lacking = task.lacks_label(labels["train"][rows["train"]])
     teacher = splits["train"].select(np.flatnonzero(~lacking)) if lacking.any() else splits["train"]
