@@ -58,9 +58,7 @@ class FiniteDifference(DirectionalEngine):
 
 
 def moved(parameters: Parameters, direction: dict[str, Tensor], step: Tensor, last: bool) -> dict[str, Tensor]:
-    """θ + step·direction; the last time, what is done with is taken out of ``direction``, so that one copy of θ is
-    there.
-    """
+    """θ + step·direction; the last call takes ``direction`` apart, so that only one copy of θ is there."""
     take = direction.pop if last else direction.__getitem__
     return {n: torch.addcmul(p.detach(), take(n), step.to(p.dtype)) for n, p in parameters.items()}
 

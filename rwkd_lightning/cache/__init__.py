@@ -1,3 +1,1 @@
-"""Results that several runs share, kept on disk by everything they depend on; see ``python -m
-rwkd_lightning.cache``.
-"""
+"""Results that several runs share, kept on disk by all that they depend on; see ``python -m rwkd_lightning.cache``."""

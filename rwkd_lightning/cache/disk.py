@@ -38,9 +38,7 @@ def check_room(root: Path, needed_bytes: int, setting: str, make_room: str = "")
 
 @contextmanager
 def writing(root: Path, setting: str, make_room: str = "") -> Iterator[None]:
-    """Turn a failure to write below ``root`` into a UserError, and no other (a download or a training may fail
-    inside).
-    """
+    """Turn a failure to write below ``root`` into a UserError, and no other failure."""
     try:
         yield
     except Exception as error:

@@ -1,6 +1,4 @@
-"""The configs that a command line makes: Hydra reads the files once for each choice of options, values are put on a
-copy.
-"""
+"""The configs of a command line: Hydra reads the files once per choice of options; values go onto a copy."""
 
 from __future__ import annotations
 

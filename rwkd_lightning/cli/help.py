@@ -63,9 +63,7 @@ def groups(conf: Path) -> list[str]:
 
 
 def options(conf: Path, group: str) -> dict[str, str]:
-    """The options of a group by name, each with its description: the first comment that is not for Hydra or an
-    example.
-    """
+    """The options of a group, each with its description: the first comment that is not for Hydra or an example."""
     return {path.stem: next(comments(path), "") for path in sorted((conf / group).glob("*.yaml"))}
 
 

@@ -1,6 +1,4 @@
-"""Dotted keys of a nested config: what stands there, what was perhaps meant, and whether a value is of the right
-type.
-"""
+"""Dotted keys of a nested config: what stands there, what was perhaps meant, whether a value has the right type."""
 
 from __future__ import annotations
 

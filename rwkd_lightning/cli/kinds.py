@@ -1,6 +1,4 @@
-"""The kinds of values that a config holds, each in words and as a test; `Schema`: the keys of one part of the
-package.
-"""
+"""The kinds of values that a config holds, in words and as a test; `Schema`: the keys of one part of the package."""
 
 from __future__ import annotations
 

@@ -161,8 +161,7 @@ OPTIONAL: dict[str, Kind] = {
 
 
 def schema_of(task: Mapping[str, Any]) -> Schema:
-    """The keys of the system that a task is for: `SCHEMA` of the module ``schema`` beside it, or its attribute
-    ``schema``.
+    """The keys of a task's system: `SCHEMA` of the module ``schema`` beside it, or its attribute ``schema``.
 
     Args:
         task: the config's group, resolved.

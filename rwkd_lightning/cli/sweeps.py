@@ -54,9 +54,7 @@ def expanded(override: Override, conf: Path) -> list[Override]:
 
 
 def jobs(values: Sequence[Sequence[Override]]) -> list[Job]:
-    """Every combination of the values of a sweep; of more than ``MOST`` the first, each value on its own, and a
-    sample.
-    """
+    """Every combination of a sweep's values; of more than ``MOST``, the first, each value on its own, and a sample."""
     total = math.prod(map(len, values))
     if total <= MOST:
         return list(itertools.product(*values))

@@ -1,6 +1,4 @@
-"""Sweepers that search, as Optuna's: what a command line with one must say, and the score that each run returns to
-it.
-"""
+"""Sweepers that search, as Optuna's: what a command line with one must say, and the score that a run returns."""
 
 from __future__ import annotations
 

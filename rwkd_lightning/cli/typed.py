@@ -1,6 +1,4 @@
-"""A command line that cannot be read, put right where it is clear how: options behind settings, dashes, blanks,
-colons.
-"""
+"""A command line that cannot be read, corrected where it is clear how: misplaced options, dashes, blanks, colons."""
 
 from __future__ import annotations
 

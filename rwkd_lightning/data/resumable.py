@@ -1,6 +1,4 @@
-"""Loaders whose order depends on (seed, epoch) alone, so that the epoch and the place in it are all there is to a
-resume.
-"""
+"""Loaders whose order depends on (seed, epoch) alone: a resume needs the epoch and the place in it, no more."""
 
 from __future__ import annotations
 
@@ -88,9 +86,7 @@ class ResumableDataModule(lightning.LightningDataModule, ABC):
 
     @property
     def train_flags(self) -> dict[str, Tensor]:
-        """Columns of the training rows that the training does not use, `(N,)` each by name; flags of corruption,
-        say.
-        """
+        """Columns of the training rows that the training does not use, `(N,)` each by name: flags of corruption."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

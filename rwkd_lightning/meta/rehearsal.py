@@ -1,5 +1,4 @@
-"""A meta step before training, whose result is thrown away: a student that an engine cannot take is refused by name at
-once.
+"""A meta step before training, whose result is thrown away: it refuses by name a student that an engine cannot take.
 
 Gradient checkpointing, kernels without a forward mode, layers that change their buffers: all of them would otherwise
 show in the first meta step, a fifth of the training later, or never.
@@ -84,9 +83,7 @@ def size(outputs: Outputs) -> Tensor:
 
 @torch.no_grad()
 def refuse_moving_buffers(student: nn.Module, batch: Batch) -> None:
-    """Refuse a student whose passes in training change what the next one starts from, as spectral normalisation
-    does.
-    """
+    """Refuse a student whose training passes change what the next one starts from, as spectral normalisation does."""
     before = {n: b.clone() for n, b in student.named_buffers()}
     student(batch)
     moved = [n for n, b in student.named_buffers() if b.is_floating_point() and not torch.equal(b, before[n])]
@@ -100,9 +97,7 @@ def refuse_moving_buffers(student: nn.Module, batch: Batch) -> None:
 
 
 def refuse_unlike_passes(meta: MetaStep, student: nn.Module, batch: Batch, state: RandomState) -> None:
-    """Refuse a student that draws other random numbers from the same state of the generator: u would be the noise of
-    these.
-    """
+    """Refuse a student that draws other random numbers from the same generator state: u would be their noise."""
     math = sdpa_kernel(SDPBackend.MATH) if meta.engine.math_attention else contextlib.nullcontext()
     with torch.autocast(batch["index"].device.type, enabled=False):
         state.restore()
@@ -121,9 +116,7 @@ def refuse_unlike_passes(meta: MetaStep, student: nn.Module, batch: Batch, state
 
 
 def refuse_reentrant(meta: MetaStep, student: nn.Module, batch: Batch, shared: bool) -> None:
-    """Refuse reentrant checkpoints where a gradient must be taken by name: they give none, or lose a part in
-    silence.
-    """
+    """Refuse reentrant checkpoints where a gradient is taken by name: they give none, or silently lose a part."""
     by_name = meta.engine.double_backward or (meta.lookahead_lr is not None and not shared)
     if not by_name:
         return

@@ -103,9 +103,7 @@ def for_held_out(student: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def without_statistics(student: nn.Module) -> Iterator[None]:
-    """Passes in which batch normalisation does as in the training pass and leaves its running statistics as they
-    are.
-    """
+    """Passes in which batch normalisation does as in training and leaves its running statistics as they are."""
     kept = [m for m in student.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     for module in kept:
         module.track_running_stats = (

@@ -36,9 +36,7 @@ def standard_meta(student: nn.Module, terms: Sequence[Term], data: Any) -> MetaS
 
 @torch.no_grad()
 def standard_theta(student: nn.Module, batch: dict[str, Any]) -> Restriction:
-    """The head with its bank where it is linear and the student gives out its inputs, ``features``; else the whole
-    student.
-    """
+    """The head with its bank where it is linear and the student gives its inputs as ``features``; else the student."""
     if not isinstance(getattr(student, "head", None), nn.Linear):
         return All()
     with RandomState.capture(torch.device("cpu")).replay(), without_dropout(student):

@@ -82,9 +82,7 @@ def check_terms(
     weighting: Weighting,
     task: str,
 ) -> None:
-    """Check that terms, weighting and task go together: ``compatibility.check_terms`` with what the config knows
-    besides.
-    """
+    """Check that terms, weighting and task go together: ``compatibility.check_terms`` with what the config knows."""
     compatibility.check_terms(
         terms,
         provides,
@@ -169,8 +167,7 @@ def loop_of(config: DictConfig) -> dict[str, Any]:
 
 
 def optimizer_of(config: DictConfig) -> Callable[[nn.Module], Optimizer]:
-    """The maker of the student's optimizer: a class of torch's kind gets the trainable parameters, any other the
-    module.
+    """The maker of the student's optimizer: a class of torch's kind gets the trainable parameters, another the module.
 
     Raises:
         UserError: here and when it is called, for what makes no optimizer of these keys.
@@ -277,8 +274,7 @@ def trainer_of(config: DictConfig) -> dict[str, Any]:
 
 
 def check_interval(config: DictConfig, rows: int) -> None:
-    """Check how often an epoch of so many rows is to be validated: Lightning does so only when the student's training
-    starts.
+    """Check how often an epoch of so many rows is validated: Lightning does so only when the student's training starts.
 
     Raises:
         UserError: if there are fewer batches.

@@ -1,6 +1,4 @@
-"""Checkpoints that a kill, a full disk or a flipped byte cannot spoil: written aside, moved, and known by their
-digest.
-"""
+"""Checkpoints that no kill, full disk or flipped byte spoils: written aside, moved, and known by their digest."""
 
 from __future__ import annotations
 

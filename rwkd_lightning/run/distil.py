@@ -29,9 +29,7 @@ def distil(
     anew: bool,
     monitor: str,
 ) -> Fitted:
-    """Train; with ``trainer.select=best`` the module ends as the epoch with the largest ``monitor`` on the meta
-    split.
-    """
+    """Train; with ``trainer.select=best`` the module ends as the epoch with the largest ``monitor``."""
     log.info(
         "distilling with weighting=%s, %d rows, meta split of %d",
         module.weighting,

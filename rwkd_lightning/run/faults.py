@@ -18,8 +18,7 @@ from rwkd_lightning.utils.errors import NotFinite, UserError
 
 @contextmanager
 def kept_for_replay(folder: Path, data: Any) -> Iterator[None]:
-    """Keep the batch of a step that met NaN or infinity: ``failed_step.safetensors`` and, to read,
-    ``failed_step.json``.
+    """Keep the batch of a step that met NaN or infinity: ``failed_step.safetensors`` and, to read, a ``.json``.
 
     Args:
         folder: gets the files; those of another process than the first have its number in their names.

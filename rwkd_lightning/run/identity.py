@@ -1,5 +1,4 @@
-"""The one rule for identity: which keys of the config belong to the key of each thing that is kept
-(``docs/identity.md``).
+"""The one rule for identity: the keys of the config that belong to the key of each thing kept (docs/identity.md).
 
 A stage whose result is cached is given the config that `only` leaves: nothing but the keys that are in its cache key,
 so that no other setting can reach it. Data and models enter the keys by their content, never by their path.

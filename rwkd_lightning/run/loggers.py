@@ -1,6 +1,4 @@
-"""Lightning's loggers beside ``log/metrics.csv``: they write into the run's folder, and go on there after an
-interruption.
-"""
+"""Lightning's loggers beside ``log/metrics.csv``: they write into the run's folder, also after an interruption."""
 
 from __future__ import annotations
 

@@ -11,9 +11,7 @@ OURS = ("rwkd_lightning", "__main__")
 
 
 class Ours(logging.Filter):
-    """Lets pass our own messages, warnings of anyone, and whatever ``hydra.verbose`` asks for: true, or names of
-    loggers.
-    """
+    """Passes our own messages, all warnings, and whatever ``hydra.verbose`` asks for: true, or names of loggers."""
 
     def __init__(self, verbose: Any) -> None:
         super().__init__()

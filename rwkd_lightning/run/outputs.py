@@ -1,6 +1,4 @@
-"""The files of a finished run: weights.parquet with one row per training sample, metrics.json. Each is whole or not
-there.
-"""
+"""The files of a finished run, whole or not there: weights.parquet (one row per training sample), metrics.json."""
 
 from __future__ import annotations
 

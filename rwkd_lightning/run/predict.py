@@ -24,8 +24,7 @@ def predict(
     output: str = "logits",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """One of the model's outputs, ``(N, C)`` for logits: row i for the sample with ``index`` i, whatever order the
-    loader has.
+    """One of the model's outputs, ``(N, C)`` for logits: row i belongs to the sample with ``index`` i.
 
     Args:
         precision: as the Trainer's; the bfloat16 kinds compute in mixed precision.

@@ -82,8 +82,7 @@ def check_resources(trainer: Any, resources: Any) -> None:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Where SLURM has started several processes, end this one with status 1 when it fails, so that srun ends the
-    others.
+    """Of several processes that SLURM has started, end this one with status 1 when it fails, so that srun ends all.
 
     Hydra's launcher would keep the error and end as a success, while the others wait for this one until their time is
     over.

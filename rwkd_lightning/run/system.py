@@ -147,9 +147,7 @@ class System(ABC):
 
     @abstractmethod
     def export(self, folder: Path, student: nn.Module, result: Mapping[str, Any]) -> int:
-        """Write the student to ``folder/student``, and this system's own files; returns the bytes of the student's
-        weights.
-        """
+        """Write the student to ``folder/student``, and this system's own files; returns the bytes of its weights."""
 
     def columns(self) -> dict[str, Tensor]:
         """Columns of ``weights.parquet`` beside those of every run, ``(N,)`` each, by name."""

@@ -102,8 +102,7 @@ class Term(nn.Module, ABC):
         return (self.output,)
 
     def connect(self, student: Any, teacher: Any) -> None:
-        """Make two ``models.Classifier`` give out what the term reads of them; once, before training. For logits:
-        nothing.
+        """Make student and teacher give out what the term reads of them, once, before training; nothing for logits.
 
         Raises:
             UserError: if the two do not fit each other, or the term.
@@ -149,9 +148,7 @@ class Term(nn.Module, ABC):
         return batch[self.mask].to(torch.bool)
 
     def masked(self, values: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Values ``(B, ..., V)``, 0 at positions that are not valid: whatever stands there must not reach a
-        gradient.
-        """
+        """Values ``(B, ..., V)``, 0 at positions that are not valid: these must not reach a gradient."""
         positions = self.positions(batch)
         if positions is None:
             return values

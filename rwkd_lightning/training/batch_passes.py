@@ -48,9 +48,7 @@ class OnePass:
         self.passed: tuple[Outputs, Tensor] | None = None
 
     def forward(self) -> tuple[Outputs, Tensor]:
-        """Outputs and losses ``(B, K)``; from the state of the generators at the beginning, whatever was drawn
-        since.
-        """
+        """Outputs and losses ``(B, K)``, from the generators' state at the beginning, whatever was drawn since."""
         if self.passed is None:
             self.randomness.restore()
             self.passed = self.run(self.batch)
@@ -104,8 +102,7 @@ class TwoPasses:
 
 
 class PassByPart:
-    """A batch in parts whose weights are known part by part, so that one pass over each does; its gradient is taken on
-    the way.
+    """A batch in parts whose weights are known part by part: one pass each, with its gradient on the way.
 
     Args:
         batch, parts, run, backward, device: as for ``TwoPasses``.

@@ -34,9 +34,7 @@ def check_module(
     clip: float | None,
     accumulate: int,
 ) -> None:
-    """Refuse pieces of a `DistillationModule` that do not fit each other, as the checks below and the method's own
-    do.
-    """
+    """Refuse pieces of a `DistillationModule` that do not fit each other, by the checks below and the method's own."""
     check_loop(weighting, meta, updated_weights, clip, accumulate)
     check_parts(student, accumulate)
     check_coupled(terms, accumulate)
@@ -138,9 +136,7 @@ def check_terms(
 
 
 def check_method(weighting: Weighting, columns: Columns, is_regression: bool) -> None:
-    """Let the method look at the terms' columns; one of your own, as version 0.1 had them, asks for ``regression``
-    too.
-    """
+    """Let the method look at the terms' columns; one written for version 0.1 asks for ``regression`` too."""
     if "regression" in inspect.signature(weighting.check).parameters:
         old: Any = weighting.check
         old(columns, is_regression)

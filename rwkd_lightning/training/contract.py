@@ -77,8 +77,7 @@ def rows_of(loader: Any) -> int:
 
 
 def columns_of(loader: Any, answer: Callable[[dict[str, Tensor]], None], device: torch.device) -> dict[str, Tensor]:
-    """The columns of a training set, in the order of its rows: labels, flags and other numbers, and what the teacher
-    says.
+    """The columns of a training set in the order of its rows: labels, flags, other numbers, and the teacher's.
 
     Args:
         loader: its dataset and collate function are used.

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 
 class FrozenTeacher:
-    """A teacher that is asked for outputs; no module, so that it stays out of the checkpoint, of ``train()`` and of
-    DDP.
+    """A teacher that is asked for outputs; no module, so that checkpoints, ``train()`` and DDP leave it alone.
 
     Args:
         network: batch -> outputs by name; None where all that the terms read comes with the batches.

@@ -55,9 +55,7 @@ class Hooks(lightning.LightningModule):
 
     @property
     def trained(self) -> nn.Module:
-        """The modules that the student's optimizer trains: the student and, where they have some, the terms' own
-        parameters.
-        """
+        """The modules that the student's optimizer trains: the student, and terms with parameters of their own."""
         own = any(p.requires_grad for p in self.terms.parameters())
         return nn.ModuleList([self.student, self.terms]) if own else self.student
 
@@ -83,9 +81,7 @@ class Hooks(lightning.LightningModule):
         return outputs
 
     def setup(self, stage: str) -> None:
-        """Make the ledger, and show the weighting method the training set, unless ``train_size`` says that both are
-        done.
-        """
+        """Make the ledger and show the method the training set, unless ``train_size`` says that both are done."""
         if stage != "fit" or self.train_size is not None:
             return
         self.trainer.fit_loop.setup_data()

@@ -111,9 +111,7 @@ class DistillationModule(Hooks):
     # Training
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Forward, meta step, weigh, student step, record; `batch_passes` has the savings of passes and memory behind
-        it.
-        """
+        """Forward, meta step, weigh, student step, record; `batch_passes` saves passes and memory behind it."""
         passes = self.forward_pass(batch)
         influence = self.meta_step(batch, passes)
         step = self.step_of(batch, *passes.forward(), influence)
@@ -124,9 +122,7 @@ class DistillationModule(Hooks):
         self.record(step, watch, used)
 
     def forward_pass(self, batch: dict[str, Tensor]) -> Passes:
-        """The batch's way through the student, with as few passes and as little memory as the weighting method
-        allows.
-        """
+        """The batch's way through the student, with as few passes and as little memory as the method allows."""
         check_batch(batch, len(self.ledger.visits))
         batch["progress"] = torch.tensor(self.progress, device=self.device)  # for terms that change with the training
         parts = split(batch, self.accumulate)

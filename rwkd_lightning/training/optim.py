@@ -53,9 +53,7 @@ def linear_schedule(optimizer: torch.optim.Optimizer, total_steps: int, warmup: 
 
 
 def cosine_schedule(optimizer: torch.optim.Optimizer, total_steps: int, warmup: float = 0.1) -> LambdaLR:
-    """Linear warm-up over a share of the steps, then half a cosine to 0 at ``total_steps``; UserError as
-    `linear_schedule`.
-    """
+    """Linear warm-up over a share of the steps, then half a cosine to 0; UserError as `linear_schedule`."""
     return warmed_up(optimizer, total_steps, warmup, lambda left: (1 - math.cos(math.pi * left)) / 2)
 
 
@@ -67,8 +65,7 @@ def constant_schedule(optimizer: torch.optim.Optimizer, total_steps: int, warmup
 def warmed_up(
     optimizer: torch.optim.Optimizer, total_steps: int, warmup: float, decay: Callable[[float], float]
 ) -> LambdaLR:
-    """A linear warm-up over a share of the steps, then ``decay`` of the share of the other steps that is left, from 1
-    to 0.
+    """A linear warm-up over a share of the steps, then ``decay`` of the share of the other steps left, from 1 to 0.
 
     Raises:
         UserError: if warmup is outside [0, 1).

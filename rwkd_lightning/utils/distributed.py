@@ -1,6 +1,4 @@
-"""Values that several processes must share: `torch.autograd.grad` runs no DDP hook, and each of them sees its own rows
-only.
-"""
+"""Values that several processes must share: `torch.autograd.grad` runs no DDP hook."""
 
 from __future__ import annotations
 
@@ -78,9 +76,7 @@ def gather_objects(value: object) -> list[Any]:
 
 
 def share(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """This rank's rows of a batch that all ranks have: every ``world``-th; all rows where they cannot be dealt
-    evenly.
-    """
+    """This rank's rows of a batch that all ranks have: every ``world``-th, or all if they cannot be dealt evenly."""
     size = next(iter(batch.values())).shape[0]
     if world_size() == 1 or size % world_size():
         return dict(batch)

@@ -1,6 +1,4 @@
-"""Weighting methods, one file each; a new one is a file here, a config in ``conf/weighting`` and a row in a test
-table.
-"""
+"""Weighting methods, one file each."""
 
 from rwkd_lightning.weighting.annealed import TeacherAnnealing
 from rwkd_lightning.weighting.annealing_kd import AnnealingKD

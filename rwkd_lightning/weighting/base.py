@@ -134,8 +134,7 @@ class Weighting(nn.Module, ABC):
 
 
 def masked(weights: Tensor, valid: Tensor) -> Tensor:
-    """Weights ``(B, K)`` without the terms that have no value; their share goes to the sample's other terms in
-    proportion.
+    """Weights ``(B, K)`` without terms that have no value; the sample's other terms share theirs in proportion.
 
     A sample whose valid terms all weigh 0 keeps weight 0: plain cross-entropy has no use for a row without a label. A
     method whose weights are no shares of a total (one term's has nothing to do with another's) gives 0 to what is not

@@ -12,8 +12,7 @@ PACKAGE = f"{__name__.partition('.')[0]}."
 
 
 class Columns(tuple[str, ...]):
-    """The names of the K loss terms, each once, in the order of their columns; with the role and the preference of
-    each.
+    """The names of the K loss terms in the order of their columns, each once, with its role and its preference.
 
     Attributes:
         roles: ``Term.role`` of each.

@@ -42,9 +42,7 @@ class Gate(nn.Module, ABC):
         """−H of each row ``(B,)`` of weights ``(B, K)``, those of terms without a value taken away."""
 
     def without_invalid(self, weights: Tensor, valid: Tensor) -> Tensor:
-        """Weights ``(B, K)`` before ``base.masked``, which deals the share of a term without a value to the row's
-        others.
-        """
+        """Weights ``(B, K)`` before ``base.masked``, which deals out the share of a term without a value."""
         return weights
 
     def bounded(self, logits: Tensor) -> Tensor:

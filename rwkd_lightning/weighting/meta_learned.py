@@ -59,9 +59,7 @@ class MetaLearned(Weighting):
 
 
 def in_full_precision(network: nn.Module, inputs: Tensor) -> Tensor:
-    """``network(inputs)``; autocast would round what it gives, and with it the weights and φ's gradient, to half
-    precision.
-    """
+    """``network(inputs)`` without autocast, which would round the weights and φ's gradient to half precision."""
     with torch.autocast(inputs.device.type, enabled=False):
         outputs: Tensor = network(inputs)
     return outputs

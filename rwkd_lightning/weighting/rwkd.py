@@ -108,9 +108,7 @@ def smoothed(weights: Tensor, history: History | None, share: float) -> Tensor:
 
 
 def mean_influence(step: Step) -> Tensor:
-    """Mean of the normalised influence over all visits of these samples, this one included, ``(B, K)``; 0 before
-    any.
-    """
+    """Mean of the normalised influence over all visits of these samples, this one too, ``(B, K)``; 0 before any."""
     history = step.history
     if step.influence is None:
         return torch.zeros_like(step.losses) if history is None else history.influence.to(step.losses.dtype)

@@ -67,9 +67,7 @@ def student_of(config: DictConfig, task: TaskSpec, teacher: str) -> tuple[Classi
 
 
 def check_student(config: DictConfig, task: TaskSpec) -> tuple[Classifier, Any]:
-    """Load the student and its tokenizer before the teacher is trained: a mistake there must not cost the teacher's
-    hours.
-    """
+    """Load the student and its tokenizer before the teacher is trained: a mistake there must not cost hours."""
     if config.pair.student.path == "teacher":
         path = config.pair.teacher.path
         return load_classifier(path, task, config.pair.student.layers, new_head=True), load_tokenizer(path)

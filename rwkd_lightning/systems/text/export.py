@@ -40,8 +40,7 @@ def save(folder: Path, student: Classifier, tokenizer: Any) -> None:
 
 
 def try_writing(folder: Path, student: Classifier, tokenizer: Any, source: str) -> None:
-    """Write an untrained student (or teacher) into ``folder``, load it again as its users will, and leave nothing
-    behind.
+    """Write an untrained model into ``folder``, load it again as its users will, and leave nothing behind.
 
     Args:
         folder: where the temporary one is made.

@@ -1,6 +1,4 @@
-"""Scores of logits against labels, by name, from torchmetrics; where it differs from scikit-learn and SciPy, theirs
-holds.
-"""
+"""Scores of logits against labels, from torchmetrics; where scikit-learn or SciPy differ, theirs hold."""
 
 from __future__ import annotations
 

@@ -129,8 +129,7 @@ def task_of(folder: Path, columns: Sequence[str]) -> TaskSpec:
 
 
 def shipment(config: DictConfig, data: TaskData, folder: Path) -> Shipment:
-    """The student of a finished run, with the labelled rows of its last evaluation split and its teacher, if that is
-    at hand.
+    """The student of a finished run, the labelled rows of its last evaluation split, and its teacher if at hand.
 
     Args:
         folder: of the run.

@@ -1,6 +1,4 @@
-"""Stage 1 and 2: the teacher, fine-tuned once, and its logits, computed once; both shared by all runs that need
-them.
-"""
+"""Stages 1 and 2: the teacher, fine-tuned once, and its logits, computed once; both shared by all runs."""
 
 from __future__ import annotations
 

@@ -1,3 +1,1 @@
-"""Neural topic models: the second system that is distilled with the same weights for every sample (Adhya and Sanyal
-2023).
-"""
+"""Neural topic models (Adhya and Sanyal 2023), distilled with a weight for every sample."""

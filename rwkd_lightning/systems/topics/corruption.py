@@ -15,9 +15,7 @@ FLAG = "teacher_corrupted"
 
 
 def check_share(share: float, documents: int) -> None:
-    """Raise UserError for a share outside [0, 1), or one that is a single document, which has no other one to swap
-    with.
-    """
+    """Raise UserError for a share outside [0, 1), or one of a single document, which has no other to swap with."""
     if not 0 <= share < 1 or round(share * documents) == 1:
         raise UserError(
             f"data.teacher_noise is {share}; give a number from 0 up to, but not including, 1, and of two documents "

@@ -19,9 +19,7 @@ from rwkd_lightning.utils.errors import UserError
 
 
 class Documents(Dataset[Any]):
-    """A part of a corpus, N documents, in their order in it; an item is only a place, as batches are put together at
-    once.
-    """
+    """A part of a corpus, N documents in their order; an item is only a place, as batches are made at once."""
 
     def __init__(self, corpus: Corpus, rows: np.ndarray, embeddings: Tensor, states: Mapping[str, Tensor]) -> None:
         self.chosen = rows
@@ -61,8 +59,7 @@ def put_together(items: Sequence[Mapping[str, Any]]) -> Batch:
 
 
 def check_batches(documents: int, batch_size: int, setting: str = "data.batch_size", processes: int = 1) -> None:
-    """Raise UserError for a batch size that leaves one document alone: batch normalisation cannot tell the spread of
-    one.
+    """Raise UserError for a batch size that leaves one document alone, which batch normalisation cannot take.
 
     Of the documents that are left for the last batch each process gets its share.
     """

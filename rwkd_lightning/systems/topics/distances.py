@@ -1,6 +1,4 @@
-"""Distances between topics, a map of them in two dimensions, and which topic of the teacher belongs to which of the
-student.
-"""
+"""Distances between topics, a map of them, and which of the teacher's topics belongs to which of the student's."""
 
 from __future__ import annotations
 
@@ -24,8 +22,7 @@ def hellinger(p: Array, q: Array) -> Array:
 
 
 def plane(distances: Array) -> tuple[Array, float]:
-    """Points ``(K, 2)`` by classical multidimensional scaling of ``(K, K)``, and the share of the squared distances
-    they keep.
+    """Points ``(K, 2)`` by classical multidimensional scaling of ``(K, K)``, and the share of squared distances kept.
 
     Axes point to where their farthest point lies, so the map is the same on every machine.
     """

@@ -20,9 +20,7 @@ ARGUMENTS = ("model_args", "tokenizer_args", "config_args", "model_kwargs", "pro
 
 
 def encoder_digest(folder: Path, encoder: str) -> str:
-    """Digest of all files that the embeddings depend on: the network's, the tokenizer's, and those of the modules after
-    it.
-    """
+    """Digest of all files that the embeddings depend on: network, tokenizer and the modules after it."""
     parts = [folder / path for path in modules(folder, encoder).values()]
     after = [
         file for part in parts if part != folder for kind in ("*.json", "*.safetensors") for file in part.glob(kind)

@@ -98,9 +98,7 @@ def evaluate(
 def kept_coherence(
     store: Store, name: str, topics: Sequence[Sequence[str]], documents: Sequence[Sequence[str]]
 ) -> dict[str, Any]:
-    """`coherence`, from the cache or computed now: of a teacher it is asked again with every student, and takes
-    minutes.
-    """
+    """`coherence`, from the cache or computed now, which takes minutes."""
     key = {"topics": topics, "documents": digest(documents), "gensim": metadata.version("gensim")}
 
     def build(folder: Path) -> None:
@@ -131,8 +129,7 @@ def of_part(
 
 
 def found_by(columns: Mapping[str, Tensor], terms: Iterable[str]) -> dict[str, float]:
-    """How well weight, influence and loss of these terms find documents with another one's teacher: areas under the ROC
-    curve.
+    """How well weight, influence and loss find documents with another one's teacher: areas under the ROC curve.
 
     1 finds them all, 0.5 is chance; what is the same for all documents is left out, and so are documents without the
     figure.
@@ -154,9 +151,7 @@ def write_topics(
     student: TopicModel,
     network: TopicModel,
 ) -> int:
-    """``student/``, ``topics.json``, ``documents.parquet``, ``topics.html``; returns the bytes of the student's
-    folder.
-    """
+    """Write the student, ``topics.json``, ``documents.parquet`` and ``topics.html``; returns the student's bytes."""
     corpus = loaders.corpus
     with whole(folder / "student") as part:
         save(student, part)

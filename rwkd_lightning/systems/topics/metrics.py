@@ -18,8 +18,7 @@ TOP_WORDS = 10
 
 
 def top_words(beta: Tensor, vocabulary: Sequence[str], count: int = TOP_WORDS) -> list[list[str]]:
-    """The words of largest weight of each topic of ``beta`` ``(K, V)``, the largest first, equal ones as in the
-    vocabulary.
+    """The words of largest weight of each topic of ``beta`` ``(K, V)``, the largest first, ties as in the vocabulary.
 
     Raises:
         UserError: if a weight is not finite, the vocabulary is not of V words, or has fewer than ``count``.
@@ -120,9 +119,7 @@ def clustering(labels: Sequence[Any], theta: Tensor) -> dict[str, float]:
 
 
 def perplexity(log_likelihoods: Tensor, words: Tensor) -> float:
-    """exp(-Σ log-likelihood / Σ words) over documents, both ``(N,)``; from ELBOs instead of likelihoods an upper
-    bound.
-    """
+    """exp(-Σ log-likelihood / Σ words) over documents, both ``(N,)``; an upper bound from ELBOs."""
     total = float(words.double().sum())
     if log_likelihoods.shape != words.shape or total <= 0:
         raise UserError(

@@ -137,8 +137,7 @@ def draw(mu: Tensor, log_var: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=4)
 def points(topics: int) -> Tensor:
-    """``SAMPLES`` points ``(S, K)`` in float64 that stand for a standard normal: always the same, no generator is
-    touched.
+    """``SAMPLES`` points ``(S, K)`` in float64 that stand for a standard normal: always the same, no generator.
 
     A scrambled Sobol sequence lies more evenly than random numbers, whose mean of θ is several times farther off.
     """

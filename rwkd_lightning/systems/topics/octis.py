@@ -13,8 +13,7 @@ DOCUMENTS, VOCABULARY = "corpus.tsv", "vocabulary.txt"
 
 
 def load_octis(folder: str | Path) -> Corpus:
-    """Load ``corpus.tsv`` (text, partition, label; the last two may be missing) and ``vocabulary.txt`` (one word a
-    line).
+    """Load ``corpus.tsv`` (text, partition, label; the last two may lack) and ``vocabulary.txt`` (one word per line).
 
     The texts are the preprocessed ones; the partition is not used. Words that are not in the vocabulary are left out.
 

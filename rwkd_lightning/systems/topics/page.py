@@ -1,6 +1,4 @@
-"""One HTML page of what a student's topics say: scores, a map, a card for each topic. It loads nothing and runs no
-script.
-"""
+"""One HTML page of a student's topics: scores, a map, a card for each. It loads nothing and runs no script."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""From raw texts to words: the usual preprocessing for topic models, and the settings for other languages than
-English.
-"""
+"""From raw texts to words: the usual preprocessing for topic models, with settings for other languages."""
 
 from __future__ import annotations
 
@@ -62,8 +60,7 @@ def preprocess(
     token_pattern: str | None = None,
     min_letters: int | None = None,
 ) -> tuple[list[list[str]], tuple[str, ...]]:
-    """The words of each text, in order, and the vocabulary, sorted: lower case, 3 letters or more, no English stop
-    words.
+    """The words of each text, in order, and the sorted vocabulary: lower case, 3 letters or more, no stop words.
 
     Args:
         min_documents: words in fewer documents are no part of the vocabulary.
@@ -214,9 +211,7 @@ def stop_list(stop_words: Any) -> set[str]:
 
 
 def warn_of_marks(texts: Sequence[str]) -> None:
-    """Say that words are cut at vowel signs and accents of their own, as Hindi, Thai and decomposed accents have
-    them.
-    """
+    """Log that words are cut at vowel signs and accents of their own, as in Hindi, Thai and decomposed accents."""
     between = re.compile(r"[^\W\d_]([^\w\s]+)(?=[^\W\d_])")
     marked = sum(
         any(all(unicodedata.category(c)[0] == "M" for c in found) for found in set(between.findall(text)))

@@ -1,6 +1,4 @@
-"""Stages 1 and 2 of topic models: sentence embeddings, the teacher, and what it makes of every document; each computed
-once.
-"""
+"""Stages 1 and 2 of topic models: embeddings, the teacher, its states of every document; each computed once."""
 
 from __future__ import annotations
 

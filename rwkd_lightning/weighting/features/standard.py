@@ -1,6 +1,4 @@
-"""The standard inputs of the meta-network for a sample: detached, of a width that is the same for any number of
-classes.
-"""
+"""The standard inputs of the meta-network: detached, of one width for any number of classes."""
 
 from __future__ import annotations
 

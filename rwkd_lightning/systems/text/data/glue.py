@@ -62,8 +62,7 @@ GLUE: dict[str, TaskSpec] = {task.name: task for task in _TASKS}
 def load_glue(
     task: str, path: str | None = None, meta_fraction: float = 0.1, split_seed: int = 0, leaderboard: bool = False
 ) -> TaskData:
-    """Load a GLUE task from `path` (hub name or local directory) and cut the meta split out of its labelled training
-    rows.
+    """Load a GLUE task from `path` (hub name or directory) and cut the meta split out of its labelled training rows.
 
     Training rows of label -1 (stsb: NaN too) are the student's alone, since the teacher is trained on labels; those
     whose text is held out are left out. A log line says how many there are. With `leaderboard` the splits that GLUE's

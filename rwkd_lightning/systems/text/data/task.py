@@ -80,9 +80,7 @@ class TaskSpec:
 
 @dataclass
 class TaskData:
-    """A task with its splits (teacher_train, train, meta, the evaluation, then the hidden splits), checked on
-    construction.
-    """
+    """A task with its splits (teacher_train, train, meta, evaluation, hidden), checked on construction."""
 
     task: TaskSpec
     splits: dict[str, datasets.Dataset]
@@ -230,9 +228,7 @@ def check(data: TaskData) -> None:
 
 
 def check_split(task: TaskSpec, split: str, rows: datasets.Dataset, unlabelled: bool = False) -> None:
-    """Raise UserError where one split breaks a rule on its own; `unlabelled` allows rows of label -1 (a regression:
-    NaN).
-    """
+    """Raise UserError where a split breaks a rule of its own; `unlabelled` allows labels of -1 (a regression: NaN)."""
     where = f"split {split!r} of task {task.name!r}"
     types = {name: getattr(feature, "dtype", str(feature)) for name, feature in rows.features.items()}
     label_type = "float32" if task.is_regression else "int64"

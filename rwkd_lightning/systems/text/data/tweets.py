@@ -138,9 +138,7 @@ def _check_encoding(content: bytes, file: Path, setting: str) -> None:
 
 
 def _clean(rows: list[Row], file: Path, setting: str) -> list[tuple[int, int, str]]:
-    """Return number, label number and text of the rows with distinct, unambiguous, non-empty texts, in the file's
-    order.
-    """
+    """Return number, label number and text of the rows with distinct, unambiguous texts, in the file's order."""
     assert TWEETS.label_names is not None
     first: dict[str, tuple[int, int, str]] = {}
     ambiguous = set()

@@ -73,8 +73,7 @@ def configs(network: nn.Module, total: int) -> list[Any]:
 
 
 def cut_config(config: Any, layers: Sequence[int], total: int) -> None:
-    """Make a config of ``total`` blocks that of these alone: each list with an entry for every block, and the special
-    entries.
+    """Make a config of ``total`` blocks that of these alone, in lists with an entry per block and special entries.
 
     Args:
         config: changed in place.
@@ -102,9 +101,7 @@ def cut_config(config: Any, layers: Sequence[int], total: int) -> None:
 
 @torch.no_grad()
 def rebuilds(network: nn.Module) -> bool:
-    """Whether a model built from this one's config as a file holds it, with its weights, is the same and says the
-    same.
-    """
+    """Whether a model built from this one's saved config, with its weights, is the same and answers the same."""
     try:
         config: Any = type(network.config).from_dict(json.loads(network.config.to_json_string()))  # type: ignore[union-attr,operator]
         config._attn_implementation = network.config._attn_implementation  # type: ignore[union-attr]
@@ -120,9 +117,7 @@ def rebuilds(network: nn.Module) -> bool:
 
 
 def traits(network: nn.Module) -> Mapping[str, Any]:
-    """The numbers and names that the modules of the blocks hold besides their weights: kinds of attention, windows,
-    scales.
-    """
+    """Numbers and names in the modules of the blocks beside weights: kinds of attention, windows, scales."""
     _, blocks = find_blocks(network)
     return {
         f"{name}.{key}": value

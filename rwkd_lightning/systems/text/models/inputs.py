@@ -85,9 +85,7 @@ def check_length(classifier: Classifier, tokenizer: Any, max_length: int, path: 
 
 
 def check_neighbours(classifier: Classifier, tokenizer: Any, max_length: int, path: str) -> None:
-    """Raise UserError if the model says another thing of a short text alone than beside a longer one, for what padding
-    does.
-    """
+    """Raise UserError if the model answers a short text differently alone and beside a longer one, for padding."""
     short = sorted({min(max_length, n) for n in range(3, 8)})
     try:
         each = [answer(classifier, tokenizer, n) for n in short]

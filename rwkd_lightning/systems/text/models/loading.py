@@ -254,9 +254,7 @@ def mismatched(report: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
 
 
 def refuse_other_shapes(network: nn.Module, report: Mapping[str, Any], path: str) -> None:
-    """Refuse a backbone's weights that are not those of config.json: transformers fills in random ones, or leaves some
-    out.
-    """
+    """Refuse a backbone's weights that are not those of config.json: transformers fills in random ones."""
     of = f"model {path!r}: its weights are of another model than its config.json"
     inside = f"{network.base_model_prefix}."
     for name, shapes in mismatched(report):

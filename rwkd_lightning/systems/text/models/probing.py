@@ -36,18 +36,14 @@ def probe_ids(network: nn.Module, length: int) -> Tensor:
 
 
 def first(value: Any, size: int) -> int | None:
-    """A special token's id, the first one of several; None where the vocabulary of ``size`` tokens has none of that
-    id.
-    """
+    """A special token's id, the first of several; None where the vocabulary of ``size`` tokens lacks it."""
     value = next(iter(value), None) if isinstance(value, list | tuple) else value
     return value if isinstance(value, int) and 0 <= value < size else None
 
 
 @torch.no_grad()
 def taking(network: nn.Module, ids: Tensor) -> Tensor:
-    """Logits ``(B, C)`` for ids ``(B, T)`` without padding, in evaluation mode; the network stays in the mode it is
-    in.
-    """
+    """Logits ``(B, C)`` for ids ``(B, T)`` without padding, in evaluation mode; the network keeps its mode."""
     was_training = network.training
     ids = ids.to(next(network.parameters()).device)
     network.eval()

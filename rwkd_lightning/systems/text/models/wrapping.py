@@ -10,18 +10,14 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
-    """The transformers model inside its wrappers (an adapter's, ``torch.compile``); the network itself where there is
-    none.
-    """
+    """The transformers model inside its wrappers (adapter, ``torch.compile``), or the network itself."""
     from transformers import PreTrainedModel
 
     return next((module for module in network.modules() if isinstance(module, PreTrainedModel)), network)
 
 
 def inputs_of(network: nn.Module) -> list[str]:
-    """Which of ``INPUTS`` the network reads: a wrapper that passes on all keywords reads what the model inside it
-    reads.
-    """
+    """Which of ``INPUTS`` the network reads: a wrapper that passes on all keywords reads what its model reads."""
     taken = inspect.signature(network.forward).parameters
     names = set(taken)
     inside = unwrapped(network)
