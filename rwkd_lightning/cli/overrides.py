@@ -241,6 +241,12 @@ def check_value(override: Override, composed: Composed, chosen: Sequence[str], c
                     f"{key}={shown(value)} would replace all keys below it; to choose an option write "
                     f"{group}={shown(value)}"
                 )
+            outer = key.partition(".")[0]
+            if f"{outer}@{key}" in composed.choices:
+                raise UserError(
+                    f"{key}={shown(value)} would replace all keys below it; to choose an option write "
+                    f"{outer}@{key}={shown(value)}"
+                )
             names = ", ".join(f"{key}.{name}" for name in default)
             raise UserError(f"{key}={shown(value)} would replace all keys below it; set one of {names}")
         elif key not in ANYTHING and (expected := objection(default, value)):

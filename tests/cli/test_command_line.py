@@ -328,6 +328,10 @@ def test_keys_that_do_not_exist(arguments: list[str], said: str) -> None:
             ["meta.engine=jvp"],
             "meta.engine=jvp would replace all keys below it; to choose an option write meta/engine=jvp",
         ),
+        (
+            ["weighting=permuted", "weighting.inner=kd"],
+            "would replace all keys below it; to choose an option write weighting@weighting.inner=kd",
+        ),
         (["data={batch_size: x}"], "data.batch_size=x is not a whole number"),
         (["-m", "data.batch_size=16,x"], "data.batch_size=x is not a whole number"),
         (["-m", "seed=range(0,3)", "optimizer.lr=choice(1e-3,slow)"], "optimizer.lr=slow is not a number"),

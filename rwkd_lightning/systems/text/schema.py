@@ -50,7 +50,7 @@ SCHEMA = Schema(
     optional={
         "pair.blocks.*": BLOCKS,
         "task.load.task": TEXT,
-        "data.train": PATH,
+        "data.train": or_null(PATH),
         "data.validation": or_null(PATH),
         "data.test": or_null(PATH),
         "data.text": or_null(either(TEXT, several(TEXT))),

@@ -20,7 +20,7 @@ QUANTILES = 10
 
 
 def load_table(
-    train: str,
+    train: str | None,
     text: str | Sequence[str] | None = None,
     label: str = "label",
     validation: str | None = None,
@@ -63,6 +63,8 @@ def load_table(
     Raises:
         UserError: for files, columns, labels and weights that cannot be read as this, naming the line.
     """
+    if train is None:
+        raise UserError("data.train names no file; give data.train=FILE (.csv, .tsv, .jsonl, .parquet), or a directory")
     columns = (text,) if isinstance(text, str) else tuple(text or ["text"])
     if not 1 <= len(columns) <= 2 or len({*columns, label}) <= len(columns):
         raise UserError(

@@ -149,6 +149,12 @@ def test_labels_that_cannot_be(name: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_no_file_is_named() -> None:
+    """Prevents: an error of Hydra about an interpolation, for the first command that anybody types."""
+    with pytest.raises(UserError, match="data.train names no file; give data.train=FILE"):
+        load_table(None)
+
+
 @pytest.mark.parametrize("weight", ["", "-1", "nan", "much"])
 def test_weights_that_cannot_be(weight: str, rows: list[tuple[Any, ...]], tmp_path: Path) -> None:
     """Prevents: a weight of 0, or of 1, for a cell that holds none."""
