@@ -131,6 +131,8 @@ def check_jobs(overrides: Sequence[Override], configs: Configs, ahead: bool) -> 
         chosen = [o.input_line or "" for o in job if configs.is_choice(o)]
         settings = [o for o in job if not configs.is_choice(o)]
         composed = configs.composed(chosen)
+        for override in job:
+            check_added(override, chosen, configs)
         with of_interval(overrides):
             for setting in settings:
                 if (line := (*chosen, setting.input_line or "")) not in looked_at:
@@ -215,6 +217,22 @@ def check_misspelt_group(override: Override, conf: Path) -> None:
             f"{override.input_line} is not a choice; did you mean +{near[0]}={value}? "
             f"(+{override.input_line} adds a new key)"
         )
+
+
+def check_added(override: Override, chosen: Sequence[str], configs: Configs) -> None:
+    """Check that a key added at the root is not one of another place, where alone it would be read.
+
+    Raises:
+        UserError: naming that place.
+    """
+    key = override.key_or_group
+    added = override.is_add() or override.is_force_add()
+    if not added or "." in key or any((folder / key).is_dir() for folder in configs.folders):
+        return
+    known = list(paths(configs.composed([line for line in chosen if line != override.input_line]).plain))
+    places = [other for other in known if other.rpartition(".")[2] == key]
+    if places and key not in known:
+        raise UserError(f"{override.input_line} adds a key that nothing reads; did you mean {places[0]}=...?")
 
 
 def check_value(override: Override, composed: Composed, chosen: Sequence[str], configs: Configs) -> None:

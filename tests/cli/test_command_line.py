@@ -328,6 +328,8 @@ def test_keys_that_do_not_exist(arguments: list[str], said: str) -> None:
             ["meta.engine=jvp"],
             "meta.engine=jvp would replace all keys below it; to choose an option write meta/engine=jvp",
         ),
+        (["task=topics", "+topics=20"], "+topics=20 adds a key that nothing reads; did you mean task.topics=...?"),
+        (["task=topics", "topics=20"], "topics is not a key; did you mean task.topics?"),
         (
             ["weighting=permuted", "weighting.inner=kd"],
             "would replace all keys below it; to choose an option write weighting@weighting.inner=kd",
