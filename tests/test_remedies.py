@@ -32,7 +32,9 @@ CHOSEN = {
     "weighting.beta": "weighting=kd",
     "weighting.alpha": "weighting=kd",
     "hydra/sweeper": "-m",
-    **dict.fromkeys(("data.encoding", "data.regression", "data.delimiter"), "data=table data.train=x.csv"),
+    **dict.fromkeys(
+        ("data.encoding", "data.regression", "data.delimiter", "data.train"), "data=table data.train=x.csv"
+    ),
     **dict.fromkeys(
         ("task.distillation", "pair.student.bag_of_words", "pair.teacher.layers", "task.load."), "task=topics"
     ),
