@@ -63,6 +63,7 @@ def main(config: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = overrides.written_out(sys.argv[1:])
     try:
         overrides.check(sys.argv[1:], CONF)
         slurm.check(sys.argv[1:], CONF)

@@ -33,7 +33,8 @@ CHOSEN = {
     "weighting.alpha": "weighting=kd",
     "hydra/sweeper": "-m",
     **dict.fromkeys(
-        ("data.encoding", "data.regression", "data.delimiter", "data.train"), "data=table data.train=x.csv"
+        ("data.encoding", "data.regression", "data.delimiter", "data.train", "data.teacher_"),
+        "data=table data.train=x.csv",
     ),
     **dict.fromkeys(
         ("task.distillation", "pair.student.bag_of_words", "pair.teacher.layers", "task.load."), "task=topics"
@@ -81,7 +82,7 @@ def config(*arguments: str) -> Any:
     """What `train.py` makes of its arguments, its checks included."""
     overrides.check(arguments, CONF)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("config", list(arguments))
+        composed = compose("config", overrides.written_out(arguments))
     composed.weighting_name = next((a.split("=")[1] for a in arguments[::-1] if a.startswith("weighting=")), "rwkd")
     values.check(composed)
     return composed

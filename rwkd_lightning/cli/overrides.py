@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,9 +41,20 @@ from rwkd_lightning.cli.typed import put_right
 from rwkd_lightning.cli.words import config_words
 from rwkd_lightning.utils.errors import UserError
 
-ANYTHING = ("trainer.devices", "loss_terms.hidden.layers")  # a text or a list
+ANYTHING = (  # a text, or a list or a mapping
+    "trainer.devices",
+    "loss_terms.hidden.layers",
+    "pair.teacher.path",
+)
+MODELS = re.compile(r"(pair\.(?:teacher|student))=(?!\{)(?=.)")
+"""A model that is given by its path alone."""
 MOVED = {"optimizer.warmup": "scheduler.warmup"}
 """Keys of earlier versions, and what they are called now."""
+
+
+def written_out(arguments: Sequence[str]) -> list[str]:
+    """The command line with ``pair.teacher=PATH`` as ``pair.teacher.path=PATH``, and the student's alike."""
+    return [MODELS.sub(r"\1.path=", word, count=1) if MODELS.match(word) else word for word in arguments]
 
 
 def check(arguments: Sequence[str], conf: Path) -> None:
@@ -52,7 +64,7 @@ def check(arguments: Sequence[str], conf: Path) -> None:
         UserError: for an option, a key or a value that cannot be right, with the nearest one that can.
     """
     try:
-        parsed, overrides = read(arguments)
+        parsed, overrides = read(written_out(arguments))
     except Unreadable as error:
         raise UserError(f"the command line cannot be read ({error}); {remedy(arguments, conf)}") from None
     examine(parsed, overrides, conf)

@@ -50,7 +50,12 @@ class Table:
 
 
 def read_table(
-    path: str, wanted: Sequence[str], setting: str, encoding: str | None = None, delimiter: str | None = None
+    path: str,
+    wanted: Sequence[str],
+    setting: str,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    optional: Sequence[str] = (),
 ) -> Table:
     """Read the columns ``wanted`` of a file, or of all files of a directory in the order of their names.
 
@@ -58,6 +63,7 @@ def read_table(
         setting: what named the path, for messages.
         encoding: of text files; None: UTF-8, or UTF-16 with a mark at its start.
         delimiter: of CSV and TSV files; None: a comma, or a tab in a .tsv.
+        optional: those of ``wanted`` that a file may lack; their values are None there.
 
     Raises:
         UserError: for a path, a column, a row or a byte that cannot be read; file and line are named.
@@ -66,13 +72,13 @@ def read_table(
     for file in files_of(place(path, setting), setting):
         where = f"{setting}={str(file)!r}"
         if file.suffix == ".parquet":
-            rows = parquet(file, wanted, where)
+            rows = parquet(file, wanted, where, optional)
         else:
             text = decoded(file, encoding, where)
             if file.suffix in DELIMITERS:
-                rows = separated(text, wanted, where, delimiter or DELIMITERS[file.suffix])
+                rows = separated(text, wanted, where, delimiter or DELIMITERS[file.suffix], optional)
             else:
-                rows = objects(text, wanted, where)
+                rows = objects(text, wanted, where, optional)
         lines = []
         for line, values in rows:
             lines.append(line)
@@ -135,7 +141,9 @@ def decoded(file: Path, encoding: str | None, where: str) -> str:
     return text
 
 
-def separated(text: str, wanted: Sequence[str], where: str, delimiter: str) -> Iterator[tuple[int, list[Any]]]:
+def separated(
+    text: str, wanted: Sequence[str], where: str, delimiter: str, optional: Sequence[str] = ()
+) -> Iterator[tuple[int, list[Any]]]:
     """Line and values of each row of a CSV file with a header; blank lines are left out."""
     # strict, and not pandas: that takes the first column for an index where every row has one field more than the
     # header, and fills rows that have fewer
@@ -150,7 +158,8 @@ def separated(text: str, wanted: Sequence[str], where: str, delimiter: str) -> I
                     f"{where} has no {delimiter!r} in its header {header[0][:80]!r}; if {other!r} separates its "
                     f"columns, set 'data.delimiter=\"{other}\"'"
                 )
-        places = [column(header, name, where) for name in wanted]
+        absent = {name for name in optional if name not in header}
+        places = [None if name in absent else column(header, name, where) for name in wanted]
         start = rows.line_num + 1
         for fields in rows:
             if fields and len(fields) != len(header):
@@ -159,7 +168,7 @@ def separated(text: str, wanted: Sequence[str], where: str, delimiter: str) -> I
                     "holds the delimiter or a line break in quotes"
                 )
             if fields:
-                yield start, [fields[place] for place in places]
+                yield start, [None if place is None else fields[place] for place in places]
             start = rows.line_num + 1
     except csv.Error as error:
         raise UserError(
@@ -169,7 +178,9 @@ def separated(text: str, wanted: Sequence[str], where: str, delimiter: str) -> I
         csv.field_size_limit(limit)
 
 
-def objects(text: str, wanted: Sequence[str], where: str) -> Iterator[tuple[int, list[Any]]]:
+def objects(
+    text: str, wanted: Sequence[str], where: str, optional: Sequence[str] = ()
+) -> Iterator[tuple[int, list[Any]]]:
     """Line and values of each JSON object, one per line; a key that a row lacks is None where another row has it."""
     seen: set[str] = set()
     for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
@@ -185,21 +196,26 @@ def objects(text: str, wanted: Sequence[str], where: str) -> Iterator[tuple[int,
         seen |= row.keys()
         yield number, [row.get(name) for name in wanted]
     for name in wanted if seen else ():
-        column(sorted(seen), name, where)
+        if name not in optional:
+            column(sorted(seen), name, where)
 
 
-def parquet(file: Path, wanted: Sequence[str], where: str) -> Iterator[tuple[int, list[Any]]]:
+def parquet(
+    file: Path, wanted: Sequence[str], where: str, optional: Sequence[str] = ()
+) -> Iterator[tuple[int, list[Any]]]:
     """Number, from 1, and values of each row."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         source = pq.ParquetFile(file)
-        for name in wanted:
-            column(source.schema_arrow.names, name, where)
+        names = source.schema_arrow.names
+        there = [name for name in wanted if name not in optional or name in names]
+        for name in there:
+            column(names, name, where)
         start = 1
-        for batch in source.iter_batches(columns=list(dict.fromkeys(wanted))):
-            values = [batch.column(name).to_pylist() for name in wanted]
+        for batch in source.iter_batches(columns=list(dict.fromkeys(there))):
+            values = [batch.column(name).to_pylist() if name in there else [None] * len(batch) for name in wanted]
             yield from enumerate(map(list, zip(*values, strict=True)), start)
             start += len(batch)
     except (pa.ArrowException, OSError) as error:

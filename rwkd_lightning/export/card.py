@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 
 from rwkd_lightning import __version__
 from rwkd_lightning.export.shipped import Card
-from rwkd_lightning.run.result_table import mebibytes, millions, number
+from rwkd_lightning.run.result_table import costs
+from rwkd_lightning.run.result_table import scored as compared
 from rwkd_lightning.utils.errors import UserError
 
 CITATION = """```bibtex
@@ -66,12 +67,7 @@ def content(name: str, card: Card, config: DictConfig, metrics: Mapping[str, Any
     used = sorted({one.metric_type for one in scored})
     data = ModelCardData(**dict(card.metadata), model_name=title, metrics=used, eval_results=scored or None)
     cost = metrics["cost"]
-    rows = [
-        f"| {split} {metric} | {number(metrics['teacher'][split][metric])} | {number(value)} |"
-        for split, scores in metrics["student"].items()
-        for metric, value in scores.items()
-    ]
-    taught = "from the cache" if cost["teacher_seconds"] is None else f"{cost['teacher_seconds']:.0f} s"
+    rows = ["| " + " | ".join(row) + " |" for row in (*compared(metrics), *costs(cost))]
     teacher, student = config.pair.teacher, config.pair.student
     method = config.weighting_name
     seeds = f"seed {config.seed}" + (f" (teacher: {teacher.seed})" if "seed" in teacher else "")
@@ -89,11 +85,7 @@ def content(name: str, card: Card, config: DictConfig, metrics: Mapping[str, Any
         "## Scores and cost\n",
         "| | teacher | student |\n|---|---|---|",
         *rows,
-        f"| parameters | {millions(cost['teacher_parameters'])} | {millions(cost['student_parameters'])} |",
-        f"| size on disk | {mebibytes(cost['teacher_bytes'])} | {mebibytes(cost['student_bytes'])} |",
-        f"| speed at inference | 1.0 x | {cost['speed_up']:.1f} x |",
-        f"| training | {taught} | {cost['train_seconds']:.0f} s |\n",
-        "## Files\n",
+        "\n## Files\n",
         *(f"- `{file}`: {about}" for file, about in files.items()),
         "\n## Limits\n",
         *(f"- {limit}" for limit in card.limits),

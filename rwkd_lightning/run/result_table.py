@@ -6,27 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+NONE = "-"
+
 
 def table(metrics: Mapping[str, Any], folder: str, more: Sequence[str] = ()) -> str:
     """Scores of teacher and student, sizes, speed, time; the finding of corrupted rows, where there are any; and
     ``more`` lines.
     """
-    cost = metrics["cost"]
-    rows = [
-        (f"{split} {name}", number(metrics["teacher"][split][name]), number(value))
-        for split, scores in metrics["student"].items()
-        for name, value in scores.items()
-    ]
-    rows += [
-        ("parameters", millions(cost["teacher_parameters"]), millions(cost["student_parameters"])),
-        ("size on disk", mebibytes(cost["teacher_bytes"]), mebibytes(cost["student_bytes"])),
-        ("speed at inference", "1.0 x", f"{cost['speed_up']:.1f} x"),
-        (
-            "training",
-            "from cache" if cost["teacher_seconds"] is None else f"{cost['teacher_seconds']:.0f} s",
-            f"{cost['train_seconds']:.0f} s",
-        ),
-    ]
+    rows = [*scored(metrics), *costs(metrics["cost"])]
     title = f"task={metrics['task']} weighting={metrics['weighting']} seed={metrics['seed']}"
     lines = [title, "", *columns([("", "teacher", "student"), *rows])]
     for name, areas in metrics.get("corruption", {}).items():
@@ -36,6 +23,31 @@ def table(metrics: Mapping[str, Any], folder: str, more: Sequence[str] = ()) -> 
             + ", ".join(f"{score} {value:.3f}" for score, value in areas.items()),
         ]
     return "\n".join([*lines, *more, "", f"results in {folder}"])
+
+
+def scored(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, the teacher's and the student's, of each score; a dash for a split of which the teacher says nothing."""
+    return [
+        (f"{split} {name}", number(theirs[name]) if name in theirs else NONE, number(value))
+        for split, scores in metrics["student"].items()
+        for theirs in [metrics["teacher"].get(split, {})]
+        for name, value in scores.items()
+    ]
+
+
+def costs(cost: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, the teacher's and the student's, of sizes, speed and time; dashes for a teacher that is no model."""
+    seconds = f"{cost['train_seconds']:.0f} s"
+    parameters, size = millions(cost["student_parameters"]), mebibytes(cost["student_bytes"])
+    if cost["teacher_parameters"] is None:
+        return [("parameters", NONE, parameters), ("size on disk", NONE, size), ("training", NONE, seconds)]
+    taught = cost["teacher_seconds"]
+    return [
+        ("parameters", millions(cost["teacher_parameters"]), parameters),
+        ("size on disk", mebibytes(cost["teacher_bytes"]), size),
+        ("speed at inference", "1.0 x", f"{cost['speed_up']:.1f} x"),
+        ("training", "from cache" if taught is None else f"{taught:.0f} s", seconds),
+    ]
 
 
 def millions(count: int) -> str:

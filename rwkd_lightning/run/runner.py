@@ -179,10 +179,14 @@ def cost_of(
     module: DistillationModule,
     student: nn.Module,
     found: Evaluation,
-    teacher: Teacher,
+    teacher: Teacher | None,
     device: torch.device,
 ) -> dict[str, Any]:
-    """The time and memory of the training, and the sizes and the speed of teacher and student."""
+    """The time and memory of the training, and the sizes and the speed of teacher and student.
+
+    Those of a teacher that is no model are None.
+    """
+    network = found.teacher
     return {
         "train_seconds": fitted.train_seconds,
         "seconds_per_step": fitted.train_seconds / max(1, fitted.steps),
@@ -190,10 +194,10 @@ def cost_of(
         "meta_steps": int(module.meta.taken) if module.meta is not None else 0,
         "peak_memory_mib": fitted.peak_memory_mib,
         "student_parameters": count(student),
-        "teacher_parameters": count(found.teacher),
-        "teacher_seconds": teacher.train_seconds,
-        "teacher_bytes": teacher.bytes,
-        "speed_up": speed_ratio(found.teacher, student, found.batches, device),
+        "teacher_parameters": None if network is None else count(network),
+        "teacher_seconds": None if teacher is None else teacher.train_seconds,
+        "teacher_bytes": None if teacher is None else teacher.bytes,
+        "speed_up": None if network is None else speed_ratio(network, student, found.batches, device),
     }
 
 

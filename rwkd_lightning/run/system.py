@@ -64,7 +64,8 @@ class Evaluation:
     """The student's score on the meta split, by the name of `System.monitor`."""
     scores: dict[str, dict[str, dict[str, Any]]]
     """Of ``student`` and ``teacher``: by split, then by metric."""
-    teacher: nn.Module
+    teacher: nn.Module | None
+    """None where there is no model of it, only outputs."""
     batches: list[tuple[dict[str, Tensor], dict[str, Tensor]]]
     """The same samples as the teacher and as the student read them, to time both."""
     more: dict[str, Any] = field(default_factory=dict)
@@ -124,8 +125,11 @@ class System(ABC):
         """
 
     @abstractmethod
-    def teacher(self, run: Run) -> tuple[Teacher, Any]:
-        """The teacher, trained now or before, and anything JSON can write that changes with its bytes."""
+    def teacher(self, run: Run) -> tuple[Teacher | None, Any]:
+        """The teacher, trained now or before, and anything JSON can write that changes with its bytes.
+
+        None for a teacher that is no model: its outputs come with the data.
+        """
 
     def student(self, run: Run, terms: Sequence[Term]) -> nn.Module | None:
         """The student, where it can only be made when the teacher is there; None: the one that `prepare` has made."""

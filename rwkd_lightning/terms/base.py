@@ -15,6 +15,9 @@ from rwkd_lightning.terms.in_batch import of_all_ranks
 from rwkd_lightning.utils.distributed import world_size
 from rwkd_lightning.utils.errors import UserError
 
+OF_TEACHER = ("teacher", "annealed")
+"""Roles that speak for the teacher."""
+
 
 class Term(nn.Module, ABC):
     """One loss term, per sample: a name of its own, the output it reads, and the role it plays.
@@ -137,21 +140,32 @@ class Term(nn.Module, ABC):
         return self.masked(at_least_float32(of_teacher(batch, self.teacher_output, self.name)), batch)
 
     def positions(self, batch: Mapping[str, Tensor]) -> Tensor | None:
-        """The mask, or None without one; UserError if the batch lacks it."""
+        """Where the term has a value, ``(B,)`` or ``(B, T)``; None: everywhere.
+
+        That is where its mask is true, and for a term that speaks for the teacher only in rows ``(B,)`` where
+        ``teacher_<name>_known`` is, if the batch has such an entry: the teacher may have said nothing of a row.
+
+        Raises:
+            UserError: if the batch lacks the mask.
+        """
+        known = batch.get(f"teacher_{self.teacher_output}_known") if self.role in OF_TEACHER else None
         if self.mask is None:
-            return None
+            return known
         if self.mask not in batch:
             raise UserError(
                 f"the term {self.name!r} has mask={self.mask!r}, and the batch has no such entry; it has "
                 f"{', '.join(batch)}"
             )
-        return batch[self.mask].to(torch.bool)
+        mask = batch[self.mask].to(torch.bool)
+        return mask if known is None else mask & known.reshape(-1, *[1] * (mask.ndim - 1))
 
     def masked(self, values: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Values ``(B, ..., V)``, 0 at positions that are not valid: these must not reach a gradient."""
         positions = self.positions(batch)
         if positions is None:
             return values
+        if self.mask is None:  # known rows
+            positions = positions.reshape(-1, *[1] * (values.ndim - 2)).expand(values.shape[:-1])
         if positions.shape != values.shape[:-1]:
             raise UserError(
                 f"the term {self.name!r}: its mask {self.mask!r} is {tuple(positions.shape)} and what it reads "
@@ -163,6 +177,8 @@ class Term(nn.Module, ABC):
         """Mean ``(B,)`` of values ``(B, ...)`` over the valid positions of each sample; 0 where it has none."""
         if positions is None:
             return values.flatten(1).mean(1) if values.ndim > 1 else values
+        if positions.ndim < values.ndim:  # rows
+            positions = positions.reshape(-1, *[1] * (values.ndim - 1)).expand(values.shape)
         kept = torch.where(positions, values, 0)
         if values.ndim == 1:
             return kept

@@ -144,11 +144,12 @@ def check_method(weighting: Weighting, columns: Columns, is_regression: bool) ->
         weighting.check(columns)
 
 
-def check_outputs(terms: Sequence[Term], gives: Collection[str]) -> None:
+def check_outputs(terms: Sequence[Term], gives: Collection[str], taught: Collection[str] | None = None) -> None:
     """Refuse terms that read an output of student or teacher which these do not give, before anything is trained.
 
     Args:
         gives: the names of all outputs, those that the terms' ``connect`` has asked for among them.
+        taught: those of the teacher; None: the same.
 
     Raises:
         UserError: naming the first.
@@ -156,11 +157,12 @@ def check_outputs(terms: Sequence[Term], gives: Collection[str]) -> None:
     for term in terms:
         theirs = [("teacher", term.teacher_output)] if term.teacher_output != term.output else []
         for who, name in [*(("student", name) for name in term.reads), *theirs]:
-            if name not in gives:
+            there = gives if who == "student" or taught is None else taught
+            if name not in there:
                 key = "output" if who == "student" else "teacher_output"
                 raise UserError(
                     f"the term {term.name!r} reads the {who}'s output {name!r}, and it gives "
-                    f"{', '.join(sorted(gives))}; set loss_terms.{term.name}.{key} to one of these"
+                    f"{', '.join(sorted(there))}; set loss_terms.{term.name}.{key} to one of these"
                 )
 
 

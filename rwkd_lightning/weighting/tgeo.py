@@ -57,7 +57,7 @@ class TrilateralGeometry(MetaLearned):
 
     def prepare(self, training_set: Mapping[str, Tensor]) -> None:
         """Make the network and T̄: ``(C + 1, C)``, one row per class and one for no class, last, where label −1 finds
-        it.
+        it. Rows of which the teacher has said nothing do not count.
         """
         if f"teacher_{self.output}" not in training_set:
             raise UserError(
@@ -66,6 +66,9 @@ class TrilateralGeometry(MetaLearned):
             )
         teacher = at_least_float32(training_set[f"teacher_{self.output}"]).softmax(1)
         labels = training_set["labels"].to(teacher.device)
+        known = training_set.get(f"teacher_{self.output}_known")
+        if known is not None:
+            teacher, labels = teacher[known], labels[known]
         rows = [labels == c for c in range(teacher.shape[1])]
         everywhere = teacher.mean(0)
         means = torch.stack([*(teacher[row].mean(0) if bool(row.any()) else everywhere for row in rows), everywhere])

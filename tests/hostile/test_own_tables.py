@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -66,6 +67,31 @@ def test_any_values(rows: list[tuple[Any, Any, Any]], regression: bool, weighted
         one_line(error)
     else:
         assert sum(len(data.splits[name]) for name in ("train", "meta", "validation", "test")) == len(rows)
+
+
+SAID = st.one_of(
+    CELLS,
+    st.lists(st.floats(0, 1), min_size=2, max_size=2),
+    st.dictionaries(st.sampled_from(["a", "b", "c", ""]), st.one_of(st.floats(), st.none(), st.text(max_size=3))),
+    st.lists(st.fixed_dictionaries({"token": CELLS, "logprob": st.one_of(st.floats(), CELLS)}), max_size=3),
+)
+
+
+@ONE_BY_ONE
+@given(said=st.lists(SAID, min_size=24, max_size=24), kind=st.sampled_from(["probabilities", "logits", "logprobs"]))
+def test_any_outputs_of_a_teacher(said: list[Any], kind: str, tmp_path: Path) -> None:
+    """Prevents: a traceback for a cell that holds no outputs, and one that reaches the training as NaN or infinity."""
+    rows = [{"text": f"t{i}", "label": "ab"[i % 2], "said": cell} for i, cell in enumerate(said)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    try:
+        data = load_table(str(file), "text", **{f"teacher_{kind}": "said"})  # type: ignore[arg-type]
+    except UserError as error:
+        one_line(error)
+    else:
+        for logits in data.teacher_logits.values():
+            none = np.isnan(logits).all(1)
+            assert logits.shape[1] == 2 and np.isfinite(logits[~none]).all()
 
 
 @ONE_BY_ONE

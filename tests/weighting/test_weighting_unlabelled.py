@@ -140,6 +140,35 @@ def test_every_method(name: str, accumulate: int, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.filterwarnings("ignore:The `.*dataloader.*` does not have many workers")
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf/weighting").glob("*.yaml")))
+def test_every_method_where_the_teacher_says_nothing(name: str, tmp_path: Path) -> None:
+    """Prevents: weight on what a teacher has not said, a row that is lost to the labels too, and a stand-in for its
+    outputs that reaches the student.
+    """
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", [f"weighting={name}"])
+    found = []
+    for stand_in in (0.0, 7.0):
+        data = Rows(32, 1, corrupted=0.3)
+        data.rows["sample_weight"] = torch.full((32,), 3.0)
+        data.rows["teacher_logits_known"] = torch.ones(32, dtype=torch.bool)
+        data.rows["teacher_logits_known"][UNLABELLED] = False
+        data.rows["teacher_logits"][UNLABELLED] = stand_in  # for every class: no opinion
+        data.rows["teacher_corrupted"][UNLABELLED] = False
+        net = trained(weighting_of(config), terms_of(config), data, tmp_path)
+        assert net.ledger.weights[UNLABELLED, 1:].tolist() == [[0.0] * (len(net.term_names) - 1)] * 6
+        assert net.ledger.columns()[f"w_{net.term_names[1]}"].isnan().nonzero().flatten().tolist() == UNLABELLED
+        for value in (*net.student.parameters(), *net.weighting.state_dict().values(), *net.ledger.buffers()):
+            assert bool(value.isfinite().all())
+        found.append((net.ledger.weights, *net.student.parameters()))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+    labels = found[0][0][UNLABELLED, 0]
+    if name not in ("annealing_kd", "annealed", "teacher_confidence", "l2rw", "mwn"):  # from 0, or by what they learn
+        assert bool((labels > 0.5).all())
+
+
 def test_no_alarm_where_rows_have_no_choice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Prevents: a collapse that is told of because nearly all rows have no label, so no term but the teacher's."""
     data = Rows(32, 1)

@@ -79,7 +79,7 @@ def try_writing(folder: Path, student: Classifier, tokenizer: Any, source: str) 
 def teacher_ce(data: DistillationDataModule) -> dict[str, Tensor]:
     """``loss_teacher_ce`` ``(N,)``: the teacher's own cross-entropy on the training rows; nothing for a regression.
 
-    NaN for a row without a label.
+    NaN for a row without a label, or of which the teacher says nothing.
     """
     logits = data.rows(data.train_split).extras.get("teacher_logits")
     if logits is None or data.task.is_regression:
@@ -92,7 +92,8 @@ def teacher_ce(data: DistillationDataModule) -> dict[str, Tensor]:
             for rows in groups
         ]
     )
-    return {"loss_teacher_ce": losses.masked_fill_(labels == UNLABELLED, torch.nan)}
+    unknown = ~data.rows(data.train_split).extras.get("teacher_logits_known", torch.tensor(True))
+    return {"loss_teacher_ce": losses.masked_fill_((labels == UNLABELLED) | unknown, torch.nan)}
 
 
 def corruption_scores(columns: Mapping[str, Any]) -> dict[str, dict[str, float]]:

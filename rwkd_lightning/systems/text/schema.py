@@ -18,6 +18,7 @@ from rwkd_lightning.cli.kinds import (
     Schema,
     either,
     number,
+    one_of,
     or_null,
     several,
     whole,
@@ -26,6 +27,10 @@ from rwkd_lightning.cli.kinds import (
 CLASSES = Kind(
     "a list of two or more names",
     lambda x: isinstance(x, list) and len(x) > 1 and all(isinstance(name, str | int) for name in x),
+)
+COLUMNS = Kind(
+    "a column, a list of columns, or {CLASS: COLUMN, ...}",
+    lambda x: TEXT.fits(x) or several(TEXT).fits(x) or (isinstance(x, dict) and bool(x)),
 )
 CUT = number("a number above 0 and up to 0.5", lambda x: 0 < x <= 0.5)
 
@@ -38,7 +43,8 @@ SCHEMA = Schema(
         "data.label_noise": SHARE,
         "data.meta_noise": SHARE,
         **TEACHER,
-        "pair.teacher.path": PATH,
+        "pair.teacher.path": either(PATH, several(PATH, 2)),
+        "pair.teacher.mean": one_of("logits", "probabilities"),
         "pair.teacher.warmup": SHARE,
         "pair.teacher.weight_decay": AMOUNT,
         "pair.teacher.new_head": YES_NO,
@@ -59,6 +65,10 @@ SCHEMA = Schema(
         "data.classes": or_null(CLASSES),
         "data.group": or_null(TEXT),
         "data.weight": or_null(TEXT),
+        "data.teacher_probabilities": or_null(COLUMNS),
+        "data.teacher_logits": or_null(COLUMNS),
+        "data.teacher_logprobs": or_null(TEXT),
+        "data.teacher_*.*": TEXT,
         "data.encoding": or_null(TEXT),
         "data.delimiter": or_null(Kind("a single character", lambda x: isinstance(x, str) and len(x) == 1)),
         "data.validation_fraction": CUT,
@@ -71,5 +81,6 @@ SCHEMA = Schema(
         "loss_terms.*hidden.pool": TEXT,
         "loss_terms.*heads": whole(1),
         "loss_terms.*_layer": or_null(whole(0)),
+        "loss_terms.*_output": TEXT,
     },
 )

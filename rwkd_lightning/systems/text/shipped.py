@@ -22,6 +22,7 @@ from rwkd_lightning.systems.text.data.collate import Collator
 from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec, column, table_of
 from rwkd_lightning.systems.text.metrics import score
 from rwkd_lightning.systems.text.models import Classifier, load_classifier, load_tokenizer
+from rwkd_lightning.systems.text.teacher_outputs import paths_of
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.model_files import find, read_config, size
 
@@ -164,9 +165,13 @@ def teacher_at_hand(config: DictConfig, data: TaskData) -> Teacher:
     Raises:
         UserError: if it is not there any more.
     """
-    spec = config.pair.teacher
+    spec, paths = config.pair.teacher, paths_of(config)
+    if not paths:
+        raise UserError("it is no model: its outputs came with the data")
+    if len(paths) > 1:
+        raise UserError(f"it is {len(paths)} models")
     if spec.epochs == 0:
-        folder = find(spec.path)
+        folder = find(paths[0])
         return Teacher(folder, size(folder), labels=list(spec.labels) if spec.labels is not None else None)
     store, key = Store(Path(config.cache_dir).expanduser()), stages.key_of(config, data)
     if not store.has("teacher", key):

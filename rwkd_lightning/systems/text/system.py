@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -20,7 +21,6 @@ from rwkd_lightning.run.build import optimizer_of, schedule_of
 from rwkd_lightning.run.inputs import Inputs
 from rwkd_lightning.run.processes import is_first
 from rwkd_lightning.run.system import Evaluation, Run, System, Teacher
-from rwkd_lightning.systems.text import teacher as stages
 from rwkd_lightning.systems.text.build import check_student, data_of, student_of, tell_unlabelled
 from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
 from rwkd_lightning.systems.text.data.task import TaskData
@@ -30,6 +30,13 @@ from rwkd_lightning.systems.text.metrics import metrics
 from rwkd_lightning.systems.text.models import Classifier, find, fingerprint
 from rwkd_lightning.systems.text.shipped import describe as describe_model
 from rwkd_lightning.systems.text.shipped import shipment
+from rwkd_lightning.systems.text.teacher_outputs import (
+    TeacherOutputs,
+    check_source,
+    of_data,
+    of_models,
+    paths_of,
+)
 from rwkd_lightning.systems.text.teacher_states import Inside, check_inside, inside_of, looking_inside
 from rwkd_lightning.terms import Term
 from rwkd_lightning.training.module import DistillationModule
@@ -48,8 +55,7 @@ class TextSystem(System):
     files = ("predictions",)
     less_memory = "lower data.max_length"
     data: TaskData
-    given: Teacher
-    logits: dict[str, Tensor]
+    taught: TeacherOutputs
     inside: Inside
     batches: DistillationDataModule
 
@@ -71,12 +77,18 @@ class TextSystem(System):
 
     def read(self) -> None:
         self.data = data_of(self.config)
+        check_source(self.config, self.data)
 
     def inputs(self) -> Inputs:
         splits = {name: (len(rows), self.data.fingerprint(name)) for name, rows in self.data.splits.items()}
         for name, values in self.data.extras.items():
             splits[name] = (len(values), digest(values.tolist()))
-        paths = {who: self.config.pair[who].path for who in ("teacher", "student")}
+        for name, values in self.data.teacher_logits.items():
+            splits[f"{name} (teacher)"] = (len(values), hashlib.sha256(values.tobytes()).hexdigest())
+        names = ("teacher", "second teacher", "third teacher")
+        teachers = paths_of(self.config)
+        paths = {names[i] if i < len(names) else f"teacher {i + 1}": path for i, path in enumerate(teachers)}
+        paths["student"] = self.config.pair.student.path
         try:
             models = {who: fingerprint(find(path)) for who, path in paths.items() if path != "teacher"}
         except Unreachable as error:
@@ -97,20 +109,22 @@ class TextSystem(System):
                 try_writing(run.folder, student, self.tokenizer, f"pair.student.path={path}")
         return student
 
-    def teacher(self, run: Run) -> tuple[Teacher, Any]:
-        self.given = stages.teacher_of(self.config, self.data, run)
-        self.logits = stages.logits(self.config, self.given, self.data, run.store, run.device)
-        return self.given, fingerprint(self.given.folder)
+    def teacher(self, run: Run) -> tuple[Teacher | None, Any]:
+        config, data = self.config, self.data
+        self.taught = of_models(config, data, run) if paths_of(config) else of_data(data)
+        files = [fingerprint(model.folder) for model in self.taught.models]
+        return self.taught.whole, files[0] if len(files) == 1 else files
 
     def student(self, run: Run, terms: Sequence[Term]) -> Classifier | None:
         if self.config.pair.student.path != "teacher" and not looking_inside(terms):  # which are connected to a student
             return None
-        student, self.tokenizer = student_of(self.config, self.data.task, str(self.given.folder))
+        folder = str(self.taught.models[0].folder) if self.taught.models else ""
+        student, self.tokenizer = student_of(self.config, self.data.task, folder)
         return student
 
     def loaders(self, run: Run, student: nn.Module, terms: Sequence[Term]) -> DistillationDataModule:
         config, classifier = self.config, as_classifier(student)
-        self.inside = inside_of(config, terms, classifier, self.given, self.data, run.store, run.device)
+        self.inside = inside_of(config, terms, classifier, self.taught.models, self.data, run.store, run.device)
         self.batches = DistillationDataModule(
             self.data,
             self.inside.tokenizer or self.tokenizer,
@@ -123,8 +137,9 @@ class TextSystem(System):
             label_noise=config.data.label_noise,
             teacher_noise=config.data.teacher_noise,
             meta_noise=config.data.meta_noise,
-            teacher_logits=self.logits,
-            teacher_states=self.inside.states,
+            teacher_logits=self.taught.logits,
+            teacher_known=self.taught.known,
+            teacher_states={**self.taught.states, **self.inside.states},
             num_workers=config.data.num_workers,
             store=run.store,
         )
@@ -142,7 +157,7 @@ class TextSystem(System):
         classifier = as_classifier(student)
         for name in list(classifier.kept_layers):
             classifier.drop(name)
-        found = evaluate(self.config, self.batches, classifier, self.given, self.logits, device)
+        found = evaluate(self.config, self.batches, classifier, self.taught, device)
         predict_hidden(run.folder, self.batches, classifier, device)
         return found
 

@@ -23,6 +23,7 @@ from rwkd_lightning.systems.text import teacher as stages
 from rwkd_lightning.systems.text.data.encoding import same_tokens
 from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec
 from rwkd_lightning.systems.text.models import Classifier, fingerprint, load_classifier, load_tokenizer
+from rwkd_lightning.systems.text.teacher_outputs import MEMBER, paths_of
 from rwkd_lightning.terms import Term
 from rwkd_lightning.training.compatibility import check_outputs, check_reach
 from rwkd_lightning.utils.errors import UserError
@@ -56,9 +57,15 @@ def check_inside(
     Raises:
         UserError: as the terms' ``connect``, ``same_tokens`` and ``compatibility.check_reach`` raise.
     """
-    inside = looking_inside(terms)
+    inside, paths = looking_inside(terms), paths_of(config)
+    if inside and len(paths) != 1:
+        raise UserError(
+            f"the term {inside[0].name!r} reads the states of one teacher, and there "
+            + (f"are {len(paths)} teachers" if paths else "is no model of it (pair.teacher=file)")
+            + "; leave it out of terms=, or give one model"
+        )
     if inside:
-        path = config.pair.teacher.path
+        path = paths[0]
         teacher = load_classifier(path, task, new_head=True)
         theirs = load_tokenizer(path)
         for term in inside:
@@ -71,7 +78,8 @@ def check_inside(
                 )
             for name, its in ((config.pair.student.path, tokenizer), (path, theirs)):
                 getattr(term, "check_tokenizer", lambda *_: None)(its, name)
-    check_outputs(terms, {"logits", "features", *student.kept_layers})
+    members = [MEMBER.format(i) for i in range(1, len(paths) + 1)] if len(paths) > 1 else []
+    check_outputs(terms, {"logits", "features", *student.kept_layers}, {"logits", *student.kept_layers, *members})
     theta: Restriction = create(config, "meta.theta", Restriction)
     check_reach(terms, weighting, theta, student)
 
@@ -80,7 +88,7 @@ def inside_of(
     config: DictConfig,
     terms: Sequence[Term],
     student: Classifier,
-    teacher: Teacher,
+    teachers: Sequence[Teacher],
     data: TaskData,
     store: Store,
     device: torch.device,
@@ -90,6 +98,7 @@ def inside_of(
     inside = looking_inside(terms)
     if not inside:
         return result
+    (teacher,) = teachers
     network = stages.load(teacher, data)
     for term in inside:
         term.connect(student, network)

@@ -28,18 +28,21 @@ def flip_meta_labels(labels: Tensor, share: float, num_classes: int, seed: int) 
     return _flip(labels, share, num_classes, np.random.default_rng([seed, _META_STREAM]))
 
 
-def roll_teacher(logits: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Roll the teacher logits `(N, C)` of `round(share * N)` rows by one class: logits `(N, C)`, flags `(N,)` bool.
+def choose_rows(size: int, num_classes: int, share: float, seed: int) -> Tensor:
+    """Flag `round(share * N)` of N rows, whose teacher logits are to be rolled: `(N,)` bool.
 
     UserError for a share outside [0, 1), and for regression (C = 1) where share > 0.
     """
-    _check(share, logits.shape[1], "data.teacher_noise")
+    _check(share, num_classes, "data.teacher_noise")
     rng = np.random.default_rng([seed, _TEACHER_STREAM])
-    rows = torch.from_numpy(rng.permutation(len(logits))[: round(share * len(logits))])
-    result, flags = logits.clone(), torch.zeros(len(logits), dtype=torch.bool)
-    result[rows] = result[rows].roll(1, dims=1)
-    flags[rows] = True
-    return result, flags
+    flags = torch.zeros(size, dtype=torch.bool)
+    flags[torch.from_numpy(rng.permutation(size)[: round(share * size)])] = True
+    return flags
+
+
+def roll_teacher(logits: Tensor, flags: Tensor) -> Tensor:
+    """Roll the teacher logits `(N, C)` of the flagged rows by one class."""
+    return torch.where(flags[:, None], logits.roll(1, dims=1), logits)
 
 
 def _flip(labels: Tensor, share: float, num_classes: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

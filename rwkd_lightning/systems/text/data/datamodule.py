@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from rwkd_lightning.cache.store import Store
 from rwkd_lightning.data.batching import Batch
 from rwkd_lightning.data.resumable import ResumableDataModule
 from rwkd_lightning.systems.text.data.collate import Collator, EncodedSplit
-from rwkd_lightning.systems.text.data.corruption import flip_labels, flip_meta_labels, roll_teacher
+from rwkd_lightning.systems.text.data.corruption import choose_rows, flip_labels, flip_meta_labels, roll_teacher
 from rwkd_lightning.systems.text.data.encoding import encode, encode_kept, tokenizer_digest
 from rwkd_lightning.systems.text.data.task import TaskData, column
 from rwkd_lightning.utils.errors import UserError
@@ -22,7 +23,8 @@ from rwkd_lightning.utils.errors import UserError
 class DistillationDataModule(ResumableDataModule):
     """Loaders for one student or teacher: shuffled `train_split`, meta stream, and sequential passes for scoring.
 
-    `teacher_logits` maps splits to logits `(N, C)` in the order of the split, `teacher_states` names to other tensors
+    `teacher_logits` maps splits to logits `(N, C)` in the order of the split, `teacher_known` splits to flags `(N,)`,
+    False in rows of which the teacher says nothing, if there are any, and `teacher_states` names to other tensors
     of the teacher `(N, ...)` for the rows of `train_split`. The corruptions `label_noise` and `teacher_noise` corrupt
     `train_split` only; `meta_noise` flips labels of the meta split, for the meta step and for the choice of a
     checkpoint. Batches deal rows to processes themselves, so a distributed Trainer needs
@@ -44,6 +46,7 @@ class DistillationDataModule(ResumableDataModule):
         teacher_noise: float = 0.0,
         meta_noise: float = 0.0,
         teacher_logits: Mapping[str, Tensor] | None = None,
+        teacher_known: Mapping[str, Tensor] | None = None,
         teacher_states: Mapping[str, Tensor] | None = None,
         train_split: str = "train",
         num_workers: int = 0,
@@ -68,7 +71,7 @@ class DistillationDataModule(ResumableDataModule):
         self.seed, self.label_noise, self.teacher_noise, self.meta_noise = seed, label_noise, teacher_noise, meta_noise
         self.train_split, self.num_workers, self.store = train_split, num_workers, store
         self.teacher_logits = {split: self._checked(split, x) for split, x in (teacher_logits or {}).items()}
-        self.teacher_states = dict(teacher_states or {})
+        self.teacher_known, self.teacher_states = dict(teacher_known or {}), dict(teacher_states or {})
         self.collator = Collator(tokenizer)
         self._encoded: dict[str, EncodedSplit] = {}
         self._tokenizer_state: str | None = None
@@ -96,9 +99,11 @@ class DistillationDataModule(ResumableDataModule):
             extras: dict[str, Tensor] = {}
             if split in self.teacher_logits:
                 extras["teacher_logits"] = self.teacher_logits[split]
+            if split in self.teacher_known:
+                extras["teacher_logits_known"] = self.teacher_known[split]
             if split == self.train_split:
-                labels = self._corrupt(labels, extras)
                 extras |= self.teacher_states
+                labels = self._corrupt(labels, extras)
                 if split == "train":
                     extras |= {name: torch.from_numpy(values) for name, values in self.data.extras.items()}
             elif split == "meta":
@@ -132,8 +137,11 @@ class DistillationDataModule(ResumableDataModule):
         labels, extras["label_flipped"] = flip_labels(labels, self.label_noise, self.task.num_labels, self.seed)
         extras["teacher_corrupted"] = torch.zeros(len(labels), dtype=torch.bool)
         if "teacher_logits" in extras:
-            rolled = roll_teacher(extras["teacher_logits"], self.teacher_noise, self.seed)
-            extras["teacher_logits"], extras["teacher_corrupted"] = rolled
+            flags = choose_rows(len(labels), self.task.num_labels, self.teacher_noise, self.seed)
+            flags &= extras.get("teacher_logits_known", flags)
+            extras["teacher_corrupted"] = flags
+            for name in [name for name in extras if re.fullmatch(r"teacher_logits(_\d+)?", name)]:
+                extras[name] = roll_teacher(extras[name], flags)
         return labels
 
     def _checked(self, split: str, logits: Tensor) -> Tensor:

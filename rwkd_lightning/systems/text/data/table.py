@@ -12,6 +12,7 @@ from rwkd_lightning.data.splits import stratified_group_split
 from rwkd_lightning.data.table_file import Table, read_table
 from rwkd_lightning.systems.text.data.table_labels import class_numbers, numbers, weights
 from rwkd_lightning.systems.text.data.table_summary import summarise
+from rwkd_lightning.systems.text.data.table_teacher import Spec, TeacherColumns, check_order
 from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec, build_split
 from rwkd_lightning.utils.errors import UserError
 
@@ -29,6 +30,9 @@ def load_table(
     regression: bool = False,
     group: str | None = None,
     weight: str | None = None,
+    teacher_probabilities: Spec | None = None,
+    teacher_logits: Spec | None = None,
+    teacher_logprobs: str | None = None,
     encoding: str | None = None,
     delimiter: str | None = None,
     meta_fraction: float = 0.1,
@@ -53,6 +57,10 @@ def load_table(
         regression: whether the label is a number.
         group: a column whose equal values stay on one side of every cut.
         weight: a column of weights, one per training row, for ``weighting=given``.
+        teacher_probabilities: columns of what a teacher says of the rows, for ``pair.teacher=file``; all of a row's may
+            be empty. They are read in the validation and test files, too, where these have them.
+        teacher_logits: the same, as logits.
+        teacher_logprobs: the same, one column of the likeliest classes with their log-probabilities.
         encoding: of text files; None: UTF-8, or UTF-16 with a mark.
         delimiter: of CSV and TSV files; None: by the ending.
         meta_fraction: share of the training rows held out for the meta step.
@@ -70,11 +78,13 @@ def load_table(
         raise UserError(
             f"data.text={list(columns)} data.label={label}: give one or two columns of text, and another one as label"
         )
-    known = list(dict.fromkeys([*columns, label, *(c for c in (group, weight) if c is not None)]))
+    taught = TeacherColumns(teacher_probabilities, teacher_logits, teacher_logprobs)
+    known = list(dict.fromkeys([*columns, label, *(c for c in (group, weight) if c is not None), *taught.names]))
     tables = {"train": read_table(train, known, "data.train", encoding, delimiter)}
+    known = list(dict.fromkeys([*columns, label, *taught.names]))
     for name, path in (("validation", validation), ("test", test)):
         if path is not None:
-            tables[name] = read_table(path, [*columns, label], f"data.{name}", encoding, delimiter)
+            tables[name] = read_table(path, known, f"data.{name}", encoding, delimiter, taught.names)
     names = None
     if regression:
         labels = numbers(tables, label)
@@ -118,7 +128,15 @@ def load_table(
     lacking = task.lacks_label(labels["train"][rows["train"]])
     teacher = splits["train"].select(np.flatnonzero(~lacking)) if lacking.any() else splits["train"]
     extras = {} if weight is None else {"sample_weight": weights(tables["train"], weight)[rows["train"]]}
-    return TaskData(task, {"teacher_train": teacher, **splits}, extras)
+    said = {name: taught.logits(table, names) for name, table in tables.items()} if taught.names else {}
+    if said and names is not None:
+        check_order(said["train"], labels["train"], names, taught)
+    return TaskData(
+        task,
+        {"teacher_train": teacher, **splits},
+        extras,
+        {name: said[name if name in tables else "train"][rows[name]] for name in (splits if said else ())},
+    )
 
 
 def strings(table: Table, name: str) -> list[str]:

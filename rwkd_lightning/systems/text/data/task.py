@@ -86,6 +86,8 @@ class TaskData:
     splits: dict[str, datasets.Dataset]
     extras: Mapping[str, np.ndarray] = field(default_factory=dict)
     """More columns of the training rows, `(N,)` each: `sample_weight`, say."""
+    teacher_logits: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """What a teacher said of the rows of a split, `(N, C)`, where the data bring it; NaN for a row of which nothing."""
     _fingerprints: list[tuple[datasets.Dataset, str]] = field(
         default_factory=list, init=False, repr=False, compare=False
     )

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rwkd_lightning.systems.text.data.corruption import flip_labels, flip_meta_labels, roll_teacher
+from rwkd_lightning.systems.text.data.corruption import choose_rows, flip_labels, flip_meta_labels, roll_teacher
 from rwkd_lightning.utils.errors import UserError
 
 
@@ -38,7 +38,8 @@ def test_roll_moves_each_row_by_one_class():
     """Prevents a corrupted teacher whose flags are wrong, or clean logits changed in place."""
     logits = torch.randn(100, 3)
     before = logits.clone()
-    rolled, flags = roll_teacher(logits, 0.25, seed=1)
+    flags = choose_rows(len(logits), logits.shape[1], 0.25, seed=1)
+    rolled = roll_teacher(logits, flags)
     assert flags.sum() == 25 and torch.equal(logits, before)
     assert torch.equal(rolled[~flags], logits[~flags])
     assert torch.equal(rolled[flags], logits[flags][:, [2, 0, 1]])
@@ -48,7 +49,7 @@ def test_one_seed_gives_two_independent_choices():
     """Prevents that both corruptions hit the same rows, which no experiment could tell apart."""
     labels = torch.zeros(2000, dtype=torch.long)
     flips = flip_labels(labels, 0.5, 2, seed=7)[1]
-    rolls = roll_teacher(torch.zeros(2000, 2), 0.5, seed=7)[1]
+    rolls = choose_rows(2000, 2, 0.5, seed=7)
     assert 430 < (flips & rolls).sum() < 570  # 500 expected, standard deviation 11
 
 
@@ -58,7 +59,7 @@ def test_share_out_of_range(share):
     with pytest.raises(UserError, match="data.label_noise"):
         flip_labels(torch.tensor([0, 1]), share, 2, 0)
     with pytest.raises(UserError, match="data.teacher_noise"):
-        roll_teacher(torch.zeros(2, 2), share, 0)
+        choose_rows(2, 2, share, 0)
     with pytest.raises(UserError, match="data.meta_noise"):
         flip_meta_labels(torch.tensor([0, 1]), share, 2, 0)
 
@@ -69,7 +70,7 @@ def test_regression_is_refused():
     assert torch.equal(flip_labels(scores, 0, 1, 0)[0], scores)
     for corruption in (
         lambda: flip_labels(scores, 0.1, 1, 0),
-        lambda: roll_teacher(torch.zeros(2, 1), 0.1, 0),
+        lambda: choose_rows(2, 1, 0.1, 0),
         lambda: flip_meta_labels(scores, 0.1, 1, 0),
     ):
         with pytest.raises(UserError, match="regression"):
