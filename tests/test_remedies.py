@@ -33,7 +33,15 @@ CHOSEN = {
     "weighting.alpha": "weighting=kd",
     "hydra/sweeper": "-m",
     **dict.fromkeys(
-        ("data.encoding", "data.regression", "data.delimiter", "data.train", "data.teacher_"),
+        (
+            "data.encoding",
+            "data.regression",
+            "data.delimiter",
+            "data.train",
+            "data.teacher_",
+            "data.multilabel",
+            "data.separator",
+        ),
         "data=table data.train=x.csv",
     ),
     **dict.fromkeys(
@@ -42,6 +50,7 @@ CHOSEN = {
 }
 NOT_TYPED = (
     "use_reentrant",
+    "top_k",
     "strategy",
     "width",
     "reads_influence",

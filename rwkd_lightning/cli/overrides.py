@@ -45,6 +45,7 @@ ANYTHING = (  # a text, or a list or a mapping
     "trainer.devices",
     "loss_terms.hidden.layers",
     "pair.teacher.path",
+    "data.label",
 )
 MODELS = re.compile(r"(pair\.(?:teacher|student))=(?!\{)(?=.)")
 """A model that is given by its path alone."""

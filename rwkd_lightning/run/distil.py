@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from rwkd_lightning.data.resumable import ResumableDataModule
 from rwkd_lightning.run.callbacks import callbacks_of
+from rwkd_lightning.run.epochs import EPOCHS, Epochs
 from rwkd_lightning.run.fit import Fitted, fit
 from rwkd_lightning.run.loggers import begin, end, logger_of
 from rwkd_lightning.run.signals import Stop
@@ -50,7 +51,7 @@ def distil(
             stop=stop,
             intervals=config.checkpoint,
             anew=anew,
-            callbacks=callbacks_of(config, monitor),
+            callbacks=[Epochs(folder / EPOCHS), *callbacks_of(config, monitor)],
             logger=logger,
         )
     finally:
@@ -63,6 +64,7 @@ def clear(folder: Path, *more: str) -> None:
     for name in (
         "metrics.json",
         "weights.parquet",
+        EPOCHS,
         "student",
         "export",
         "checkpoints",

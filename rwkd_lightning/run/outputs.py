@@ -55,8 +55,14 @@ def write_weights(
     groups = [slice(start, start + ROW_GROUP) for start in range(0, data.train_size, ROW_GROUP)]
 
     def table(rows: slice) -> Any:
-        idx, *rest = ((name, pyarrow.array(values[rows].numpy(), from_pandas=True)) for name, values in columns.items())
+        idx, *rest = ((name, array(values[rows])) for name, values in columns.items())
         return pyarrow.table(dict([idx, ("split", pyarrow.repeat(data.train_split, len(idx[1]))), *rest]))
+
+    def array(values: Tensor) -> Any:  # of several labels per row, a list
+        plain = values.numpy()
+        if values.ndim == 1:
+            return pyarrow.array(plain, from_pandas=True)
+        return pyarrow.array(list(plain), pyarrow.list_(pyarrow.from_numpy_dtype(plain.dtype)))
 
     part = path.with_name(f".{path.name}.part")
     with pyarrow.parquet.ParquetWriter(part, table(slice(0)).schema) as writer:

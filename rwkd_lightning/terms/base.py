@@ -50,8 +50,8 @@ class Term(nn.Module, ABC):
     """
 
     needs: AbstractSet[str] = frozenset()
-    """Kinds that a task must provide: ``classes``, ``numbers``, ``words``, or ``probabilities`` (over classes or
-    words).
+    """Kinds that a task must provide: ``classes``, ``numbers``, ``labels`` (several per row), ``words``, or
+    ``probabilities`` (over classes or words).
     """
 
     in_batch: bool = False

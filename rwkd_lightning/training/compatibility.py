@@ -21,7 +21,11 @@ from rwkd_lightning.weighting.columns import Columns, MissingRole
 
 PRECISIONS = ("32-true", "32", "64-true", "64", "bf16-mixed", "bf16")  # the short forms are Lightning's too
 IMPLIED = {"classes": "probabilities", "words": "probabilities"}  # who provides these provides probabilities over them
-KINDS = {"numbers": "a regression", "probabilities": "classes or words"}  # in a sentence; others as they are
+KINDS = {
+    "numbers": "a regression",
+    "probabilities": "classes or words",
+    "labels": "of several labels per row",
+}  # in a sentence; others as they are
 SPREAD = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 
 

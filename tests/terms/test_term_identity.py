@@ -20,6 +20,8 @@ from rwkd_lightning.systems.text.terms import HiddenStates, ValueRelation
 from rwkd_lightning.systems.topics.terms import PriorKL, Reconstruction, Wasserstein
 from rwkd_lightning.terms import (
     AnnealedMSE,
+    BernoulliKL,
+    BinaryCrossEntropy,
     CrossEntropy,
     DistillationKL,
     LogitMSE,
@@ -43,6 +45,8 @@ KD4 = [
     "terms=[ce,kd,kd4]",
 ]
 ROLES = {
+    BinaryCrossEntropy: ("label", None, {"labels"}),
+    BernoulliKL: ("teacher", 0, {"labels"}),
     CrossEntropy: ("label", None, {"classes"}),
     SquaredError: ("label", None, {"numbers"}),
     PriorKL: ("label", None, {"words"}),

@@ -35,6 +35,11 @@ def data_of(config: DictConfig) -> TaskData:
             "data.label_noise, data.teacher_noise and data.meta_noise move labels and logits between classes; "
             f"task={data.task.name} is a regression"
         )
+    if data.task.is_multilabel and (config.data.label_noise or config.data.meta_noise):
+        raise UserError(
+            "data.label_noise and data.meta_noise move a label from one class to another; "
+            f"task={data.task.name} has several labels per row, so set them to 0"
+        )
     check_interval(config, len(data.splits["train"]))
     return data
 

@@ -86,14 +86,17 @@ def teacher_ce(data: DistillationDataModule) -> dict[str, Tensor]:
         return {}
     labels = data.train_labels
     groups = [slice(start, start + ROW_GROUP) for start in range(0, data.train_size, ROW_GROUP)]
-    losses = torch.cat(
-        [
-            F.cross_entropy(logits[rows].float(), labels[rows], ignore_index=UNLABELLED, reduction="none")
-            for rows in groups
-        ]
-    )
+    losses = torch.cat([label_loss(logits[rows].float(), labels[rows]) for rows in groups])
     unknown = ~data.rows(data.train_split).extras.get("teacher_logits_known", torch.tensor(True))
-    return {"loss_teacher_ce": losses.masked_fill_((labels == UNLABELLED) | unknown, torch.nan)}
+    lacking = (labels == UNLABELLED) if labels.ndim == 1 else (labels == UNLABELLED).any(1)
+    return {"loss_teacher_ce": losses.masked_fill_(lacking | unknown, torch.nan)}
+
+
+def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy ``(N,)`` with classes ``(N,)``, or the mean binary one with several labels ``(N, C)``."""
+    if labels.ndim == 1:
+        return F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="none")
+    return F.binary_cross_entropy_with_logits(logits, labels.clamp_min(0), reduction="none").mean(1)
 
 
 def corruption_scores(columns: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torchmetrics.functional as M
 from torch import Tensor
 
@@ -14,7 +15,7 @@ Metric = Callable[[Tensor, Tensor], Tensor]
 
 
 def metrics(task: TaskSpec) -> dict[str, Metric]:
-    """The task's metrics: each takes logits ``(N, C)`` and labels ``(N,)`` and returns a scalar.
+    """The task's metrics: each takes logits ``(N, C)`` and labels ``(N,)``, of several per row ``(N, C)``; a scalar.
 
     What is not defined is 0 for F1 (a class neither predicted nor present counts as 0 in ``macro_f1``) and for
     ``matthews`` (predictions or labels of one class), as in scikit-learn; a correlation is NaN where predictions or
@@ -24,7 +25,14 @@ def metrics(task: TaskSpec) -> dict[str, Metric]:
         UserError: for a name that is no metric of such a task.
     """
     c = task.num_labels
-    if task.is_regression:
+    known: dict[str, Metric]
+    if task.is_multilabel:
+        known = {
+            "micro_f1": of_labels(lambda p, y: M.classification.multilabel_f1_score(p, y, c, average="micro")),
+            "macro_f1": of_labels(lambda p, y: M.classification.multilabel_f1_score(p, y, c, average="none").mean()),
+            "map": of_labels(mean_average_precision),
+        }
+    elif task.is_regression:
         known = {"pearson": of_values(M.pearson_corrcoef), "spearman": of_values(M.spearman_corrcoef)}
     else:
         known = {
@@ -38,6 +46,13 @@ def metrics(task: TaskSpec) -> dict[str, Metric]:
     if unknown := [name for name in task.metrics if name not in known]:
         raise UserError(f"task {task.name!r} has the metric {unknown[0]!r}; its labels allow {', '.join(known)}")
     return {name: known[name] for name in task.metrics}
+
+
+def mean_average_precision(shares: Tensor, labels: Tensor) -> Tensor:
+    """The mean of the average precision over the labels that some row has; NaN where there is none."""
+    present = labels.bool().any(0).nonzero().flatten().tolist()
+    found = [M.classification.binary_average_precision(shares[:, c], labels[:, c]) for c in present]
+    return torch.stack(found).mean() if found else shares.new_tensor(float("nan"))
 
 
 def score(task: TaskSpec, logits: Tensor, labels: Tensor) -> dict[str, float]:
@@ -76,3 +91,8 @@ def of_values(metric: Callable[[Tensor, Tensor], Tensor]) -> Metric:
         return metric((x - x.mean()) / x.std(), (y - y.mean()) / y.std())
 
     return correlation
+
+
+def of_labels(metric: Metric) -> Metric:
+    """A metric that takes the probability of each label."""
+    return lambda logits, labels: metric(logits.sigmoid(), labels.long())

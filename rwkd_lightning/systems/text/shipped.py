@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from rwkd_lightning.cache.store import Store
@@ -66,7 +66,7 @@ class TextModel(Shipped):
             self.columns, self.max_length = [str(name) for name in described["text"]], int(described["max_length"])
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{folder / FILE} lacks text or max_length; export the run again") from error
-        self.task = task or task_of(folder, self.columns)
+        self.task, self.separator = task or task_of(folder, self.columns), str(described.get("separator", ";"))
         self.tokenizer: Any = load_tokenizer(str(folder))
         self.classifier = load_classifier(str(folder), self.task, trained=True, labels=labels)
         self.collate = Collator(self.tokenizer)
@@ -89,11 +89,17 @@ class TextModel(Shipped):
         return {name: made[name] for name in self.inputs if name in made}
 
     def answers(self, outputs: Tensor) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]]
         if self.task.label_names is None:
             return {"predicted_value": outputs[:, 0].tolist()}
         names = self.task.label_names
+        if self.task.is_multilabel:
+            shares = outputs.double().sigmoid()
+            chosen = [[name for name, yes in zip(names, row, strict=True) if yes] for row in (outputs > 0).tolist()]
+            found = {"predicted_labels": [self.separator.join(labels) for labels in chosen]}
+            return found | {f"probability_{name}": shares[:, i].tolist() for i, name in enumerate(names)}
         shares = outputs.double().softmax(1)
-        found: dict[str, list[Any]] = {"predicted_label": [names[i] for i in outputs.argmax(1).tolist()]}
+        found = {"predicted_label": [names[i] for i in outputs.argmax(1).tolist()]}
         return found | {f"probability_{name}": shares[:, i].tolist() for i, name in enumerate(names)}
 
     def copy(self, folder: Path) -> None:
@@ -101,16 +107,17 @@ class TextModel(Shipped):
             if file.is_file():
                 with file.open("rb") as source, (folder / file.name).open("wb") as target:
                     shutil.copyfileobj(source, target)  # copyfile would blame a full disk on the file that it reads
-        describe(folder, self.max_length, self.task)
+        describe(folder, self.max_length, self.task, self.separator)
         path = folder / "tokenizer_config.json"
         settings = json.loads(path.read_text(encoding="utf-8"))
         settings["model_max_length"] = self.max_length  # a pipeline with truncation=True cuts where the run did
         path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def describe(folder: Path, max_length: int, task: TaskSpec) -> None:
+def describe(folder: Path, max_length: int, task: TaskSpec, separator: str) -> None:
     """Write how the rows of a run were read beside its student."""
-    shipped.describe(folder, TextModel, text=list(task.text_columns), max_length=max_length)
+    more = {"separator": separator} if task.is_multilabel else {}
+    shipped.describe(folder, TextModel, text=list(task.text_columns), max_length=max_length, **more)
 
 
 def task_of(folder: Path, columns: Sequence[str]) -> TaskSpec:
@@ -120,13 +127,15 @@ def task_of(folder: Path, columns: Sequence[str]) -> TaskSpec:
         UserError: if it names no classes.
     """
     config = read_config(folder, str(folder))
-    regression = config.get("problem_type") == "regression"
+    problem = config.get("problem_type")
+    regression, sets = problem == "regression", () if problem == "multi_label_classification" else None
     try:
         names = [config["id2label"][str(i)] for i in range(len(config["id2label"]))]
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder / 'config.json'} does not name the classes (id2label); export it again") from error
-    metric = "pearson" if regression else "accuracy"
-    return TaskSpec("student", tuple(columns), None if regression else tuple(names), (metric,), metric, ())
+    metric = "pearson" if regression else "accuracy" if sets is None else "macro_f1"
+    labels = None if regression else tuple(names)
+    return TaskSpec("student", tuple(columns), labels, (metric,), metric, (), label_sets=sets)
 
 
 def shipment(config: DictConfig, data: TaskData, folder: Path) -> Shipment:
@@ -136,10 +145,11 @@ def shipment(config: DictConfig, data: TaskData, folder: Path) -> Shipment:
         folder: of the run.
     """
     task = data.task
-    described = {"text": list(task.text_columns), "max_length": config.data.max_length}
+    separator = OmegaConf.select(config, "data.separator", default=";")
+    described = {"text": list(task.text_columns), "max_length": config.data.max_length, "separator": separator}
     split = task.evaluation_splits[-1] if task.evaluation_splits else "meta"
     rows = data.splits[split]
-    labels = torch.from_numpy(column(rows, "label"))
+    labels = torch.from_numpy(task.targets(column(rows, "label")))
     teacher, notes = None, []
     try:
         given = teacher_at_hand(config, data)
@@ -186,9 +196,12 @@ def card(config: DictConfig, data: TaskData) -> Card:
     if task.label_names is None:
         does = f"Gives one number for {columns}."
     else:
-        does = f"Sorts {columns} into {len(task.label_names)} classes: {', '.join(task.label_names)}."
+        names = ", ".join(task.label_names)
+        does = f"Sorts {columns} into {len(task.label_names)} classes: {names}."
+        if task.is_multilabel:
+            does = f"Gives {columns} any of {len(task.label_names)} labels: {names}."
     text = '"a text"' if len(task.text_columns) == 1 else '{{"text": "one text", "text_pair": "another one"}}'
-    options = ', function_to_apply="none"' if task.is_regression else ""
+    options = ', function_to_apply="none"' if task.is_regression else ", top_k=None" if task.is_multilabel else ""
     corrupted = {
         name: config.data[name] for name in ("label_noise", "teacher_noise", "meta_noise") if config.data[name]
     }

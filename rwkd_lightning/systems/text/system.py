@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from rwkd_lightning.cache.store import digest
@@ -65,6 +65,8 @@ class TextSystem(System):
 
     @property
     def provides(self) -> set[str]:
+        if OmegaConf.select(self.config, "task.multilabel", default=False):
+            return {"labels"}
         return {"numbers"} if self.config.task.regression else {"classes"}
 
     @property
@@ -135,6 +137,7 @@ class TextSystem(System):
             meta_batch_size=config.meta.batch_size,
             seed=config.seed,
             label_noise=config.data.label_noise,
+            label_noise_kind=config.data.label_noise_kind,
             teacher_noise=config.data.teacher_noise,
             meta_noise=config.data.meta_noise,
             teacher_logits=self.taught.logits,
@@ -162,7 +165,10 @@ class TextSystem(System):
         return found
 
     def export(self, folder: Path, student: nn.Module, result: Mapping[str, Any]) -> int:
-        describe = functools.partial(describe_model, max_length=self.config.data.max_length, task=self.data.task)
+        separator = OmegaConf.select(self.config, "data.separator", default=";")
+        describe = functools.partial(
+            describe_model, max_length=self.config.data.max_length, task=self.data.task, separator=separator
+        )
         return write_student(folder / "student", as_classifier(student), self.tokenizer, describe)
 
     def shipment(self, folder: Path) -> Shipment:

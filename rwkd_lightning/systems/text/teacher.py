@@ -19,7 +19,7 @@ from rwkd_lightning.run.predict import predict
 from rwkd_lightning.run.system import Run, Teacher
 from rwkd_lightning.run.train_once import Fit, train_once
 from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
-from rwkd_lightning.systems.text.data.task import TaskData
+from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec
 from rwkd_lightning.systems.text.export import save, try_writing
 from rwkd_lightning.systems.text.models import (
     Classifier,
@@ -29,7 +29,7 @@ from rwkd_lightning.systems.text.models import (
     load_classifier,
     load_tokenizer,
 )
-from rwkd_lightning.terms import CrossEntropy, SquaredError
+from rwkd_lightning.terms import BinaryCrossEntropy, CrossEntropy, SquaredError, Term
 from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.training.optim import adamw, linear_schedule
 from rwkd_lightning.utils.errors import UserError
@@ -131,7 +131,7 @@ def train(path: str, settings: DictConfig, data: TaskData, store: Store, folder:
     )
     module = DistillationModule(
         teacher,
-        [SquaredError() if data.task.is_regression else CrossEntropy()],
+        [own_term(data.task)],
         LabelsOnly(),
         functools.partial(adamw, lr=spec.lr, weight_decay=spec.weight_decay),
         loaders.train_size,
@@ -139,6 +139,13 @@ def train(path: str, settings: DictConfig, data: TaskData, store: Store, folder:
     )
     fit(module, loaders, {"max_epochs": spec.epochs, "max_steps": -1, "precision": spec.precision})
     save(folder, teacher, tokenizer)
+
+
+def own_term(task: TaskSpec) -> Term:
+    """The loss by which a teacher is fine-tuned."""
+    if task.is_multilabel:
+        return BinaryCrossEntropy()
+    return SquaredError() if task.is_regression else CrossEntropy()
 
 
 def load(teacher: Teacher, data: TaskData) -> Classifier:

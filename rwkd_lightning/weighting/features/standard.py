@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rwkd_lightning.terms.base import at_least_float32
+from rwkd_lightning.terms.bernoulli_kd import BernoulliKL
 from rwkd_lightning.terms.kd import DistillationKL
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step
@@ -81,10 +82,53 @@ class RegressionFeatures(nn.Module):
         return torch.where(y.isnan()[:, None] & by_label, 0.0, features)
 
 
+class MultiLabelFeatures(nn.Module):
+    """log1p of BCE_s, KD and BCE_t, then means over labels of p_s(y), p_t(y), H(p_s), H(p_t), ⟨p_s, p_t⟩: ``(B, 8)``.
+
+    As ``ClassificationFeatures``, each label being a yes or no of its own: p(y) is the probability of the answer that
+    the row has, ⟨p_s, p_t⟩ = p_s·p_t + (1 − p_s)(1 − p_t). For a row without labels (−1) the four that read them are 0.
+
+    Args:
+        temperature: T of KD, ``terms.BernoulliKL``.
+        output: the output of student and teacher that it reads.
+    """
+
+    width = 8
+
+    def __init__(self, temperature: float = 2.0, output: str = "logits") -> None:
+        super().__init__()
+        self.kd = BernoulliKL(temperature, output=output)
+        self.output = output
+
+    @torch.no_grad()
+    def forward(self, step: Step) -> Tensor:
+        s = at_least_float32(step.outputs[self.output].detach())
+        t = at_least_float32(step.batch[f"teacher_{self.output}"])
+        labels = step.batch["labels"].to(s.dtype)
+        known, sign = (labels >= 0).all(1), 2 * labels.clamp_min(0) - 1
+        p_s, p_t = s.sigmoid(), t.sigmoid()
+        log_s, log_t = F.logsigmoid(sign * s), F.logsigmoid(sign * t)
+        by_label = [
+            torch.where(known, x, 0.0)
+            for x in (
+                torch.log1p(-log_s.mean(1)),
+                torch.log1p(-log_t.mean(1)),
+                log_s.exp().mean(1),
+                log_t.exp().mean(1),
+            )
+        ]
+        entropies = [-(p * F.logsigmoid(x) + (1 - p) * F.logsigmoid(-x)).mean(1) for p, x in ((p_s, s), (p_t, t))]
+        agreement = (p_s * p_t + (1 - p_s) * (1 - p_t)).mean(1)
+        divergence = torch.log1p(self.kd(step.outputs, step.batch))
+        return torch.stack([by_label[0], divergence, *by_label[1:], *entropies, agreement], 1)
+
+
 def standard_features(
-    regression: bool | None, temperature: float = 2.0, output: str = "logits"
-) -> ClassificationFeatures | RegressionFeatures:
-    """The features for the kind of task; UserError for one that is neither of classes nor of a number."""
+    regression: bool | None, temperature: float = 2.0, output: str = "logits", multilabel: bool = False
+) -> ClassificationFeatures | RegressionFeatures | MultiLabelFeatures:
+    """The features for the kind of task; UserError for one that is of neither classes, labels nor a number."""
+    if multilabel:
+        return MultiLabelFeatures(temperature, output)
     if regression is None:
         raise UserError(
             "meta_features: the standard ones read probabilities of classes or predicted numbers, and this task has "

@@ -13,13 +13,20 @@ from rwkd_lightning.utils.errors import UserError
 _LABEL_STREAM, _TEACHER_STREAM, _META_STREAM = 21, 22, 23
 
 
-def flip_labels(labels: Tensor, share: float, num_classes: int, seed: int) -> tuple[Tensor, Tensor]:
+def flip_labels(
+    labels: Tensor, share: float, num_classes: int, seed: int, kind: str = "uniform"
+) -> tuple[Tensor, Tensor]:
     """Give `round(share * labelled)` of the labelled rows another class: labels `(N,)`, flags `(N,)` bool.
 
-    Unlabelled rows (-1) stay. UserError for a share outside [0, 1), and for regression where share > 0.
+    `kind` is `uniform`, any other class, or `pair`, the next one and for the last the first, so that each class is
+    taken for one alone (Han et al., Co-teaching, NeurIPS 2018, section 4). Unlabelled rows (-1) stay. UserError for a
+    share outside [0, 1), and for regression where share > 0.
     """
     _check(share, num_classes, "data.label_noise")
-    return _flip(labels, share, num_classes, np.random.default_rng([seed, _LABEL_STREAM]))
+    flipped, flags = _flip(labels, share, num_classes, np.random.default_rng([seed, _LABEL_STREAM]))
+    if kind == "pair":
+        flipped = torch.where(flags, (labels + 1) % max(1, num_classes), labels)
+    return flipped, flags
 
 
 def flip_meta_labels(labels: Tensor, share: float, num_classes: int, seed: int) -> tuple[Tensor, Tensor]:

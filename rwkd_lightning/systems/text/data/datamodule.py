@@ -45,6 +45,7 @@ class DistillationDataModule(ResumableDataModule):
         label_noise: float = 0.0,
         teacher_noise: float = 0.0,
         meta_noise: float = 0.0,
+        label_noise_kind: str = "uniform",
         teacher_logits: Mapping[str, Tensor] | None = None,
         teacher_known: Mapping[str, Tensor] | None = None,
         teacher_states: Mapping[str, Tensor] | None = None,
@@ -69,6 +70,7 @@ class DistillationDataModule(ResumableDataModule):
         self.data, self.task, self.tokenizer, self.max_length = data, data.task, tokenizer, max_length
         self.batch_size, self.eval_batch_size, self.meta_batch_size = batch_size, eval_batch_size, meta_batch_size
         self.seed, self.label_noise, self.teacher_noise, self.meta_noise = seed, label_noise, teacher_noise, meta_noise
+        self.label_noise_kind = label_noise_kind
         self.train_split, self.num_workers, self.store = train_split, num_workers, store
         self.teacher_logits = {split: self._checked(split, x) for split, x in (teacher_logits or {}).items()}
         self.teacher_known, self.teacher_states = dict(teacher_known or {}), dict(teacher_states or {})
@@ -95,7 +97,7 @@ class DistillationDataModule(ResumableDataModule):
             raise UserError(f"unknown split {split!r} of task {self.task.name!r}; known are {sorted(self.data.splits)}")
         if split not in self._encoded:
             rows = self.data.splits[split]
-            labels = torch.from_numpy(column(rows, "label"))
+            labels = torch.from_numpy(self.task.targets(column(rows, "label")))
             extras: dict[str, Tensor] = {}
             if split in self.teacher_logits:
                 extras["teacher_logits"] = self.teacher_logits[split]
@@ -134,7 +136,9 @@ class DistillationDataModule(ResumableDataModule):
         return torch.from_numpy(column(self.data.splits[self.train_split], "idx"))
 
     def _corrupt(self, labels: Tensor, extras: dict[str, Tensor]) -> Tensor:
-        labels, extras["label_flipped"] = flip_labels(labels, self.label_noise, self.task.num_labels, self.seed)
+        labels, extras["label_flipped"] = flip_labels(
+            labels, self.label_noise, self.task.num_labels, self.seed, self.label_noise_kind
+        )
         extras["teacher_corrupted"] = torch.zeros(len(labels), dtype=torch.bool)
         if "teacher_logits" in extras:
             flags = choose_rows(len(labels), self.task.num_labels, self.teacher_noise, self.seed)

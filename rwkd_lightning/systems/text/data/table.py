@@ -10,6 +10,7 @@ import numpy as np
 
 from rwkd_lightning.data.splits import stratified_group_split
 from rwkd_lightning.data.table_file import Table, read_table
+from rwkd_lightning.systems.text.data.table_label_sets import label_sets, rarest
 from rwkd_lightning.systems.text.data.table_labels import class_numbers, numbers, weights
 from rwkd_lightning.systems.text.data.table_summary import summarise
 from rwkd_lightning.systems.text.data.table_teacher import Spec, TeacherColumns, check_order
@@ -23,11 +24,13 @@ QUANTILES = 10
 def load_table(
     train: str | None,
     text: str | Sequence[str] | None = None,
-    label: str = "label",
+    label: str | Sequence[str] = "label",
     validation: str | None = None,
     test: str | None = None,
     classes: Sequence[Any] | None = None,
     regression: bool = False,
+    multilabel: bool = False,
+    separator: str = ";",
     group: str | None = None,
     weight: str | None = None,
     teacher_probabilities: Spec | None = None,
@@ -50,11 +53,14 @@ def load_table(
     Args:
         train: a CSV, TSV, JSON lines or Parquet file, or a directory of such files.
         text: the one or two columns of text; None: ``text``.
-        label: the column of the class, or of the number.
+        label: the column of the class, of the number or of the labels; with ``multilabel``, or a column of 0 and 1 for
+            each label.
         validation: as ``train``; None: cut.
         test: as ``train``; None: cut.
         classes: their names in the order of the student's outputs; None: all that are there, sorted.
         regression: whether the label is a number.
+        multilabel: whether a row has several labels, or none.
+        separator: between the labels of a row, where they are one text.
         group: a column whose equal values stay on one side of every cut.
         weight: a column of weights, one per training row, for ``weighting=given``.
         teacher_probabilities: columns of what a teacher says of the rows, for ``pair.teacher=file``; all of a row's may
@@ -74,29 +80,41 @@ def load_table(
     if train is None:
         raise UserError("data.train names no file; give data.train=FILE (.csv, .tsv, .jsonl, .parquet), or a directory")
     columns = (text,) if isinstance(text, str) else tuple(text or ["text"])
-    if not 1 <= len(columns) <= 2 or len({*columns, label}) <= len(columns):
+    labelled = [label] if isinstance(label, str) else list(label)
+    if not 1 <= len(columns) <= 2 or len({*columns, *labelled}) < len(columns) + len(labelled):
+        named = label if isinstance(label, str) else f"[{','.join(labelled)}]"
         raise UserError(
-            f"data.text={list(columns)} data.label={label}: give one or two columns of text, and another one as label"
+            f"data.text={list(columns)} data.label={named}: give one or two columns of text, and another one as label"
+        )
+    if regression and multilabel:
+        raise UserError("data.regression=true and data.multilabel=true say what a label is; set one of them to false")
+    if not isinstance(label, str) and not multilabel:
+        raise UserError(
+            f"data.label=[{','.join(labelled)}] names {len(labelled)} columns; add data.multilabel=true if each is a "
+            "label of 0 or 1, or name one column"
         )
     taught = TeacherColumns(teacher_probabilities, teacher_logits, teacher_logprobs)
-    known = list(dict.fromkeys([*columns, label, *(c for c in (group, weight) if c is not None), *taught.names]))
+    known = list(dict.fromkeys([*columns, *labelled, *(c for c in (group, weight) if c is not None), *taught.names]))
     tables = {"train": read_table(train, known, "data.train", encoding, delimiter)}
-    known = list(dict.fromkeys([*columns, label, *taught.names]))
+    known = list(dict.fromkeys([*columns, *labelled, *taught.names]))
     for name, path in (("validation", validation), ("test", test)):
         if path is not None:
             tables[name] = read_table(path, known, f"data.{name}", encoding, delimiter, taught.names)
-    names = None
-    if regression:
-        labels = numbers(tables, label)
+    names, sets = None, None
+    if multilabel:
+        labels, names, sets = label_sets(tables, label, separator, classes)
+    elif regression:
+        labels = numbers(tables, labelled[0])
     else:
-        labels, names = class_numbers(tables, label, classes)
+        labels, names = class_numbers(tables, labelled[0], classes)
     task = TaskSpec(
         name="table",
         text_columns=tuple(f"{c}_text" if c in ("idx", "label") else c for c in columns),
         label_names=names,
-        metrics=("pearson", "spearman") if regression else ("accuracy", "macro_f1"),
+        metrics=metrics_of(regression, multilabel),
         monitor="pearson" if regression else "macro_f1",
         evaluation_splits=("validation", "test"),
+        label_sets=sets,
     )
     texts = {name: [strings(table, c) for c in columns] for name, table in tables.items()}
     for name, table in tables.items():
@@ -117,7 +135,7 @@ def load_table(
         splits[name] = build_split(
             task, {"idx": taken.tolist(), "label": labels[source][taken].tolist(), **columns_of}, name
         )
-    learnt = set(labels["train"][rows["train"]].tolist())
+    learnt = task.classes_in(labels["train"][rows["train"]])
     for number, class_ in enumerate(names or ()):
         if number not in learnt:
             raise UserError(
@@ -128,8 +146,8 @@ def load_table(
     lacking = task.lacks_label(labels["train"][rows["train"]])
     teacher = splits["train"].select(np.flatnonzero(~lacking)) if lacking.any() else splits["train"]
     extras = {} if weight is None else {"sample_weight": weights(tables["train"], weight)[rows["train"]]}
-    said = {name: taught.logits(table, names) for name, table in tables.items()} if taught.names else {}
-    if said and names is not None:
+    said = {name: taught.logits(table, names, multilabel) for name, table in tables.items()} if taught.names else {}
+    if said and names is not None and not multilabel:
         check_order(said["train"], labels["train"], names, taught)
     return TaskData(
         task,
@@ -137,6 +155,13 @@ def load_table(
         extras,
         {name: said[name if name in tables else "train"][rows[name]] for name in (splits if said else ())},
     )
+
+
+def metrics_of(regression: bool, multilabel: bool) -> tuple[str, ...]:
+    """The scores of a kind of label."""
+    if regression:
+        return ("pearson", "spearman")
+    return ("micro_f1", "macro_f1", "map") if multilabel else ("accuracy", "macro_f1")
 
 
 def strings(table: Table, name: str) -> list[str]:
@@ -179,6 +204,8 @@ def cut(
     copies, are good for training alone.
     """
     strata = quantiles(labels) if task.is_regression else labels
+    if task.label_sets is not None:
+        strata = rarest(labels, task.label_sets, task.num_labels)
     unlabelled = {group for group, lacks in zip(groups, task.lacks_label(labels).tolist(), strict=True) if lacks}
     rest = np.array([row for row, group in enumerate(groups) if group not in unlabelled], int)
     rows, total = {}, len(rest)

@@ -49,6 +49,9 @@ def summarise(
         if name in texts and (shared := sum(row in trained for row in zip(*texts[name], strict=True))):
             log.warning("%d of the %d rows of data.%s have a text of data.train", shared, len(labels[name]), name)
     known = labels["train"][~lacking]
+    if task.label_sets is not None:
+        of_sets(task, rows, labels, known)
+        return
     if task.label_names is None:
         log.info("labels from %g to %g, %.3g in the mean", known.min(), known.max(), known.mean())
         return
@@ -66,3 +69,25 @@ def summarise(
         seen = set(labels[name if name in labels else "train"][rows[name]].tolist())
         for number in sorted(set(range(len(task.label_names))) - seen)[:1]:
             log.warning("no row of %s has class %r", name, task.label_names[number])
+
+
+def of_sets(
+    task: TaskSpec, rows: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], known: np.ndarray
+) -> None:
+    """Log how many rows have each of several labels, how many a row has, and which a split lacks."""
+    names, sets = task.label_names or (), task.label_sets or ()
+    counts = Counter(number for one in known.tolist() for number in sets[one])
+    sizes = np.array([len(sets[one]) for one in known.tolist()])
+    more = ", ..." if len(names) > LISTED else ""
+    listed = [f"{name} {counts[number]}" for number, name in enumerate(names[:LISTED])]
+    log.info("labels: %s%s", ", ".join(listed), more)
+    log.info(
+        "%.2f labels per row in the mean, %d at most; %d rows have none", sizes.mean(), sizes.max(), (sizes == 0).sum()
+    )
+    (most, many), (least, few) = counts.most_common()[0], counts.most_common()[-1]
+    if many >= IMBALANCED * few:
+        log.warning("label %r has %d rows, label %r %d: look at macro_f1", names[most], many, names[least], few)
+    for name in ("validation", "test"):
+        seen = task.classes_in(labels[name if name in labels else "train"][rows[name]])
+        for number in sorted(set(range(len(names))) - seen)[:1]:
+            log.warning("no row of %s has label %r", name, names[number])

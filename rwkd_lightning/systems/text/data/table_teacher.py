@@ -60,7 +60,7 @@ class TeacherColumns:
             return [self.spec]
         return list(self.spec.values() if isinstance(self.spec, Mapping) else self.spec)
 
-    def logits(self, table: Table, classes: tuple[str, ...] | None) -> np.ndarray:
+    def logits(self, table: Table, classes: tuple[str, ...] | None, multilabel: bool = False) -> np.ndarray:
         """The teacher's logits ``(N, C)`` float32, NaN in rows of which it says nothing.
 
         Log-probabilities are logits, since a softmax leaves them as they are. Of the likeliest classes alone, texts
@@ -69,6 +69,7 @@ class TeacherColumns:
 
         Args:
             classes: their names in the order of the outputs; None for a regression.
+            multilabel: each probability is that of a label of its own.
 
         Raises:
             UserError: for columns that do not match the classes, and cells that are no such outputs, naming the row.
@@ -78,12 +79,17 @@ class TeacherColumns:
                 f"{self.setting}={shown(self.spec)}: data.regression=true takes one column of the teacher's numbers, "
                 "data.teacher_logits=COLUMN"
             )
+        if multilabel and self.kind == "logprobs":
+            raise UserError(
+                "data.teacher_logprobs tells one class from the others, and data.multilabel=true has several labels "
+                "per row; give data.teacher_probabilities"
+            )
         order = self.columns_of(classes)
         found = np.full((len(table), max(1, len(classes or ()))), np.nan, np.float32)
         for row in range(len(table)):
             values = self.values(table, row, order, classes)
             if values is not None:
-                found[row] = self.as_logits(values, f"{table.at(row)}, {self.setting}")
+                found[row] = self.as_logits(values, f"{table.at(row)}, {self.setting}", multilabel)
         return found
 
     def columns_of(self, classes: tuple[str, ...] | None) -> list[str] | None:
@@ -149,10 +155,15 @@ class TeacherColumns:
             )
         return number
 
-    def as_logits(self, values: Sequence[float], where: str) -> list[float]:
+    def as_logits(self, values: Sequence[float], where: str, multilabel: bool = False) -> list[float]:
         """Logits of one row."""
         if self.kind == "logits":
             return list(values)
+        if multilabel:
+            if wrong := [value for value in values if not 0 <= value <= 1]:
+                raise UserError(f"{where}: {wrong[0]:g} is no probability; give these, or name data.teacher_logits")
+            shares = [min(max(value, SMALLEST), 1 - SMALLEST) for value in values]
+            return [math.log(share / (1 - share)) for share in shares]
         if min(values) < 0 or abs(sum(values) - 1) > TOLERANCE:
             raise UserError(
                 f"{where}: {', '.join(f'{value:g}' for value in values)} are no probabilities with the sum 1; give "

@@ -38,6 +38,10 @@ class TaskSpec:
     """Scored, so labelled."""
     hidden_splits: tuple[str, ...] = ()
     """Predicted only: every label there is `hidden_label`."""
+    label_sets: tuple[tuple[int, ...], ...] | None = None
+    """Where a row has several labels, or none: the sets that occur, as numbers of `label_names`. The label of a row is
+    then the number of its set.
+    """
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.text_columns) <= 2:
@@ -51,6 +55,33 @@ class TaskSpec:
     def is_regression(self) -> bool:
         """Whether the label is a number instead of a class."""
         return self.label_names is None
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether a row may have several labels, or none."""
+        return self.label_sets is not None
+
+    @property
+    def label_values(self) -> int:
+        """How many different labels a row can have: classes, or sets of them."""
+        return self.num_labels if self.label_sets is None else len(self.label_sets)
+
+    def targets(self, labels: np.ndarray) -> np.ndarray:
+        """What a model learns from labels `(N,)`: these, or of several per row 0 or 1 `(N, C)` (-1: not known)."""
+        if self.label_sets is None:
+            return labels
+        found = np.full((len(labels), self.num_labels), UNLABELLED, np.float32)
+        table = np.zeros((len(self.label_sets), self.num_labels), np.float32)
+        for row, numbers in zip(table, self.label_sets, strict=True):
+            row[list(numbers)] = 1
+        known = labels != UNLABELLED
+        found[known] = table[labels[known]]
+        return found
+
+    def classes_in(self, labels: np.ndarray) -> set[int]:
+        """The numbers of the classes that rows with these labels `(N,)` have."""
+        seen = set(np.unique(labels[~self.lacks_label(labels)]).tolist())
+        return seen if self.label_sets is None else {number for one in seen for number in self.label_sets[one]}
 
     @property
     def num_labels(self) -> int:
@@ -110,7 +141,9 @@ class TaskData:
             rows = split.with_format(None)[start : start + _CHUNK]
             for idx, label, *texts in zip(*(rows[name] for name in self.task.columns), strict=True):
                 # JSON keeps the borders between texts; float.hex is exact where repr may change between versions.
-                number = float(label).hex() if self.task.is_regression else int(label)
+                number: Any = float(label).hex() if self.task.is_regression else int(label)
+                if self.task.label_sets is not None:
+                    number = list(self.task.label_sets[int(label)]) if int(label) != UNLABELLED else None
                 digest.update(json.dumps([int(idx), number, *texts]).encode("ascii") + b"\n")
         return digest.hexdigest()
 
@@ -220,6 +253,11 @@ def check(data: TaskData) -> None:
         )
     if len(seen) < 2:
         raise UserError(f"split 'train' of task {task.name!r} has only the labels {seen.tolist()}; give two or more")
+    if task.is_multilabel:  # rare ones may be in one split alone
+        if lacking := sorted(task.classes_in(train) - task.classes_in(meta)):
+            names = [(task.label_names or ())[number] for number in lacking]
+            log.warning("no row of the meta split has the label(s) %s", ", ".join(names))
+        return
     missing = np.setdiff1d(seen, meta)
     if not task.is_regression and len(missing):
         idx = column(data.splits["train"], "idx")[train == missing[0]][0]
@@ -270,8 +308,8 @@ def _check_labels(
     elif task.is_regression:
         wrong, expected = ~(np.isfinite(labels) | (hidden & unlabelled)), "a finite number"
     else:
-        wrong = (labels < UNLABELLED) | (labels >= task.num_labels) | (hidden & (not unlabelled))
-        expected = f"0 to {task.num_labels - 1}"
+        wrong = (labels < UNLABELLED) | (labels >= task.label_values) | (hidden & (not unlabelled))
+        expected = f"0 to {task.label_values - 1}"
     if not wrong.any():
         return
     row = _first(wrong)

@@ -95,7 +95,7 @@ def load_classifier(
     dtype = "dtype" if tuple(map(int, version("transformers").split(".")[:2])) >= (4, 56) else "torch_dtype"
     options: dict[str, Any] = {
         dtype: torch.float32,
-        "problem_type": "regression" if task.is_regression else "single_label_classification",
+        "problem_type": problem_of(task),
     }
     if not trained and task.label_names is not None:
         options["id2label"] = dict(enumerate(task.label_names))
@@ -156,10 +156,13 @@ def load_classifier(
         reset_head(network)
     elif not fresh:
         names = [config.id2label[i] for i in range(config.num_labels)]
-        if is_sigmoid(read_config(folder, path)):
+        if is_sigmoid(read_config(folder, path)) != task.is_multilabel:
             raise UserError(
-                f"model {path!r} has a multi-label or sigmoid head (each output a yes or no of its own), not "
-                f"supported yet as teacher or student; give another model, or {NEW_HEAD}"
+                f"model {path!r} has a head for one class per text, and task {task.name} has several labels per row; "
+                f"give another model, or {NEW_HEAD}"
+                if task.is_multilabel
+                else f"model {path!r} has a multi-label or sigmoid head (each output a yes or no of its own), and task "
+                f"{task.name} has one label per row; give another model, or {NEW_HEAD}"
             )
         order = check_head(names, config.problem_type, task, path, labels)
         if head := mismatched(report):
@@ -184,6 +187,13 @@ def load_classifier(
 NEW_HEAD = (
     "train a new head on it: pair.student.new_head=true, or pair.teacher.new_head=true with pair.teacher.epochs=3"
 )
+
+
+def problem_of(task: TaskSpec) -> str:
+    """What transformers calls this kind of task."""
+    if task.is_multilabel:
+        return "multi_label_classification"
+    return "regression" if task.is_regression else "single_label_classification"
 
 
 def check_kind(config: Mapping[str, Any], path: str) -> None:
