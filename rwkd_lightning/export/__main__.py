@@ -22,6 +22,7 @@ from rwkd_lightning.export.shipped import FILE, Shipment, check_run
 from rwkd_lightning.run import inputs
 from rwkd_lightning.run.build import system_of
 from rwkd_lightning.run.outputs import whole, write_json
+from rwkd_lightning.run.system import System
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.model_files import size
 from rwkd_lightning.utils.paths import place
@@ -80,13 +81,18 @@ def shipment_of(config: DictConfig, run: Path) -> Shipment:
     """
     system = system_of(config)
     system.read()
+    unchanged(system, run, "export its student")
+    return system.shipment(run)
+
+
+def unchanged(system: System, run: Path, purpose: str) -> None:
+    """Raise UserError if the data that the system has read are others than those of the run."""
     before, changed = inputs.read(run), []
     if before is not None:
         with contextlib.suppress(UserError):  # a model's files may be out of reach by now, which does not matter here
             changed = [change for change in inputs.changes(before, system.inputs()) if change.startswith("split ")]
     if changed:
-        raise UserError(f"the data of {run} are others now: {'; '.join(changed)}; put them back to export its student")
-    return system.shipment(run)
+        raise UserError(f"the data of {run} are others now: {'; '.join(changed)}; put them back to {purpose}")
 
 
 def fill(

@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from rwkd_lightning.audit.rows import Audited
 from rwkd_lightning.cache.store import Store
 from rwkd_lightning.data.resumable import ResumableDataModule
 from rwkd_lightning.export.shipped import Shipment
@@ -164,6 +165,18 @@ class System(ABC):
     def lines(self, metrics: Mapping[str, Any]) -> list[str]:
         """Lines below the table of results."""
         return []
+
+    def audit(self, run: Run, table: Mapping[str, Sequence[Any]], folds: int) -> Audited:
+        """The training rows of a finished run, for ``rwkd_lightning.audit``; called after `read`.
+
+        Args:
+            table: the columns of its ``weights.parquet``.
+            folds: of out-of-fold scores; 0: none.
+
+        Raises:
+            UserError: where the rows of this system are not audited.
+        """
+        raise UserError(f"rows of {type(self).__name__} cannot be audited; {run.folder / 'weights.parquet'} has them")
 
     def shipment(self, folder: Path) -> Shipment:
         """The student of the finished run in ``folder``, for ``rwkd_lightning.export``; called after `read`.

@@ -14,6 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from rwkd_lightning.audit.rows import Audited
 from rwkd_lightning.cache.store import digest
 from rwkd_lightning.export.shipped import Shipment
 from rwkd_lightning.run import inputs
@@ -21,6 +22,7 @@ from rwkd_lightning.run.build import optimizer_of, schedule_of
 from rwkd_lightning.run.inputs import Inputs
 from rwkd_lightning.run.processes import is_first
 from rwkd_lightning.run.system import Evaluation, Run, System, Teacher
+from rwkd_lightning.systems.text.audit import audited
 from rwkd_lightning.systems.text.build import check_student, data_of, student_of, tell_unlabelled
 from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
 from rwkd_lightning.systems.text.data.task import TaskData
@@ -173,6 +175,9 @@ class TextSystem(System):
 
     def shipment(self, folder: Path) -> Shipment:
         return shipment(self.config, self.data, folder)
+
+    def audit(self, run: Run, table: Mapping[str, Sequence[Any]], folds: int) -> Audited:
+        return audited(self.config, self.data, run, table, folds)
 
     def columns(self) -> dict[str, Tensor]:
         return teacher_ce(self.batches)
