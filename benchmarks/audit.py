@@ -2,9 +2,10 @@
 
 Runs of the tweets with corruptions that are known, then a table of them by condition:
 
-    python train.py -m weighting=rwkd seed=100,101,102,103,104 data.label_noise=0.1,0.2,0.4 runs_dir=RUNS
-    python train.py -m weighting=rwkd seed=100,101,102,103,104 data.label_noise=0.2 data.label_noise_kind=pair runs_dir=RUNS
-    python train.py -m weighting=rwkd seed=100,101,102,103,104 data.label_noise=0.2 data.teacher_noise=0.2 runs_dir=RUNS
+    SEEDS=seed=100,101,102,103,104
+    python train.py -m $SEEDS data.label_noise=0.1,0.2,0.4 runs_dir=RUNS
+    python train.py -m $SEEDS data.label_noise=0.2 data.label_noise_kind=pair runs_dir=RUNS
+    python train.py -m $SEEDS data.label_noise=0.2 data.teacher_noise=0.2 runs_dir=RUNS
     pip install cleanlab
     python benchmarks/audit.py RUNS --logits CACHE/logits/*/logits.safetensors
 

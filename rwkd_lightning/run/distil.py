@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from rwkd_lightning.data.resumable import ResumableDataModule
+from rwkd_lightning.report import page as report
 from rwkd_lightning.run.callbacks import callbacks_of
 from rwkd_lightning.run.epochs import EPOCHS, Epochs
 from rwkd_lightning.run.fit import Fitted, fit
@@ -64,6 +65,7 @@ def clear(folder: Path, *more: str) -> None:
     for name in (
         "metrics.json",
         "weights.parquet",
+        report.FILE,
         EPOCHS,
         "student",
         "export",

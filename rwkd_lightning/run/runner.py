@@ -21,6 +21,7 @@ from rwkd_lightning.cache.disk import check_room, writing
 from rwkd_lightning.cache.store import Store, digest
 from rwkd_lightning.cli import schema as values
 from rwkd_lightning.cli.words import config_words
+from rwkd_lightning.report import page as report
 from rwkd_lightning.run import inputs
 from rwkd_lightning.run.build import (
     check_settings,
@@ -38,7 +39,7 @@ from rwkd_lightning.run.faults import memory_told
 from rwkd_lightning.run.fit import Fitted
 from rwkd_lightning.run.identity import device_kind
 from rwkd_lightning.run.inputs import Inputs
-from rwkd_lightning.run.outputs import write_json, write_weights
+from rwkd_lightning.run.outputs import without_nan, write_json, write_weights
 from rwkd_lightning.run.predict import speed_ratio
 from rwkd_lightning.run.processes import is_first
 from rwkd_lightning.run.result_table import table
@@ -155,6 +156,7 @@ def carry_out(system: System, config: DictConfig, folder: Path, stop: Stop, forc
     if findings := system.findings(columns):
         result["corruption"] = findings
     result["cost"]["total_seconds"] = time.perf_counter() - start
+    report.write(folder, without_nan(result), module.term_names, columns, system.words)
     write_json(folder / "metrics.json", result)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     print(f"\n{table(result, str(folder), system.lines(result))}")

@@ -158,6 +158,10 @@ class System(ABC):
         """Columns of ``weights.parquet`` beside those of every run, ``(N,)`` each, by name."""
         return {}
 
+    def words(self, rows: Sequence[int]) -> list[dict[str, str]]:
+        """What a reader of ``report.html`` needs of these training rows, by name: text and label, say; or nothing."""
+        return []
+
     def findings(self, columns: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
         """How well the columns of ``weights.parquet`` find what was corrupted on purpose; empty where nothing was."""
         return {}

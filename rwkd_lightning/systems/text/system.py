@@ -22,7 +22,8 @@ from rwkd_lightning.run.build import optimizer_of, schedule_of
 from rwkd_lightning.run.inputs import Inputs
 from rwkd_lightning.run.processes import is_first
 from rwkd_lightning.run.system import Evaluation, Run, System, Teacher
-from rwkd_lightning.systems.text.audit import audited
+from rwkd_lightning.systems.text import pace
+from rwkd_lightning.systems.text.audit import audited, name_of
 from rwkd_lightning.systems.text.build import check_student, data_of, student_of, tell_unlabelled
 from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
 from rwkd_lightning.systems.text.data.task import TaskData
@@ -111,6 +112,7 @@ class TextSystem(System):
             check_inside(config, task, terms, weighting, student, self.tokenizer)
             if is_first():
                 try_writing(run.folder, student, self.tokenizer, f"pair.student.path={path}")
+                pace.tell(config, self.data, student, self.tokenizer, run)
         return student
 
     def teacher(self, run: Run) -> tuple[Teacher | None, Any]:
@@ -181,6 +183,15 @@ class TextSystem(System):
 
     def columns(self) -> dict[str, Tensor]:
         return teacher_ce(self.batches)
+
+    def words(self, rows: Sequence[int]) -> list[dict[str, str]]:
+        task, split = self.data.task, self.data.splits["train"].select(rows)
+        labels = self.batches.train_labels[list(rows)]
+        texts = [split[name] for name in task.text_columns]
+        return [
+            {**dict(zip(task.text_columns, both, strict=True)), "label": name_of(task, label)}
+            for both, label in zip(zip(*texts, strict=True), labels, strict=True)
+        ]
 
     def findings(self, columns: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
         return corruption_scores(columns) if self.config.data.label_noise or self.config.data.teacher_noise else {}

@@ -1,0 +1,1 @@
+"""The picture of a finished run beside its table: ``report.html`` in its folder."""
