@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,22 @@ def test_other_kinds_of_labels(kind: str, arguments: list[str], tmp_path: Path) 
     assert all((row["score"] == "") is (row["label"] == "") for row in found)
     if kind == "teacher in a file":
         assert main([str(tmp_path / "run"), "--folds", "2"]) == 1
+
+
+def test_the_page_of_the_documentation(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Prevents: a documented command that is refused, or a file of another name than the page says."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"text": f"{'good' if i % 2 else 'bad'} table {i}", "label": "yn"[i % 2]} for i in range(120)]
+    finished(own(arguments, tmp_path, rows), tmp_path / "RUN", "weighting=kd")
+    (block,) = re.findall(r"```bash\n(.*?)```", (Path(__file__).parents[2] / "docs/audit.md").read_text(), re.S)
+    lines = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert [words[:3] for words in lines] == [["python", "-m", "rwkd_lightning.audit"]] * 3
+    for words in lines:
+        assert main(words[3:]) == 0, capsys.readouterr().err
+    for folder in ("RUN/audit", "DIR"):
+        assert sorted(path.name for path in Path(folder).iterdir()) == ["index.html", "labels.csv", "teacher.csv"]
 
 
 def test_what_cannot_be_audited(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
