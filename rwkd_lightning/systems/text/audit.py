@@ -21,7 +21,7 @@ from rwkd_lightning.systems.text.data.corruption import roll_teacher
 from rwkd_lightning.systems.text.data.table import key_of
 from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec, build_split, column, table_of
 from rwkd_lightning.systems.text.export import label_loss
-from rwkd_lightning.systems.text.shipped import TextModel, teacher_at_hand
+from rwkd_lightning.systems.text.shipped import TextModel, described, teacher_at_hand
 from rwkd_lightning.systems.text.teacher_outputs import each_of, of_data, of_models, paths_of
 from rwkd_lightning.utils.errors import UserError
 
@@ -61,8 +61,7 @@ def audited(config: DictConfig, data: TaskData, run: Run, table: Table, folds: i
             "the teacher was fine-tuned on these rows and has learnt some of their wrong labels: --folds 5 asks one "
             "that has not seen the row"
         )
-    described = {"text": list(task.text_columns), "max_length": config.data.max_length}
-    model = TextModel(run.folder / "student", described, task)
+    model = TextModel(run.folder / "student", described(config, task), task)
     student = outputs(model, torch_call(model, run.device.type), list(texts.values()), "student: train")
     labelled = has_label(task, labels)
     unit = float(labels[labelled].var()) if task.is_regression else 1.0

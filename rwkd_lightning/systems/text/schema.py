@@ -23,6 +23,7 @@ from rwkd_lightning.cli.kinds import (
     several,
     whole,
 )
+from rwkd_lightning.systems.text.data.overflow import KINDS
 
 CLASSES = Kind(
     "a list of two or more names",
@@ -39,6 +40,7 @@ SCHEMA = Schema(
         "task.regression": YES_NO,
         **SPLITS,
         "data.max_length": COUNT,
+        "data.overflow": one_of(*KINDS),
         "data.leaderboard": YES_NO,
         "data.label_noise": SHARE,
         "data.label_noise_kind": one_of("uniform", "pair"),

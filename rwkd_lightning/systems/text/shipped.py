@@ -19,6 +19,7 @@ from rwkd_lightning.export.shipped import FILE, Card, Columns, Shipment, Shipped
 from rwkd_lightning.run.system import Teacher
 from rwkd_lightning.systems.text import teacher as stages
 from rwkd_lightning.systems.text.data.collate import Collator
+from rwkd_lightning.systems.text.data.overflow import head_tail
 from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec, column, table_of
 from rwkd_lightning.systems.text.metrics import score
 from rwkd_lightning.systems.text.models import Classifier, load_classifier, load_tokenizer
@@ -67,6 +68,7 @@ class TextModel(Shipped):
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{folder / FILE} lacks text or max_length; export the run again") from error
         self.task, self.separator = task or task_of(folder, self.columns), str(described.get("separator", ";"))
+        self.overflow, self.described = str(described.get("overflow", "truncate")), dict(described)
         self.tokenizer: Any = load_tokenizer(str(folder))
         self.classifier = load_classifier(str(folder), self.task, trained=True, labels=labels)
         self.collate = Collator(self.tokenizer)
@@ -77,6 +79,8 @@ class TextModel(Shipped):
         return Logits(self.classifier, self.inputs).eval()
 
     def batch(self, columns: Columns) -> dict[str, Tensor]:
+        if self.overflow == "head_tail":
+            columns, _ = head_tail(columns, self.tokenizer, self.max_length)
         encoded = self.tokenizer(
             *map(list, columns), truncation=True, max_length=self.max_length, return_attention_mask=False
         )
@@ -107,17 +111,26 @@ class TextModel(Shipped):
             if file.is_file():
                 with file.open("rb") as source, (folder / file.name).open("wb") as target:
                     shutil.copyfileobj(source, target)  # copyfile would blame a full disk on the file that it reads
-        describe(folder, self.max_length, self.task, self.separator)
+        describe(folder, self.described, self.task)
         path = folder / "tokenizer_config.json"
         settings = json.loads(path.read_text(encoding="utf-8"))
         settings["model_max_length"] = self.max_length  # a pipeline with truncation=True cuts where the run did
         path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def describe(folder: Path, max_length: int, task: TaskSpec, separator: str) -> None:
+def described(config: DictConfig, task: TaskSpec) -> dict[str, Any]:
+    """How a run reads the rows of its texts."""
+    found: dict[str, Any] = {"text": list(task.text_columns), "max_length": config.data.max_length}
+    if (overflow := OmegaConf.select(config, "data.overflow", default="truncate")) != "truncate":
+        found["overflow"] = overflow
+    if task.is_multilabel:
+        found["separator"] = OmegaConf.select(config, "data.separator", default=";")
+    return found
+
+
+def describe(folder: Path, described: Mapping[str, Any], task: TaskSpec) -> None:
     """Write how the rows of a run were read beside its student."""
-    more = {"separator": separator} if task.is_multilabel else {}
-    shipped.describe(folder, TextModel, text=list(task.text_columns), max_length=max_length, **more)
+    shipped.describe(folder, TextModel, **{**described, "text": list(task.text_columns)})
 
 
 def task_of(folder: Path, columns: Sequence[str]) -> TaskSpec:
@@ -145,20 +158,19 @@ def shipment(config: DictConfig, data: TaskData, folder: Path) -> Shipment:
         folder: of the run.
     """
     task = data.task
-    separator = OmegaConf.select(config, "data.separator", default=";")
-    described = {"text": list(task.text_columns), "max_length": config.data.max_length, "separator": separator}
+    reading = described(config, task)
     split = task.evaluation_splits[-1] if task.evaluation_splits else "meta"
     rows = data.splits[split]
     labels = torch.from_numpy(task.targets(column(rows, "label")))
     teacher, notes = None, []
     try:
         given = teacher_at_hand(config, data)
-        teacher = TextModel(given.folder, described, task, given.labels)
+        teacher = TextModel(given.folder, reading, task, given.labels)
     except UserError as error:
         notes.append(f"the teacher is not timed: {error}")
     table = table_of(rows)
     return Shipment(
-        TextModel(folder / "student", described, task),
+        TextModel(folder / "student", reading, task),
         split,
         [table[name].to_pylist() for name in task.text_columns],
         task.monitor,
@@ -218,7 +230,8 @@ def card(config: DictConfig, data: TaskData) -> Card:
         f'classify = pipeline("text-classification", model="{{name}}")\n'
         f"print(classify({text}, truncation=True{options}))\n```",
         (
-            f"Texts are cut at {config.data.max_length} tokens.",
+            f"Texts are cut at {config.data.max_length} tokens"
+            + (", in their middle." if described(config, task).get("overflow") else "."),
             "It knows no classes beside its own, and answers for any text, one in another language included.",
             "It was scored on the splits below only; other data may give other scores.",
         ),

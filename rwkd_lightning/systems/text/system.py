@@ -32,7 +32,7 @@ from rwkd_lightning.systems.text.export import corruption_scores, teacher_ce, tr
 from rwkd_lightning.systems.text.metrics import metrics
 from rwkd_lightning.systems.text.models import Classifier, find, fingerprint
 from rwkd_lightning.systems.text.shipped import describe as describe_model
-from rwkd_lightning.systems.text.shipped import shipment
+from rwkd_lightning.systems.text.shipped import described, shipment
 from rwkd_lightning.systems.text.teacher_outputs import (
     TeacherOutputs,
     check_source,
@@ -135,6 +135,7 @@ class TextSystem(System):
             self.data,
             self.inside.tokenizer or self.tokenizer,
             max_length=config.data.max_length,
+            overflow=config.data.overflow,
             batch_size=config.data.batch_size
             * config.trainer.accumulate,  # of a student step; the module cuts it into parts
             eval_batch_size=config.data.eval_batch_size,
@@ -169,9 +170,8 @@ class TextSystem(System):
         return found
 
     def export(self, folder: Path, student: nn.Module, result: Mapping[str, Any]) -> int:
-        separator = OmegaConf.select(self.config, "data.separator", default=";")
         describe = functools.partial(
-            describe_model, max_length=self.config.data.max_length, task=self.data.task, separator=separator
+            describe_model, described=described(self.config, self.data.task), task=self.data.task
         )
         return write_student(folder / "student", as_classifier(student), self.tokenizer, describe)
 

@@ -38,6 +38,7 @@ from rwkd_lightning.weighting import LabelsOnly
 
 TEACHER = (
     "data.max_length",
+    "data.overflow",
     *(
         f"pair.teacher.{key}"
         for key in ("epochs", "lr", "batch_size", "warmup", "weight_decay", "seed", "precision", "new_head")
@@ -49,6 +50,7 @@ from.
 """
 LOGITS = (
     "data.max_length",
+    "data.overflow",
     "data.eval_batch_size",
     "pair.teacher.precision",
     "pair.teacher.labels",
@@ -124,6 +126,7 @@ def train(path: str, settings: DictConfig, data: TaskData, store: Store, folder:
         data,
         tokenizer,
         max_length=settings.data.max_length,
+        overflow=settings.data.overflow,
         batch_size=spec.batch_size,
         seed=spec.seed,
         train_split="teacher_train",
@@ -161,6 +164,7 @@ def loaders_of(
         data,
         load_tokenizer(str(teacher.folder)),
         max_length=settings.data.max_length,
+        overflow=settings.data.overflow,
         eval_batch_size=settings.data.eval_batch_size,
         store=store,
         **more,

@@ -38,6 +38,7 @@ class DistillationDataModule(ResumableDataModule):
         tokenizer: Any,
         *,
         max_length: int = 128,
+        overflow: str = "truncate",
         batch_size: int = 32,
         eval_batch_size: int = 64,
         meta_batch_size: int = 32,
@@ -68,6 +69,7 @@ class DistillationDataModule(ResumableDataModule):
                 "first, or set data.teacher_noise=0"
             )
         self.data, self.task, self.tokenizer, self.max_length = data, data.task, tokenizer, max_length
+        self.overflow = overflow
         self.batch_size, self.eval_batch_size, self.meta_batch_size = batch_size, eval_batch_size, meta_batch_size
         self.seed, self.label_noise, self.teacher_noise, self.meta_noise = seed, label_noise, teacher_noise, meta_noise
         self.label_noise_kind = label_noise_kind
@@ -111,10 +113,18 @@ class DistillationDataModule(ResumableDataModule):
             elif split == "meta":
                 labels, _ = flip_meta_labels(labels, self.meta_noise, self.task.num_labels, self.seed)
             if self.store is None:
-                ids = encode(rows, self.tokenizer, self.task.text_columns, self.max_length, name=split)
+                ids = encode(rows, self.tokenizer, self.task.text_columns, self.max_length, split, self.overflow)
             else:
                 self._tokenizer_state = self._tokenizer_state or tokenizer_digest(self.tokenizer)
-                ids = encode_kept(self.data, split, self.tokenizer, self.max_length, self.store, self._tokenizer_state)
+                ids = encode_kept(
+                    self.data,
+                    split,
+                    self.tokenizer,
+                    self.max_length,
+                    self.store,
+                    self._tokenizer_state,
+                    self.overflow,
+                )
             self._encoded[split] = EncodedSplit(ids, labels, extras)
         return self._encoded[split]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from rwkd_lightning.cache.store import digest
+from rwkd_lightning.systems.text.data.overflow import check, head_tail
 from rwkd_lightning.systems.text.data.task import release
 from rwkd_lightning.systems.text.data.token_file import write_tokens
 from rwkd_lightning.utils import bars
@@ -31,24 +32,37 @@ _FORMAT = 1  # of the kept file; another one makes each kept file stale
 
 
 def encode(
-    dataset: datasets.Dataset, tokenizer: Any, text_columns: Sequence[str], max_length: int, name: str = "dataset"
+    dataset: datasets.Dataset,
+    tokenizer: Any,
+    text_columns: Sequence[str],
+    max_length: int,
+    name: str = "dataset",
+    overflow: str = "truncate",
 ) -> pa.Table:
     """Tokenize the rows, cut at `max_length` and unpadded: columns input_ids and, where given, token_type_ids.
 
+    `overflow` says which tokens of a longer text stay; see `overflow.head_tail`.
     Logs at info level the share of rows of split `name` that were cut. UserError for a `max_length` that leaves no
     room for text or that the tokenizer's model cannot take, and for a text that gives no token.
     """
     import pyarrow as pa
 
     _check_length(tokenizer, text_columns, max_length)
-    tables, cut = zip(*_tokenize(dataset, tokenizer, text_columns, max_length, name), strict=True)
+    check(overflow, tokenizer)
+    tables, cut = zip(*_tokenize(dataset, tokenizer, text_columns, max_length, name, overflow), strict=True)
     table = pa.concat_tables(tables).replace_schema_metadata({"cut": str(sum(cut))})
     _tell_cut(table, max_length, name)
     return table
 
 
 def encode_kept(
-    data: TaskData, split: str, tokenizer: Any, max_length: int, store: Store, state: str | None = None
+    data: TaskData,
+    split: str,
+    tokenizer: Any,
+    max_length: int,
+    store: Store,
+    state: str | None = None,
+    overflow: str = "truncate",
 ) -> pa.Table:
     """Do what `encode` does, once for all runs: the table is one mapped file of the store, read without a copy.
 
@@ -59,18 +73,20 @@ def encode_kept(
     state = state or tokenizer_digest(tokenizer)
     if state is None:
         log.info("%s: encoded anew in each run, since the tokenizer %r is a slow one", split, tokenizer.name_or_path)
-        return encode(rows, tokenizer, columns, max_length, split)
+        return encode(rows, tokenizer, columns, max_length, split, overflow)
     _check_length(tokenizer, columns, max_length)
+    check(overflow, tokenizer)
     key = {
         "format": _FORMAT,
         "data": data.fingerprint(split),
         "columns": list(columns),
         "max_length": max_length,
         "tokenizer": state,
+        **({} if overflow == "truncate" else {"overflow": overflow}),
     }
 
     def build(folder: Path) -> None:
-        write_tokens(folder / "tokens.arrow", _tokenize(rows, tokenizer, columns, max_length, split))
+        write_tokens(folder / "tokens.arrow", _tokenize(rows, tokenizer, columns, max_length, split, overflow))
         release()
 
     about = f"{data.task.name} {split}, {len(rows)} rows, max_length={max_length}"
@@ -154,7 +170,12 @@ def _tell_cut(table: pa.Table, max_length: int, name: str) -> None:
 
 
 def _tokenize(
-    dataset: datasets.Dataset, tokenizer: Any, text_columns: Sequence[str], max_length: int, name: str
+    dataset: datasets.Dataset,
+    tokenizer: Any,
+    text_columns: Sequence[str],
+    max_length: int,
+    name: str,
+    overflow: str = "truncate",
 ) -> Iterator[tuple[pa.Table, int]]:
     """Yield, chunk by chunk, columns input_ids list<int32> and perhaps token_type_ids list<int8>, and how many rows
     were cut.
@@ -165,7 +186,9 @@ def _tokenize(
     starts = range(0, len(dataset), _CHUNK)
     for start in tqdm(starts, desc=f"tokenizing {name}", leave=False, disable=len(dataset) < _SHOW or not bars.shown()):
         rows = dataset.with_format(None)[start : start + _CHUNK]
-        texts = [list(rows[column]) for column in text_columns]
+        texts, shortened = [list(rows[column]) for column in text_columns], 0
+        if overflow == "head_tail":
+            texts, shortened = head_tail(texts, tokenizer, max_length)
         encoded = tokenizer(*texts, truncation=True, max_length=max_length, return_attention_mask=False)
         ids = encoded["input_ids"]
         if empty := [start + i for i, row in enumerate(ids) if not row]:
@@ -173,4 +196,5 @@ def _tokenize(
         # Only a fast tokenizer tells a cut text from one that just fits.
         details = encoded.encodings
         cut = sum(bool(d.overflowing) for d in details) if details else sum(len(row) == max_length for row in ids)
+        cut = shortened if overflow == "head_tail" else cut
         yield pa.table({key: pa.array(encoded[key], kind) for key, kind in types.items() if key in encoded}), cut
