@@ -14,6 +14,7 @@ from rwkd_lightning.report import page as report
 from rwkd_lightning.run.callbacks import callbacks_of
 from rwkd_lightning.run.epochs import EPOCHS, Epochs
 from rwkd_lightning.run.fit import Fitted, fit
+from rwkd_lightning.run.histograms import WeightHistograms
 from rwkd_lightning.run.loggers import begin, end, logger_of
 from rwkd_lightning.run.signals import Stop
 from rwkd_lightning.training.module import DistillationModule
@@ -52,7 +53,11 @@ def distil(
             stop=stop,
             intervals=config.checkpoint,
             anew=anew,
-            callbacks=[Epochs(folder / EPOCHS), *callbacks_of(config, monitor)],
+            callbacks=[
+                Epochs(folder / EPOCHS),
+                *([WeightHistograms()] if logger is not None else []),
+                *callbacks_of(config, monitor),
+            ],
             logger=logger,
         )
     finally:

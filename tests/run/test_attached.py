@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch.loggers
+import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -418,12 +420,22 @@ def test_tensorboard(arguments: list[str], tmp_path: Path) -> None:
         finished(arguments, folder, "logger=tensorboard", "checkpoint.steps=3", "trainer.max_steps=6")
     finished(arguments, folder, "logger=tensorboard", "trainer.max_steps=6")
     assert [path.name for path in (folder / "log/tensorboard").iterdir()] == ["version_0"]
-    events = EventAccumulator(str(folder / "log/tensorboard/version_0"))
+    events = EventAccumulator(str(folder / "log/tensorboard/version_0"), {"histograms": 0, "scalars": 0})
     events.Reload()
     shown = {event.step: event.value for event in events.Scalars("loss")}
     expected = {int(row["step"]) - 1: pytest.approx(float(row["loss"]), rel=1e-6) for row in rows(folder)}
     del expected[2]  # Lightning hands a step over after its checkpoint
     assert shown == expected and len(shown) == 5
+    of_epochs = sorted((folder / "epochs").glob("*.parquet"))
+    steps = [event.step for event in events.Histograms("weights/ce")]
+    assert len(of_epochs) == 2 and steps == [4, 6]
+    last = pyarrow.parquet.read_table(of_epochs[-1])["w_ce"].to_numpy()
+    last = last[np.isfinite(last)]
+    drawn = events.Histograms("weights/ce")[-1].histogram_value
+    assert (drawn.num, drawn.min, drawn.max) == (len(last), pytest.approx(last.min()), pytest.approx(last.max()))
+    assert drawn.sum == pytest.approx(last.sum(), rel=1e-5)
+    quantiles = [events.Scalars(f"weight_p{q}/ce")[-1].value for q in (10, 50, 90)]
+    assert quantiles == pytest.approx(np.percentile(last, [10, 50, 90]).tolist(), rel=1e-5)
 
 
 # Callbacks
