@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rwkd_lightning.data.table_hub import hub_rows, is_hub
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.paths import place
 
@@ -60,6 +61,7 @@ def read_table(
     """Read the columns ``wanted`` of a file, or of all files of a directory in the order of their names.
 
     Args:
+        path: of the file or directory; or ``hub:OWNER/NAME``, a dataset of the Hugging Face hub.
         setting: what named the path, for messages.
         encoding: of text files; None: UTF-8, or UTF-16 with a mark at its start.
         delimiter: of CSV and TSV files; None: a comma, or a tab in a .tsv.
@@ -69,9 +71,11 @@ def read_table(
         UserError: for a path, a column, a row or a byte that cannot be read; file and line are named.
     """
     table = Table({name: [] for name in wanted}, [])
-    for file in files_of(place(path, setting), setting):
-        where = f"{setting}={str(file)!r}"
-        if file.suffix == ".parquet":
+    for file in [None] if is_hub(path) else files_of(place(path, setting), setting):
+        where = f"{setting}={str(file or path)!r}"
+        if file is None:
+            rows = hub_rows(path, wanted, setting, optional)
+        elif file.suffix == ".parquet":
             rows = parquet(file, wanted, where, optional)
         else:
             text = decoded(file, encoding, where)
@@ -84,7 +88,7 @@ def read_table(
             lines.append(line)
             for name, value in zip(wanted, values, strict=True):
                 table.columns[name].append(value)
-        table.parts.append(Part(where, "row" if file.suffix == ".parquet" else "line", lines))
+        table.parts.append(Part(where, "line" if file is not None and file.suffix != ".parquet" else "row", lines))
     if not len(table):
         raise UserError(f"{setting}={path!r} has no rows; give a file with some")
     return table
