@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, SimpleProfiler
 
@@ -21,6 +21,7 @@ from rwkd_lightning.run.checkpoints import AtomicCheckpointIO, Checkpoints, newe
 from rwkd_lightning.run.faults import kept_for_replay
 from rwkd_lightning.run.log_file import LogFile
 from rwkd_lightning.run.processes import launching
+from rwkd_lightning.run.progress import Bar, Lines
 from rwkd_lightning.run.signals import Stop
 from rwkd_lightning.training.compatibility import check_precision
 from rwkd_lightning.training.module import DistillationModule
@@ -80,7 +81,7 @@ def fit(
     every = int(trainer_options.get("log_every_n_steps", 50))
     used: list[Callback] = [LogFile(folder / "log" / "metrics.csv", every), *callbacks, checkpoints]
     if bars.shown():
-        used.insert(0, Bar(description))
+        used.insert(0, Bar(description) if bars.drawn() else Lines(description))
     own = {
         "plugins": [*trainer_options.get("plugins", []), AtomicCheckpointIO()],
         "profiler": profiler_of(trainer_options.get("profiler"), folder / "log"),
@@ -89,7 +90,7 @@ def fit(
         **{**trainer_options, **own},
         callbacks=used,
         logger=logger or False,
-        enable_progress_bar=bars.shown(),
+        enable_progress_bar=bars.drawn(),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
@@ -136,28 +137,6 @@ def profiler_of(name: str | None, folder: Path) -> Profiler | None:
     return (
         {"simple": SimpleProfiler, "advanced": AdvancedProfiler}[name](folder, "profile") if name is not None else None
     )
-
-
-class Bar(TQDMProgressBar):
-    """Lightning's bar, which names the stage and does not flood a log file."""
-
-    def __init__(self, description: str) -> None:
-        super().__init__(refresh_rate=5 if sys.stderr.isatty() else 50)
-        self.description = description
-
-    def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
-        return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
-
-    def on_train_start(self, trainer: lightning.Trainer, *args: Any) -> None:
-        super().on_train_start(trainer, *args)
-        if (trainer.fit_loop.total_batch_idx + 1) % int(
-            trainer.num_training_batches
-        ):  # resumed: this epoch has no start
-            self.on_train_epoch_start(trainer)
-
-    def on_train_epoch_start(self, trainer: lightning.Trainer, *args: Any) -> None:
-        super().on_train_epoch_start(trainer, *args)
-        self.train_progress_bar.set_description(f"{self.description}: epoch {trainer.current_epoch + 1}")
 
 
 def quiet() -> None:

@@ -33,7 +33,7 @@ def predict(
     """
     model.eval().to(device)
     table: Tensor | None = None
-    for batch in tqdm(loader, desc=description, leave=False, disable=not bars.shown()):
+    for batch in tqdm(loader, desc=description, leave=False, disable=not bars.drawn()):
         with torch.autocast(device.type, torch.bfloat16, enabled=precision.startswith("bf16")):
             out = model(to_device(batch, device))[output].to(dtype).cpu()
         if table is None:

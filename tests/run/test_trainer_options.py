@@ -17,6 +17,7 @@ from rwkd_lightning.run import build as parts
 from rwkd_lightning.run.checkpoints import Checkpoints
 from rwkd_lightning.run.signals import Stop
 from rwkd_lightning.systems.text import system as text
+from rwkd_lightning.utils import bars
 from rwkd_lightning.utils.errors import UserError
 from tests.run.test_pipeline_run import config, finished
 
@@ -139,10 +140,15 @@ def test_refused_before_data_is_read(
     assert f"trainer.{name}" in str(caught.value) and said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_display_changes_no_result(arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Prevents: a progress bar in spite of enable_progress_bar=false, of the teacher or of a pass over the data; a
-    profile that nobody finds; results that depend on what is shown.
+def test_display_changes_no_result(
+    arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prevents: a progress bar in spite of enable_progress_bar=false, of the teacher or of a pass over the data, and in
+    a log file; a profile that nobody finds; results that depend on what is shown.
     """
+    finished([*arguments, f"cache_dir={tmp_path / 'file'}"], tmp_path / "d", "weighting=rwkd")
+    assert "it/s" not in "".join(capfd.readouterr())
+    monkeypatch.setattr(bars, "drawn", bars.shown)  # as on a terminal
     shown = finished(arguments, tmp_path / "a", "weighting=rwkd")
     assert "it/s" in "".join(capfd.readouterr())
     other = [*arguments[:-2], f"cache_dir={tmp_path / 'other'}", arguments[-1]]

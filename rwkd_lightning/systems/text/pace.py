@@ -18,6 +18,7 @@ from rwkd_lightning.systems.text.data.task import TaskData
 from rwkd_lightning.systems.text.models import Classifier, load_classifier, load_tokenizer
 from rwkd_lightning.systems.text.models.probing import probe_ids
 from rwkd_lightning.systems.text.teacher_outputs import each_of
+from rwkd_lightning.utils.bars import spoken
 
 log = logging.getLogger(__name__)
 
@@ -102,12 +103,3 @@ def clock(network: nn.Module, ids: Tensor, device: torch.device, half: bool) -> 
             parameter.grad = None
         network.train(training).to(home)
     return took[True], took[False]
-
-
-def spoken(seconds: float) -> str:
-    """A time in words."""
-    if seconds == math.inf:
-        return "no end"
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from rwkd_lightning.systems.text import pace
+from rwkd_lightning.utils.bars import spoken
 from tests.run.conftest import arguments, backbone, tweets  # noqa: F401 (fixtures)
 from tests.run.test_pipeline_run import finished
 
@@ -58,4 +59,4 @@ def test_the_clock_leaves_no_trace() -> None:
 )
 def test_times_in_words(seconds: float, words: str) -> None:
     """Prevents: a time of 0, or one in the wrong unit."""
-    assert pace.spoken(seconds) == words
+    assert spoken(seconds) == words
