@@ -83,12 +83,12 @@ def padded(data: TaskData, split: str, tokenizer: Any, max_length: int, size: in
 
 
 def clock(network: nn.Module, ids: Tensor, device: torch.device, half: bool) -> tuple[float, float]:
-    """Seconds of a step (forward and backward) and of a forward pass, the second ones of each."""
+    """Seconds of a step (forward and backward) and of a forward pass: of three, the fastest after the first."""
     training, home = network.training, next(network.parameters()).device
     network.eval().to(device)  # without dropout, which would draw
-    ids, took = ids.to(device), [0.0, 0.0]
+    ids, took = ids.to(device), [math.inf, math.inf]
     try:
-        for _ in range(2):
+        for turn in range(3):
             for backward in (False, True):
                 start = time.perf_counter()
                 with torch.set_grad_enabled(backward), torch.autocast(device.type, torch.bfloat16, enabled=half):
@@ -97,7 +97,8 @@ def clock(network: nn.Module, ids: Tensor, device: torch.device, half: bool) -> 
                     logits.float().sum().backward()
                 if device.type == "cuda":
                     torch.cuda.synchronize()
-                took[backward] = time.perf_counter() - start
+                if turn:
+                    took[backward] = min(took[backward], time.perf_counter() - start)
     finally:
         for parameter in network.parameters():
             parameter.grad = None
