@@ -202,7 +202,7 @@ def test_a_run_and_its_predictions(arguments: list[str], tmp_path: Path) -> None
 
     with pytest.raises(UserError, match="has a multi-label or sigmoid head .*, and task tweets has one label per row"):
         finished([*arguments, f"pair.teacher.path={student}", "pair.teacher.epochs=0"], tmp_path / "x", "weighting=kd")
-    with pytest.raises(UserError, match="is for classes, and task=table is of several labels per row; use"):
+    with pytest.raises(UserError, match="is for classes, and task=table is a multi-label task; use"):
         finished([*own, *table], tmp_path / "x", "weighting=tgeo")
     with pytest.raises(UserError, match="so set them to 0"):
         finished([*own, *table, "data.label_noise=0.2"], tmp_path / "x", "weighting=kd")
