@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import onnxruntime
@@ -22,6 +24,7 @@ from tests.run.test_pipeline_run import METHODS, finished
 
 NAMES = ("food", "place", "staff")
 WORDS = {"food": "good", "place": "table", "staff": "bad"}
+PAGE = (Path(__file__).parents[2] / "docs/own_data.md").read_text()
 OF_CLASSES = {"tgeo", "wls", "teacher_confidence"}
 """Methods that read the probability of the one true class."""
 
@@ -130,6 +133,29 @@ def test_a_teacher_with_such_a_head(run: Path, own: list[str], tmp_path: Path, a
         finished([*taken, f"pair.teacher.path={tmp_path / 'single'}"], tmp_path / "d", "weighting=kd")
 
 
+def test_the_page_is_true(own: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Prevents: a command in docs/own_data.md that cannot be typed, or that reads other labels than it says."""
+    section = PAGE.split("## Several labels per row")[1].split("\n## ")[0]
+    (block,) = re.findall(r"```bash\n(.*?)```", section, re.S)
+    commands = [shlex.split(line) for line in block.splitlines()]
+    assert len(commands) == 2
+    topics = ["sport", "politics", "music"]
+    lines = ["text,topics," + ",".join(topics)]
+    for i in range(96):
+        flags = [i >> bit & 1 for bit in range(3)]
+        named = "|".join(name for name, flag in zip(topics, flags, strict=True) if flag)
+        lines.append(f"good a{i},{named}," + ",".join(map(str, flags)))
+    monkeypatch.chdir(tmp_path)
+    Path("posts.csv").write_text("\n".join(lines) + "\n")
+    tiny = [a for a in own if not a.startswith(("task=", "data.train=", "data.label=", "data.multilabel="))]
+    for i, command in enumerate(commands):
+        assert command[:2] == ["python", "train.py"]
+        result = finished([*command[2:], *tiny, "pair.teacher.epochs=1"], tmp_path / f"run{i}")
+        assert set(result["student"]["test"]) == {"micro_f1", "macro_f1", "map"}
+        config = AutoConfig.from_pretrained(tmp_path / f"run{i}/student")
+        assert sorted(config.id2label.values()) == sorted(topics)
+
+
 def test_an_export_gives_the_same_probabilities(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Prevents: a shipped student whose probabilities have the sum 1, a card that shows one label only."""
     out = tmp_path / "out"
@@ -137,7 +163,9 @@ def test_an_export_gives_the_same_probabilities(run: Path, tmp_path: Path, capsy
     assert "test macro_f1" in capsys.readouterr().out
     assert AutoConfig.from_pretrained(out).problem_type == "multi_label_classification"
     card = (out / "README.md").read_text()
-    assert "any of 3 labels: food, place, staff" in card and "top_k=None" in card
+    assert (
+        "any of 3 labels, those whose own probability is above 0.5: food, place, staff" in card and "top_k=None" in card
+    )
     texts = ["the good table a1", "the bad a2", "it is"]
     (tmp_path / "new.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     classify = pipeline("text-classification", model=str(out))

@@ -90,5 +90,5 @@ def of_sets(
         log.warning("label %r has %d rows, label %r %d: look at macro_f1", names[most], many, names[least], few)
     for name in ("validation", "test"):
         seen = task.classes_in(labels[name if name in labels else "train"][rows[name]])
-        for number in sorted(set(range(len(names))) - seen)[:1]:
-            log.warning("no row of %s has label %r", name, names[number])
+        if lacking := [label for number, label in enumerate(names) if number not in seen]:
+            log.warning("no row of %s has the label(s) %s", name, ", ".join(lacking))

@@ -20,8 +20,7 @@ from rwkd_lightning.systems.text.data.task import column
 from rwkd_lightning.systems.text.metrics import score
 from rwkd_lightning.terms import BernoulliKL, BinaryCrossEntropy
 from rwkd_lightning.utils.errors import UserError
-from rwkd_lightning.weighting import Step
-from rwkd_lightning.weighting.features.standard import MultiLabelFeatures
+from rwkd_lightning.weighting import ClassificationFeatures, MultiLabelFeatures, Step
 from tests.run.conftest import arguments, backbone, tweets  # noqa: F401 (fixtures)
 from tests.run.test_pipeline_run import finished
 
@@ -87,7 +86,8 @@ def test_cuts_keep_rare_labels_on_both_sides(tmp_path: Path, caplog: pytest.LogC
         "1.37 labels per row in the mean, 3 at most; 1 rows have none",
         "1 texts (or groups) have rows with different labels",
         "label 'a' has 201 rows, label 'single' 1: look at macro_f1",
-        "no row of test has label 'single'",
+        "no row of validation has the label(s) single",
+        "no row of test has the label(s) single",
         "no row of the meta split has the label(s) single",
     ):
         assert said in caplog.text, said
@@ -158,6 +158,7 @@ def test_terms_against_torch() -> None:
         torch.zeros(5, 2), torch.ones(5, 2, dtype=torch.bool), ("bce", "bernoulli_kd"), {"logits": logits}, batch
     )
     found = MultiLabelFeatures(4.0)(step)
+    assert torch.equal(ClassificationFeatures(4.0)(step), found)  # what meta_features=standard makes
     q = batch["teacher_logits"].sigmoid()
     torch.testing.assert_close(found[known, 0], torch.log1p(expected)[known])
     torch.testing.assert_close(found[:, 1], torch.log1p(divergence))
