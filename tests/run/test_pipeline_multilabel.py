@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.metrics import f1_score
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from rwkd_lightning.export.__main__ import main as export
@@ -133,6 +134,32 @@ def test_a_teacher_with_such_a_head(run: Path, own: list[str], tmp_path: Path, a
         finished([*taken, f"pair.teacher.path={tmp_path / 'single'}"], tmp_path / "d", "weighting=kd")
 
 
+def test_two_teachers(own: list[str], run: Path, tmp_path: Path) -> None:
+    """Prevents: a mean of probabilities that are made to have the sum 1, a term that reads the mean in place of one."""
+    other = tmp_path / "other"
+    network = AutoModelForSequenceClassification.from_pretrained(run / "student")
+    network.classifier.bias.data += torch.tensor([1.0, -1.0, 0.5])
+    network.save_pretrained(other)
+    AutoTokenizer.from_pretrained(run / "student").save_pretrained(other)
+    pair = [
+        f"pair.teacher.path=[{run / 'student'},{other}]",
+        "pair.teacher.epochs=0",
+        "pair.teacher.mean=probabilities",
+    ]
+    cache = [f"cache_dir={tmp_path / 'cache'}", "terms=[bce,bernoulli_kd_1,bernoulli_kd_2,bernoulli_kd]"]
+    result = finished([*own, *pair, *cache], tmp_path / "run", "weighting=rwkd")
+    members = [load_file(file)["test"] for file in (tmp_path / "cache/logits").glob("*/logits.safetensors")]
+    assert len(members) == 2 and not torch.equal(*members)
+    data = load_table(own[1].removeprefix("data.train="), "text", "labels", multilabel=True)
+    labels = data.task.targets(column(data.splits["test"], "label"))
+    shares = torch.stack(members).sigmoid().mean(0).numpy()
+    expected = f1_score(labels, shares > 0.5, average="micro", zero_division=0)
+    assert result["teacher"]["test"]["micro_f1"] == pytest.approx(expected)
+    weights = pq.read_table(tmp_path / "run/weights.parquet").to_pydict()
+    first, second, mean = (weights[f"loss_bernoulli_kd{name}"] for name in ("_1", "_2", ""))
+    assert first != second and first != mean != second
+
+
 def test_the_page_is_true(own: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Prevents: a command in docs/own_data.md that cannot be typed, or that reads other labels than it says."""
     section = PAGE.split("## Several labels per row")[1].split("\n## ")[0]
@@ -183,8 +210,9 @@ def test_an_export_gives_the_same_probabilities(run: Path, tmp_path: Path, capsy
         assert dict(zip(NAMES, shares.tolist(), strict=True)) == pytest.approx(row, abs=1e-5)
         (logits,) = session.run(["logits"], {one.name: given[one.name].numpy() for one in session.get_inputs()})
         torch.testing.assert_close(torch.from_numpy(logits)[0].sigmoid(), shares, atol=1e-5, rtol=0)
-    for source in (run, out):
-        assert predict([str(source), str(tmp_path / "new.jsonl"), "-o", str(tmp_path / "p.jsonl"), "--force"]) == 0
+    for source, *form in ([run], [out], [out, "--onnx"]):
+        new, answers = str(tmp_path / "new.jsonl"), str(tmp_path / "p.jsonl")
+        assert predict([str(source), new, "-o", answers, "--force", *map(str, form)]) == 0
         found = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
         for answer, row in zip(found, expected, strict=True):
             assert {name: answer[f"probability_{name}"] for name in NAMES} == pytest.approx(row, abs=1e-5)
