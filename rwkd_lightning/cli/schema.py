@@ -134,7 +134,6 @@ OPTIONAL: dict[str, Kind] = {
         for key, kind in {
             "*terms": NAMES,
             "*regression": or_null(YES_NO),
-            "*multilabel": YES_NO,
             "*temperature": RATE,
             "*lr": RATE,
             "*stage_one": number(),

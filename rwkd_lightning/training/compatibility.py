@@ -21,11 +21,11 @@ from rwkd_lightning.weighting.columns import Columns, MissingRole
 
 PRECISIONS = ("32-true", "32", "64-true", "64", "bf16-mixed", "bf16")  # the short forms are Lightning's too
 IMPLIED = {"classes": "probabilities", "words": "probabilities"}  # who provides these provides probabilities over them
-KINDS = {
+KINDS = {  # in a sentence; others as they are
     "numbers": "a regression",
+    "labels": "a multi-label task",
     "probabilities": "classes or words",
-    "labels": "of several labels per row",
-}  # in a sentence; others as they are
+}
 SPREAD = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 
 
@@ -43,13 +43,14 @@ def check_module(
     check_parts(student, accumulate)
     check_coupled(terms, accumulate)
     check_reach(terms, weighting, meta.theta if meta is not None else None, student)
-    is_regression = any("numbers" in term.needs for term in terms)
-    if is_regression and weighting.needs:
-        wanted = " and ".join(KINDS.get(name, name) for name in sorted(weighting.needs))
-        raise UserError(
-            f"weighting={weighting!r} is for {wanted}, and this task is a regression; use {weighting.instead}"
-        )
-    check_method(weighting, Columns.of(terms), is_regression)
+    needed = {name for term in terms for name in term.needs}
+    for kind in ("numbers", "labels"):
+        if kind in needed and (others := weighting.needs - {kind}):
+            wanted = " and ".join(KINDS.get(name, name) for name in sorted(others))
+            raise UserError(
+                f"weighting={weighting!r} is for {wanted}, and this task is {KINDS[kind]}; use {weighting.instead}"
+            )
+    check_method(weighting, Columns.of(terms), "numbers" in needed)
 
 
 def check_start(module: lightning.LightningModule) -> None:

@@ -7,7 +7,11 @@ from rwkd_lightning.weighting.ce import LabelsOnly
 from rwkd_lightning.weighting.dwa import DynamicWeightAverage
 from rwkd_lightning.weighting.features.concat import Together
 from rwkd_lightning.weighting.features.history import EarlierInfluence, EarlierWeights, Visits
-from rwkd_lightning.weighting.features.standard import ClassificationFeatures, RegressionFeatures
+from rwkd_lightning.weighting.features.standard import (
+    ClassificationFeatures,
+    MultiLabelFeatures,
+    RegressionFeatures,
+)
 from rwkd_lightning.weighting.gates import Gate, Reject, Sigmoid, Softmax
 from rwkd_lightning.weighting.given import GivenWeights
 from rwkd_lightning.weighting.global_alpha import GlobalAlpha
@@ -40,6 +44,7 @@ __all__ = [
     "LabelsOnly",
     "LearningToReweight",
     "MetaWeightNet",
+    "MultiLabelFeatures",
     "Oracle",
     "Permuted",
     "PerturbationRWKD",

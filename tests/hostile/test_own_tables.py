@@ -115,6 +115,48 @@ def test_any_classes(labels: list[str], copies: int, tmp_path: Path) -> None:
     assert {y for y in data.splits["train"]["label"] if y >= 0} == set(range(len({x for x in labels if x})))
 
 
+NAMED = st.one_of(
+    st.sampled_from(["a;b", "a", "b;c", "a;;b", " c ; a ", ";", ""]),
+    st.none(),
+    st.lists(st.sampled_from(["a", "b", "c", "b;c", " ", "a"]), max_size=3),
+    CELLS,
+)
+FLAG = st.sampled_from([0, 1, 0.0, 1.0, "0", " yes ", True, None, "", 2])
+
+
+@ONE_BY_ONE
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 60), NAMED, FLAG, FLAG), min_size=12, max_size=40),
+    plain=st.sampled_from(["named", "flags", "either"]),
+    separator=st.sampled_from([";", " ", "a"]),
+)
+def test_any_label_sets(rows: list[tuple[int, Any, Any, Any]], plain: str, separator: str, tmp_path: Path) -> None:
+    """Prevents: a traceback for a cell that holds no labels, a row half known, a text on both sides of a cut."""
+    if plain == "named":
+        usual = ["a;b", ["b", "c"], "", None]
+        rows = [(text, usual[i % 4], x, y) for i, (text, _, x, y) in enumerate(rows)]
+    if plain == "flags":
+        rows = [(text, cell, i % 2, i % 3 == 0) for i, (text, cell, *_) in enumerate(rows)]
+    file = tmp_path / "rows.jsonl"
+    named = [dict(zip(("text", "labels", "x", "y"), (f"t{text}", *more), strict=True)) for text, *more in rows]
+    file.write_text("\n".join(map(json.dumps, named)))
+    label: Any = "labels" if plain == "named" else ["x", "y"]
+    try:
+        data = load_table(str(file), "text", label, multilabel=True, separator=separator)
+    except UserError as error:
+        one_line(error)
+        return
+    where: dict[str, set[str]] = {}
+    for name in ("train", "meta", "validation", "test"):
+        targets = data.task.targets(np.array(data.splits[name]["label"], int))
+        assert set(np.unique(targets)) <= {-1, 0, 1} and ((targets < 0).any(1) == (targets < 0).all(1)).all()
+        for text in data.splits[name]["text"]:
+            where.setdefault(text, set()).add(name)
+    assert all(len(names) == 1 for names in where.values())
+    assert sum(len(data.splits[name]) for name in ("train", "meta", "validation", "test")) == len(rows)
+    assert data.task.label_shares is not None and all(0 < share < 1 for share in data.task.label_shares)
+
+
 def test_types_of_parquet(tmp_path: Path) -> None:
     """Prevents: dates, decimals, bytes and nested values taken for classes or texts."""
     columns = {

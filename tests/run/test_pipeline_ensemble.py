@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from scipy.special import log_softmax, logsumexp
+from scipy.special import expit, log_softmax, logit, logsumexp
 
-from rwkd_lightning.systems.text.teacher_outputs import mean_of_logits, mean_of_probabilities
+from rwkd_lightning.systems.text.teacher_outputs import (
+    mean_of_label_probabilities,
+    mean_of_logits,
+    mean_of_probabilities,
+)
 from rwkd_lightning.utils.errors import UserError
 from tests.run.test_pipeline_run import finished
 
@@ -37,6 +41,8 @@ def test_means_against_scipy() -> None:
     expected = logsumexp(shares, axis=0, b=1 / 3)
     torch.testing.assert_close(mean_of_probabilities(list(members)), torch.from_numpy(expected))
     torch.testing.assert_close(mean_of_logits(list(members)), torch.from_numpy(members.numpy().mean(0)))
+    each = torch.from_numpy(logit(expit(members.numpy()).mean(0)))  # where a row has several labels
+    torch.testing.assert_close(mean_of_label_probabilities(list(members)), each)
 
 
 def test_a_run_with_two_teachers(arguments: list[str], backbone: Path, tmp_path: Path) -> None:

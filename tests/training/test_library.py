@@ -22,6 +22,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from rwkd_lightning import (
     RWKD,
     All,
+    BernoulliKL,
+    BinaryCrossEntropy,
     ClassificationFeatures,
     CrossEntropy,
     DistillationKL,
@@ -414,8 +416,14 @@ def test_a_student_that_returns_a_tensor(trainer: Any) -> None:
             ),
             "this task is a regression; use `FixedAlpha",
         ),
+        (
+            lambda: DistillationModule(
+                FromBatch(network(), "x"), [BinaryCrossEntropy(), BernoulliKL()], TeacherConfidence()
+            ),
+            "this task is a multi-label task; use `FixedAlpha",
+        ),
     ],
-    ids=["no held-out rows", "endless", "no rows", "tuples", "names", "no teacher term", "check"],
+    ids=["no held-out rows", "endless", "no rows", "tuples", "names", "no teacher term", "check", "several labels"],
 )
 def test_refused_when_it_is_made(build: Callable[[], Any], said: str) -> None:
     """Prevents: a method that is never asked whether it suits the terms, and data that fails after hours."""

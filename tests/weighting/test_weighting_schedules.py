@@ -20,6 +20,8 @@ from torch.utils.data import DataLoader
 from rwkd_lightning.systems.text.terms import HiddenStates
 from rwkd_lightning.terms import (
     AnnealedMSE,
+    BernoulliKL,
+    BinaryCrossEntropy,
     CrossEntropy,
     DistillationKL,
     LogitMSE,
@@ -453,6 +455,24 @@ def test_mean_over_ranks(monkeypatch):
             "weighting=teacher_confidence .* this task is a regression",
         ),
         ("wls", [SquaredError(), SoftCrossEntropy()], "classes", "'squared_error' is for a regression"),
+        (
+            "wls",
+            [BinaryCrossEntropy(), BernoulliKL()],
+            "labels",
+            "weighting=wls.* is for classes, and this task is a multi-label task; use",
+        ),
+        (
+            "annealed",
+            [BinaryCrossEntropy(), DistillationKL()],
+            "labels",
+            "'kd' is for classes or words, and this task is a multi-label task",
+        ),
+        (
+            "annealed",
+            [BinaryCrossEntropy(), DistillationKL()],
+            "classes",
+            "'bce' is for a multi-label task, and this task is of classes",
+        ),
         ("wls", [CrossEntropy(), AnnealedMSE()], "classes", "no teacher term"),
         ("annealed", [CrossEntropy()], "classes", "no teacher term"),
         ("annealed", [DistillationKL()], "classes", "no label term"),
@@ -486,6 +506,7 @@ def test_what_makes_sense_is_not_refused(name):
         check_terms(three, {"classes"}, method)
     if name not in ("wls", "teacher_confidence"):
         check_terms([SquaredError(), LogitMSE()], {"numbers"}, method)
+        check_terms([BinaryCrossEntropy(), BernoulliKL()], {"labels"}, method)
 
 
 # In the loop

@@ -211,7 +211,10 @@ def card(config: DictConfig, data: TaskData) -> Card:
         names = ", ".join(task.label_names)
         does = f"Sorts {columns} into {len(task.label_names)} classes: {names}."
         if task.is_multilabel:
-            does = f"Gives {columns} any of {len(task.label_names)} labels: {names}."
+            does = (
+                f"Gives {columns} any of {len(task.label_names)} labels, those whose own probability is above 0.5: "
+                f"{names}."
+            )
     text = '"a text"' if len(task.text_columns) == 1 else '{{"text": "one text", "text_pair": "another one"}}'
     options = ', function_to_apply="none"' if task.is_regression else ", top_k=None" if task.is_multilabel else ""
     corrupted = {

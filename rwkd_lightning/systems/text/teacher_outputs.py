@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -149,7 +150,9 @@ def of_models(config: DictConfig, data: TaskData, run: Run) -> TeacherOutputs:
     found = [stages.logits(one, model, data, run.store, run.device) for one, model in zip(configs, models, strict=True)]
     if len(found) == 1:
         return TeacherOutputs(found[0], models=models)
-    mean = mean_of_probabilities if config.pair.teacher.mean == "probabilities" else mean_of_logits
+    mean = mean_of_logits
+    if config.pair.teacher.mean == "probabilities":
+        mean = mean_of_label_probabilities if data.task.is_multilabel else mean_of_probabilities
     return TeacherOutputs(
         {split: mean([one[split] for one in found]) for split in found[0]}, models=models, members=found
     )
@@ -163,6 +166,12 @@ def mean_of_logits(members: Sequence[Tensor]) -> Tensor:
 def mean_of_probabilities(members: Sequence[Tensor]) -> Tensor:
     """The logarithm ``(N, C)`` of the mean of their probabilities at temperature 1."""
     return torch.stack([one.log_softmax(1) for one in members]).logsumexp(0) - math.log(len(members))
+
+
+def mean_of_label_probabilities(members: Sequence[Tensor]) -> Tensor:
+    """The log-odds ``(N, C)`` of the mean of their probabilities at temperature 1, each label on its own."""
+    logits = torch.stack(list(members))
+    return F.logsigmoid(logits).logsumexp(0) - F.logsigmoid(-logits).logsumexp(0)
 
 
 def folder_of(models: Sequence[Teacher]) -> Path | None:

@@ -16,7 +16,8 @@ from rwkd_lightning.weighting.base import Step
 class ClassificationFeatures(nn.Module):
     """log1p of CE_s, KD and CE_t, then p_s[y], p_t[y], H(p_s), H(p_t), ⟨p_s, p_t⟩: ``(B, 8)``.
 
-    CE_t is the teacher's own cross-entropy. For a row without a label (−1) the four that read it are 0.
+    CE_t is the teacher's own cross-entropy. For a row without a label (−1) the four that read it are 0. Where rows have
+    several labels, ``(B, C)``, they are ``MultiLabelFeatures``.
 
     Args:
         temperature: T of KD = T²·KL(q^T ‖ p^T).
@@ -28,10 +29,14 @@ class ClassificationFeatures(nn.Module):
     def __init__(self, temperature: float = 2.0, output: str = "logits") -> None:
         super().__init__()
         self.kd = DistillationKL(temperature, output=output)
+        self.several = MultiLabelFeatures(temperature, output)
         self.output = output
 
     @torch.no_grad()
     def forward(self, step: Step) -> Tensor:
+        if step.batch["labels"].ndim > 1:
+            features: Tensor = self.several(step)
+            return features
         student = at_least_float32(step.outputs[self.output].detach()).log_softmax(1)
         teacher = at_least_float32(step.batch[f"teacher_{self.output}"]).log_softmax(1)
         labels = step.batch["labels"]
@@ -124,11 +129,9 @@ class MultiLabelFeatures(nn.Module):
 
 
 def standard_features(
-    regression: bool | None, temperature: float = 2.0, output: str = "logits", multilabel: bool = False
-) -> ClassificationFeatures | RegressionFeatures | MultiLabelFeatures:
-    """The features for the kind of task; UserError for one that is of neither classes, labels nor a number."""
-    if multilabel:
-        return MultiLabelFeatures(temperature, output)
+    regression: bool | None, temperature: float = 2.0, output: str = "logits"
+) -> ClassificationFeatures | RegressionFeatures:
+    """The features for the kind of task; UserError for one that is neither of classes nor of a number."""
     if regression is None:
         raise UserError(
             "meta_features: the standard ones read probabilities of classes or predicted numbers, and this task has "

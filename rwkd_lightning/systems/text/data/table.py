@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from rwkd_lightning.data.splits import stratified_group_split
 from rwkd_lightning.data.table_file import Table, read_table
-from rwkd_lightning.systems.text.data.table_label_sets import label_sets, rarest
+from rwkd_lightning.systems.text.data.table_label_sets import label_sets, rarest, shares_of
 from rwkd_lightning.systems.text.data.table_labels import class_numbers, numbers, weights
 from rwkd_lightning.systems.text.data.table_summary import summarise
 from rwkd_lightning.systems.text.data.table_teacher import Spec, TeacherColumns, check_order
@@ -135,7 +136,8 @@ def load_table(
         splits[name] = build_split(
             task, {"idx": taken.tolist(), "label": labels[source][taken].tolist(), **columns_of}, name
         )
-    learnt = task.classes_in(labels["train"][rows["train"]])
+    learning = labels["train"][rows["train"]]
+    learnt = task.classes_in(learning)
     for number, class_ in enumerate(names or ()):
         if number not in learnt:
             raise UserError(
@@ -143,7 +145,9 @@ def load_table(
                 "training after the cuts; give more, or leave it out"
             )
     summarise(task, rows, texts, groups, labels)
-    lacking = task.lacks_label(labels["train"][rows["train"]])
+    lacking = task.lacks_label(learning)
+    if sets is not None:
+        task = dataclasses.replace(task, label_shares=shares_of(task.targets(learning[~lacking])))
     teacher = splits["train"].select(np.flatnonzero(~lacking)) if lacking.any() else splits["train"]
     extras = {} if weight is None else {"sample_weight": weights(tables["train"], weight)[rows["train"]]}
     said = {name: taught.logits(table, names, multilabel) for name, table in tables.items()} if taught.names else {}

@@ -40,7 +40,17 @@ def label_sets(
     counts = Counter(name for row in found["train"] for name in row or ())
     if isinstance(label, str):
         names = tuple(str(name).strip() for name in classes) if classes is not None else in_order(set(counts))
-        check_names(names, counts, found["train"], label, separator, classes is None)
+        parted = any(isinstance(cell, str) for cell in tables["train"].columns[label])
+        check_names(names, counts, found["train"], label, separator if parted else None, classes is None)
+        if inside := [name for name in names if separator in name]:
+            raise UserError(
+                f"data.label={label} has the label {inside[0]!r}, and data.separator={separator} would part it where "
+                "the labels of a row are written as one text; set another data.separator"
+            )
+    elif classes is not None:
+        raise UserError(
+            "the columns in data.label name the labels, in the order of the outputs; leave out data.classes"
+        )
     else:
         names = tuple(label)
     place = {name: number for number, name in enumerate(names)}
@@ -111,19 +121,19 @@ def check_names(
     counts: Mapping[str, int],
     rows: Sequence[list[str] | None],
     label: str,
-    separator: str,
+    separator: str | None,
     found: bool,
 ) -> None:
-    """Refuse a column that holds no several labels per row."""
+    """Refuse a column that holds no several labels per row; ``separator`` None: lists, which may be of one each."""
     total = sum(row is not None for row in rows)
     if found and (len(counts) > MOST_CLASSES or (len(counts) > 10 and len(counts) > total / 2)):
         raise UserError(
             f"data.label={label} has {len(counts)} different labels in {total} rows, {next(iter(counts))!r} among "
-            "them; set data.separator=... to what stands between the labels"
+            "them; name a column of labels, or set data.separator=... to what stands between them"
         )
     if len(set(names)) < max(2, len(names)):
         raise UserError(f"data.label={label} has the label(s) {list(names)}; give two or more, each once")
-    if all(len(set(row)) < 2 for row in rows if row is not None):
+    if separator is not None and all(len(set(row)) < 2 for row in rows if row is not None):
         raise UserError(
             f"data.label={label} has no row with two labels, where {separator!r} stands between them; set "
             "data.separator=... to what does, or data.multilabel=false for one class per row"
@@ -139,3 +149,8 @@ def rarest(labels: np.ndarray, sets: Sets, count: int) -> np.ndarray:
     counts = Counter(number for row in rows for number in row)
     found = [min(row, key=lambda number: (counts[number], number)) if row else count for row in rows]
     return np.where(labels < 0, -1, np.array(found, int))
+
+
+def shares_of(targets: np.ndarray) -> tuple[float, ...]:
+    """Of 0 and 1 ``(N, C)`` the share of the rows that have each label, in (0, 1) by Laplace's rule of succession."""
+    return tuple(((targets.sum(0) + 1) / (len(targets) + 2)).tolist())

@@ -14,6 +14,7 @@ from rwkd_lightning.utils.errors import UserError
 
 MOST_CLASSES = 1000
 LISTED = 20
+LARGEST = float(np.finfo(np.float32).max)
 Labels = dict[str, np.ndarray]
 """The label of each row ``(N,)``, by table."""
 
@@ -114,7 +115,7 @@ def column_of_numbers(table: Table, name: str) -> np.ndarray:
             number = math.nan if missing(value) or isinstance(value, bool) else float(value)
         except (TypeError, ValueError):
             number = math.inf
-        if math.isinf(number) or (math.isnan(number) and not missing(value)):
+        if abs(number) > LARGEST or (math.isnan(number) and not missing(value)):
             raise UserError(f"{table.at(row)} has {value!r} in column {name!r}; give a finite number, as 0.5")
         values.append(number)
     return np.array(values, np.float32)

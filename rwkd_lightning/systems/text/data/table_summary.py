@@ -49,14 +49,15 @@ def summarise(
         if name in texts and (shared := sum(row in trained for row in zip(*texts[name], strict=True))):
             log.warning("%d of the %d rows of data.%s have a text of data.train", shared, len(labels[name]), name)
     known = labels["train"][~lacking]
-    if task.label_sets is not None:
-        of_sets(task, rows, labels, known)
-        return
     if task.label_names is None:
         log.info("labels from %g to %g, %.3g in the mean", known.min(), known.max(), known.mean())
         return
     if conflicts := sum(len(labels_of) > 1 for labels_of in classes.values()):
-        log.warning("%d texts (or groups) have rows of several classes", conflicts)
+        kind = "of several classes" if task.label_sets is None else "with different labels"
+        log.warning("%d texts (or groups) have rows %s", conflicts, kind)
+    if task.label_sets is not None:
+        of_sets(task, rows, labels, known)
+        return
     counts = Counter(known.tolist())
     more = ", ..." if len(task.label_names) > LISTED else ""
     listed = [f"{name} {counts[number]}" for number, name in enumerate(task.label_names[:LISTED])]
@@ -89,5 +90,5 @@ def of_sets(
         log.warning("label %r has %d rows, label %r %d: look at macro_f1", names[most], many, names[least], few)
     for name in ("validation", "test"):
         seen = task.classes_in(labels[name if name in labels else "train"][rows[name]])
-        for number in sorted(set(range(len(names))) - seen)[:1]:
-            log.warning("no row of %s has label %r", name, names[number])
+        if lacking := [label for number, label in enumerate(names) if number not in seen]:
+            log.warning("no row of %s has the label(s) %s", name, ", ".join(lacking))

@@ -42,6 +42,8 @@ class TaskSpec:
     """Where a row has several labels, or none: the sets that occur, as numbers of `label_names`. The label of a row is
     then the number of its set.
     """
+    label_shares: tuple[float, ...] | None = None
+    """Of several labels per row: the share of the training rows that have each, in (0, 1). A new head begins there."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.text_columns) <= 2:

@@ -18,6 +18,7 @@ from rwkd_lightning.systems.text.data.task import TaskSpec
 from rwkd_lightning.systems.text.models.classifier import Classifier, find_blocks
 from rwkd_lightning.systems.text.models.depth import cut
 from rwkd_lightning.systems.text.models.labels import output_order
+from rwkd_lightning.systems.text.models.prior import begin_at
 from rwkd_lightning.systems.text.models.probing import padding_side, pools_by_padding
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.model_files import find, read_config, shards
@@ -154,7 +155,9 @@ def load_classifier(
             vars(network.config).pop(key, None)
     if new_head:
         reset_head(network)
-    elif not fresh:
+    if (new_head or fresh) and task.label_shares is not None:
+        begin_at(classifier.head, task.label_shares)
+    if not new_head and not fresh:
         names = [config.id2label[i] for i in range(config.num_labels)]
         if is_sigmoid(read_config(folder, path)) != task.is_multilabel:
             raise UserError(

@@ -20,8 +20,7 @@ from rwkd_lightning.systems.text.data.task import column
 from rwkd_lightning.systems.text.metrics import score
 from rwkd_lightning.terms import BernoulliKL, BinaryCrossEntropy
 from rwkd_lightning.utils.errors import UserError
-from rwkd_lightning.weighting import Step
-from rwkd_lightning.weighting.features.standard import MultiLabelFeatures
+from rwkd_lightning.weighting import ClassificationFeatures, MultiLabelFeatures, Step
 from tests.run.conftest import arguments, backbone, tweets  # noqa: F401 (fixtures)
 from tests.run.test_pipeline_run import finished
 
@@ -76,6 +75,7 @@ def test_cuts_keep_rare_labels_on_both_sides(tmp_path: Path, caplog: pytest.LogC
     """Prevents: a rare label that is nowhere in the meta split, and one that a split lacks in silence."""
     rows = [{"text": f"t{i}", "labels": ["a"] + ["b"] * (i % 3 == 0) + ["rare"] * (i % 25 == 0)} for i in range(200)]
     rows.append({"text": "the only one", "labels": ["a", "single"]})
+    rows.append({"text": "t1", "labels": []})
     with caplog.at_level(logging.INFO):
         data = load_table(write(tmp_path / "a.jsonl", rows), "text", "labels", multilabel=True)
     for split in ("train", "meta", "validation", "test"):
@@ -83,9 +83,11 @@ def test_cuts_keep_rare_labels_on_both_sides(tmp_path: Path, caplog: pytest.LogC
         assert {0, 1, 2} <= present and (3 in present) is (split == "train")
     for said in (
         "labels: a 201, b 67, rare 8, single 1",
-        "1.38 labels per row in the mean, 3 at most; 0 rows have none",
+        "1.37 labels per row in the mean, 3 at most; 1 rows have none",
+        "1 texts (or groups) have rows with different labels",
         "label 'a' has 201 rows, label 'single' 1: look at macro_f1",
-        "no row of test has label 'single'",
+        "no row of validation has the label(s) single",
+        "no row of test has the label(s) single",
         "no row of the meta split has the label(s) single",
     ):
         assert said in caplog.text, said
@@ -103,6 +105,16 @@ WRONG: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "no list": ([{"a": 1}, ["b"]] * 9, {}, r"line 1 has \{'a': 1\} in column 'labels'; give the labels"),
     "unknown": (["a;b", "c"] * 9, {"classes": ["a", "b"]}, "line 2 has 'c' .*not among data.classes"),
     "absent": (["a;b", "b"] * 9, {"classes": ["a", "b", "c"]}, "no row with the label 'c'"),
+    "a name that would be parted": (
+        [["a;x", "b"], ["b"]] * 9,
+        {},
+        "the label 'a;x', and data.separator=; would part it",
+    ),
+    "names twice": (
+        ["a;b", "b", "a"] * 9,
+        {"label": ["other", "more"], "classes": ["more", "other"]},
+        "leave out data.classes",
+    ),
     "two kinds": (["a;b", "b"] * 9, {"regression": True}, "set one of them to false"),
     "columns of one class": (
         ["a;b", "b"] * 9,
@@ -117,7 +129,7 @@ WRONG: dict[str, tuple[list[Any], dict[str, Any], str]] = {
 def test_labels_that_cannot_be(name: str, tmp_path: Path) -> None:
     """Prevents: a training on labels that are something else."""
     cells, options, said = WRONG[name]
-    rows = [{"text": f"t{i}", "labels": cell, "other": 1} for i, cell in enumerate(cells)]
+    rows = [{"text": f"t{i}", "labels": cell, "other": 1, "more": i % 2} for i, cell in enumerate(cells)]
     with pytest.raises(UserError, match=said) as caught:
         load_table(write(tmp_path / "a.jsonl", rows), "text", **{"label": "labels", "multilabel": True, **options})
     assert "\n" not in str(caught.value)
@@ -146,6 +158,7 @@ def test_terms_against_torch() -> None:
         torch.zeros(5, 2), torch.ones(5, 2, dtype=torch.bool), ("bce", "bernoulli_kd"), {"logits": logits}, batch
     )
     found = MultiLabelFeatures(4.0)(step)
+    assert torch.equal(ClassificationFeatures(4.0)(step), found)  # what meta_features=standard makes
     q = batch["teacher_logits"].sigmoid()
     torch.testing.assert_close(found[known, 0], torch.log1p(expected)[known])
     torch.testing.assert_close(found[:, 1], torch.log1p(divergence))
@@ -202,7 +215,7 @@ def test_a_run_and_its_predictions(arguments: list[str], tmp_path: Path) -> None
 
     with pytest.raises(UserError, match="has a multi-label or sigmoid head .*, and task tweets has one label per row"):
         finished([*arguments, f"pair.teacher.path={student}", "pair.teacher.epochs=0"], tmp_path / "x", "weighting=kd")
-    with pytest.raises(UserError, match="is for classes, and task=table is of several labels per row; use"):
+    with pytest.raises(UserError, match="is for classes, and task=table is a multi-label task; use"):
         finished([*own, *table], tmp_path / "x", "weighting=tgeo")
     with pytest.raises(UserError, match="so set them to 0"):
         finished([*own, *table, "data.label_noise=0.2"], tmp_path / "x", "weighting=kd")
