@@ -1,0 +1,262 @@
+"""Operators and host synchronisations of a training step, by weighting method: what a step costs on a GPU whose kernels
+are short.
+
+    python -m benchmarks.counts [--methods kd rwkd --blocks 2 --terms 2 --steps 16 --where]
+
+No GPU and no download is needed: a random BERT of two blocks runs on the CPU, and every operator that PyTorch
+dispatches is counted, views left out, which launch nothing. A synchronisation is an operator whose result the host
+needs, or whose size depends on numbers. Counts are means over whole cycles of the bank's refresh, between two logged
+steps. ``--where`` names the lines of the package that the operators come from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import functools
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader, Subset
+
+import rwkd_lightning
+from rwkd_lightning.bilevel import Jvp
+from rwkd_lightning.meta import HeadWithBank, MetaStep
+from rwkd_lightning.systems.text.models import Classifier
+from rwkd_lightning.terms import CrossEntropy, DistillationKL, LogitMSE, Term
+from rwkd_lightning.training.module import DistillationModule
+from rwkd_lightning.training.optim import adamw
+from rwkd_lightning.weighting import (
+    RWKD,
+    AnnealingKD,
+    ClassificationFeatures,
+    DynamicWeightAverage,
+    FixedAlpha,
+    GivenWeights,
+    GlobalAlpha,
+    GradNorm,
+    LabelsOnly,
+    LearningToReweight,
+    MetaWeightNet,
+    Oracle,
+    Permuted,
+    PerturbationRWKD,
+    Sigmoid,
+    TeacherAnnealing,
+    TeacherConfidence,
+    TrilateralGeometry,
+    Uncertainty,
+    WeightedSoftLabels,
+    Weighting,
+)
+
+ROWS, BATCH, HELD_OUT, REFRESH, CLASSES, LENGTH, FIRST = 256, 8, 48, 4, 3, 12, 4
+SYNCHRONISING = {"_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "equal", "is_nonzero"}
+PACKAGE = str(Path(rwkd_lightning.__file__).parent)
+
+METHODS: dict[str, Callable[[tuple[str, ...]], Weighting]] = {
+    "kd": lambda names: FixedAlpha(),
+    "ce": lambda names: LabelsOnly(),
+    "rwkd": lambda names: RWKD(ClassificationFeatures(), names),
+    "rwkd_plain": lambda names: RWKD(ClassificationFeatures(), names, evidence=0.0, entropy=0.0),
+    "rwkd, sigmoid, smoothed": lambda names: RWKD(ClassificationFeatures(), names, gate=Sigmoid(), smoothing=0.5),
+    "rwkd_online": lambda names: PerturbationRWKD(),
+    "l2rw": lambda names: LearningToReweight(),
+    "mwn": lambda names: MetaWeightNet(),
+    "tgeo": lambda names: TrilateralGeometry(),
+    "global": lambda names: GlobalAlpha(names),
+    "permuted": lambda names: Permuted(RWKD(ClassificationFeatures(), names)),
+    "given": lambda names: GivenWeights(RWKD(ClassificationFeatures(), names)),
+    "oracle": lambda names: Oracle(),
+    "annealed": lambda names: TeacherAnnealing(),
+    "annealing_kd": lambda names: AnnealingKD(),
+    "teacher_confidence": lambda names: TeacherConfidence(),
+    "wls": lambda names: WeightedSoftLabels(),
+    "uncertainty": lambda names: Uncertainty(names),
+    "dwa": lambda names: DynamicWeightAverage(names, window=3),
+    "gradnorm": lambda names: GradNorm(names),
+}
+"""Every shipped method."""
+
+
+class Counter(TorchDispatchMode):
+    """Counts what is dispatched below it, by the name of the operator; and, if asked, by the package's line."""
+
+    def __init__(self, where: bool = False) -> None:
+        super().__init__()
+        self.where = where
+        self.operators: collections.Counter[str] = collections.Counter()
+        self.synchronisations: collections.Counter[str] = collections.Counter()
+        self.lines: collections.Counter[str] = collections.Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if not func.is_view and name not in ("detach", "lift_fresh"):
+            self.operators[name] += 1
+            if self.where:
+                self.lines[line()] += 1
+        if name in SYNCHRONISING or (name.startswith("index") and boolean(args)) or copies_to_host(name, args, kwargs):
+            self.synchronisations[f"{name} {line()}"] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def boolean(args: Any) -> bool:
+    """Whether an index is a mask, whose true places the host counts."""
+    indices = args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else []
+    return any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in indices)
+
+
+def copies_to_host(name: str, args: Any, kwargs: Any) -> bool:
+    """Whether a tensor is brought to the CPU, or a tensor made there to the device, and the host waits for it."""
+    return (
+        name == "_to_copy"
+        and (kwargs or {}).get("device") == torch.device("cpu")
+        and not (kwargs or {}).get("non_blocking")
+    )
+
+
+def line() -> str:
+    """The innermost line of the package on the stack, and the outermost function of the training step."""
+    frame, found = sys._getframe(2), ""
+    while frame is not None:
+        file, name = frame.f_code.co_filename, frame.f_code.co_name
+        if file.startswith(PACKAGE):
+            found = found or f"{Path(file).relative_to(PACKAGE)}:{frame.f_lineno} {name}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return found or "elsewhere"
+
+
+def rows(size: int, seed: int, **more: Tensor) -> dict[str, Tensor]:
+    """Random rows of one length."""
+    g = torch.Generator().manual_seed(seed)
+    return {
+        "input_ids": torch.randint(1, 64, (size, LENGTH), generator=g),
+        "attention_mask": torch.ones(size, LENGTH, dtype=torch.long),
+        "labels": torch.randint(0, CLASSES, (size,), generator=g),
+        "teacher_logits": torch.randn(size, CLASSES, generator=g),
+        "index": torch.arange(size),
+        "idx": torch.arange(size),
+        "label_flipped": torch.rand(size, generator=g) < 0.4,
+        "teacher_corrupted": torch.rand(size, generator=g) < 0.4,
+        "sample_weight": torch.ones(size),
+        **more,
+    }
+
+
+class Held:
+    """Held-out rows, in order."""
+
+    def __init__(self) -> None:
+        self.rows = rows(HELD_OUT, 1)
+
+    def __len__(self) -> int:
+        return HELD_OUT
+
+    def take(self, places: Tensor) -> dict[str, Tensor]:
+        """These rows."""
+        return {name: value[places] for name, value in self.rows.items()}
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        return self.take((torch.arange(REFRESH) + step * REFRESH) % HELD_OUT)
+
+    def all(self, batch_size: int) -> Iterator[dict[str, Tensor]]:
+        """Every row once."""
+        yield from (self.take(places) for places in torch.arange(HELD_OUT).split(batch_size))
+
+
+def student(blocks: int) -> nn.Module:
+    """A random BERT."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=64, hidden_size=16, num_hidden_layers=blocks, num_attention_heads=2,
+                        intermediate_size=32, max_position_embeddings=LENGTH, num_labels=CLASSES)  # fmt: skip
+    return Classifier(BertForSequenceClassification(config))
+
+
+def loss_terms(count: int) -> list[Term]:
+    """Cross-entropy, KD, and further squared distances of the logits."""
+    return [CrossEntropy(), DistillationKL(2.0), *(LogitMSE(name=f"mse{k}") for k in range(count - 2))]
+
+
+class OnlySome(lightning.Callback):
+    """Counts the training steps from ``FIRST`` on, without the loader and the loop around them."""
+
+    def __init__(self, counter: Counter, last: int) -> None:
+        self.counter, self.last = counter, last
+
+    def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        step = module.training_step
+
+        def counted(batch: Mapping[str, Tensor], batch_idx: int) -> None:
+            if FIRST <= batch_idx < self.last:
+                with self.counter:
+                    step(batch, batch_idx)
+            else:
+                step(batch, batch_idx)
+
+        module.training_step = counted  # type: ignore[method-assign]
+
+
+def build(method: str, terms: int = 2, blocks: int = 2) -> DistillationModule:
+    """A module as the shipped configuration builds it."""
+    made = loss_terms(terms)
+    if method == "annealing_kd":
+        from rwkd_lightning.terms import AnnealedMSE
+
+        made = [CrossEntropy(), AnnealedMSE()]
+    weighting = METHODS[method](tuple(term.name for term in made))
+    weighting.prepare(rows(ROWS, 0))
+    meta = None
+    if weighting.needs_influence:
+        meta = MetaStep(Jvp(), HeadWithBank(), [CrossEntropy()], Held())
+    return DistillationModule(student(blocks), made, weighting, functools.partial(adamw, lr=1e-5), ROWS, meta=meta)
+
+
+def count(module: DistillationModule, steps: int = 16, where: bool = False) -> Counter:
+    """What ``steps`` steps dispatch, in all; none of them is logged."""
+    counter, data = Counter(where), rows(ROWS, 0)
+    whole = [{n: v[places] for n, v in data.items()} for places in torch.arange(ROWS).split(BATCH)]
+    trainer = lightning.Trainer(
+        max_steps=FIRST + steps + 2, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
+        enable_model_summary=False, enable_progress_bar=False, log_every_n_steps=10_000,
+        callbacks=[OnlySome(counter, FIRST + steps)])  # fmt: skip
+    trainer.fit(module, DataLoader(Subset(whole, range(len(whole))), batch_size=None))  # type: ignore[arg-type]
+    return counter
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--blocks", type=int, default=2, help="transformer blocks of the student")
+    parser.add_argument("--terms", type=int, default=2, help="loss terms")
+    parser.add_argument("--steps", type=int, default=16, help="steps counted; a multiple of the refresh cycle")
+    parser.add_argument("--where", action="store_true", help="name the lines that the operators come from")
+    options = parser.parse_args()
+    from timing import quiet
+
+    quiet()
+    base = sum(count(build("kd", options.terms, options.blocks), options.steps).operators.values()) / options.steps
+    print(f"{'method':<26}{'operators':>10}{'above kd':>10}{'synchronisations':>18}   a step")
+    for method in options.methods:
+        found = count(build(method, options.terms, options.blocks), options.steps, options.where)
+        operators, synchronisations = (
+            sum(c.values()) / options.steps for c in (found.operators, found.synchronisations)
+        )
+        print(f"{method:<26}{operators:>10.1f}{operators - base:>10.1f}{synchronisations:>18.2f}", flush=True)
+        if options.where:
+            for name, number in found.lines.most_common(70):
+                print(f"    {number / options.steps:>8.2f}  {name}")
+            for name, number in found.synchronisations.most_common():
+                print(f"    {number / options.steps:>8.2f}  synchronises: {name}")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()
