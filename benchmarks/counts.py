@@ -5,7 +5,7 @@ are short.
 
 No GPU and no download is needed: a random BERT of two blocks runs on the CPU, and every operator that PyTorch
 dispatches is counted, views left out, which launch nothing. A synchronisation is an operator whose result the host
-needs, or whose size depends on numbers. Counts are means over whole cycles of the bank's refresh, between two logged
+needs, or whose size depends on numbers, or a tensor made of Python's numbers, which a GPU waits for. Counts are means over whole cycles of the bank's refresh, between two logged
 steps. ``--where`` names the lines of the package that the operators come from.
 """
 
@@ -57,7 +57,8 @@ from rwkd_lightning.weighting import (
 )
 
 ROWS, BATCH, HELD_OUT, REFRESH, CLASSES, LENGTH, FIRST = 256, 8, 48, 4, 3, 12, 4
-SYNCHRONISING = {"_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "equal", "is_nonzero"}
+SYNCHRONISING = {"_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "equal", "is_nonzero",
+                 "lift_fresh"}  # fmt: skip
 PACKAGE = str(Path(rwkd_lightning.__file__).parent)
 
 METHODS: dict[str, Callable[[tuple[str, ...]], Weighting]] = {
@@ -101,7 +102,7 @@ class Counter(TorchDispatchMode):
             self.operators[name] += 1
             if self.where:
                 self.lines[line()] += 1
-        if name in SYNCHRONISING or (name.startswith("index") and boolean(args)) or copies_to_host(name, args, kwargs):
+        if name in SYNCHRONISING or (name.startswith("index") and boolean(args)):
             self.synchronisations[f"{name} {line()}"] += 1
         return func(*args, **(kwargs or {}))
 
@@ -110,15 +111,6 @@ def boolean(args: Any) -> bool:
     """Whether an index is a mask, whose true places the host counts."""
     indices = args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else []
     return any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in indices)
-
-
-def copies_to_host(name: str, args: Any, kwargs: Any) -> bool:
-    """Whether a tensor is brought to the CPU, or a tensor made there to the device, and the host waits for it."""
-    return (
-        name == "_to_copy"
-        and (kwargs or {}).get("device") == torch.device("cpu")
-        and not (kwargs or {}).get("non_blocking")
-    )
 
 
 def line() -> str:
@@ -152,18 +144,22 @@ def rows(size: int, seed: int, **more: Tensor) -> dict[str, Tensor]:
 class Held:
     """Held-out rows, in order."""
 
-    def __init__(self) -> None:
-        self.rows = rows(HELD_OUT, 1)
+    def __init__(self, batch_size: int = REFRESH) -> None:
+        self.rows, self.batch_size = rows(HELD_OUT, 1), batch_size
 
     def __len__(self) -> int:
         return HELD_OUT
+
+    def grouped(self, count: int) -> Held:
+        """The same rows in larger batches."""
+        return Held(count * self.batch_size)
 
     def take(self, places: Tensor) -> dict[str, Tensor]:
         """These rows."""
         return {name: value[places] for name, value in self.rows.items()}
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        return self.take((torch.arange(REFRESH) + step * REFRESH) % HELD_OUT)
+        return self.take((torch.arange(self.batch_size) + step * self.batch_size) % HELD_OUT)
 
     def all(self, batch_size: int) -> Iterator[dict[str, Tensor]]:
         """Every row once."""

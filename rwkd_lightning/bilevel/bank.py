@@ -29,11 +29,18 @@ class FeatureBank(nn.Module):
         self.register_buffer("features", torch.zeros(size, width, dtype=dtype))
         self.register_buffer("seen", torch.zeros(size, dtype=torch.bool))
         self.targets: dict[str, Tensor] = {}
+        self.full = False
+        self.register_load_state_dict_post_hook(FeatureBank.forget)
+
+    def forget(self, *_: object) -> None:
+        """Rows were loaded: which, ``seen`` says."""
+        self.full = False
 
     @property
     def filled(self) -> bool:
-        """Whether every row was written at least once."""
-        return bool(self.seen.all())
+        """Whether every row was written at least once; once that is so, the device is not asked again."""
+        self.full = self.full or bool(self.seen.all())
+        return self.full
 
     def place(self, batch: Mapping[str, Tensor]) -> None:
         """Keep what the meta loss reads of the rows ``batch["index"]``."""
@@ -51,4 +58,5 @@ class FeatureBank(nn.Module):
     def refresh(self, features: Tensor, batch: Mapping[str, Tensor]) -> None:
         """Write the features ``(m, H)`` of the rows ``batch["index"]``."""
         self.features[batch["index"]] = features.detach().to(self.features.dtype)
-        self.seen[batch["index"]] = True
+        if not self.full:
+            self.seen[batch["index"]] = True

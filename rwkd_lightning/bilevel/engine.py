@@ -12,7 +12,7 @@ positive where more weight on term k of sample i would lower the meta loss.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +40,9 @@ class Problem:
             pass, as one that keeps its graph is best taken when the engine's own passes are over (see ``known``).
         gradient: ∇_θ mean_i Σ_k w_ik·l_ik(θ) over the samples of all ranks, by name, where it is known already: a
             lookahead along it needs neither a pass nor the graph of one. What is missing in it has none.
+        derivative: direction -> ∂outputs/∂θ along it, where the outputs are linear in θ, so that no pass is needed.
+        by_term: gives the K loss terms at θ, ``(B,)`` each, with the graph that leads to the outputs that
+            ``outputs_at`` gives, where a sample's terms read no other sample's outputs; None: ``terms`` is asked.
     """
 
     parameters: Parameters
@@ -50,6 +53,8 @@ class Problem:
     lookahead: float | None = None
     outputs_at: Outputs | Callable[[], Outputs] | None = None
     gradient: Parameters | None = None
+    derivative: Callable[[Parameters], Outputs] | None = None
+    by_term: Callable[[], Sequence[Tensor]] | None = None
 
     def known(self) -> Outputs | None:
         """``outputs_at``; where that is a function it takes a pass, with a graph where the caller's mode allows one."""
@@ -77,7 +82,8 @@ class DirectionalEngine(Engine):
 
     def influence(self, problem: Problem) -> Tensor:
         outputs, tangents = self.push_forward(problem, meta_gradient(problem))  # nothing else keeps the gradient
-        return along(problem.terms, outputs, tangents)
+        known = along_known(problem, tangents)
+        return along(problem.terms, outputs, tangents) if known is None else known
 
     @abstractmethod
     def push_forward(
@@ -86,6 +92,34 @@ class DirectionalEngine(Engine):
         """Return the outputs at θ and their derivative along ``direction``, both detached; may take what is in
         ``direction``.
         """
+
+
+def along_known(problem: Problem, tangents: Outputs) -> Tensor | None:
+    """As ``along``, by the graph of the terms that is there already; None where there is none.
+
+    A sample's term reads that sample's outputs alone, so the gradient of its sum over the samples holds those of all.
+    """
+    if problem.by_term is None or problem.derivative is None:  # the outputs of another pass may differ in their masks
+        return None
+    outputs, columns = problem.known(), problem.by_term()
+    if outputs is None or not columns:
+        return None
+    if not all(n in outputs and outputs[n].requires_grad and outputs[n].dtype == t.dtype for n, t in tangents.items()):
+        return None  # autocast has rounded them
+    names, at = list(tangents), [outputs[name] for name in tangents]
+    influence = []
+    for column in columns:
+        if not column.requires_grad:
+            influence.append(torch.zeros_like(column))
+            continue
+        gradients = torch.autograd.grad(column, at, torch.ones_like(column), retain_graph=True, allow_unused=True)
+        products = [
+            (g * tangents[name]).flatten(1).sum(1)
+            for name, g in zip(names, gradients, strict=True)
+            if g is not None
+        ]
+        influence.append(sum(products[1:], products[0]) if products else torch.zeros_like(column))
+    return torch.stack(influence, 1).detach()
 
 
 @torch.enable_grad()

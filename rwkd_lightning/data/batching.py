@@ -114,6 +114,10 @@ class MetaStream:
     def __getitem__(self, step: int) -> Batch:
         return self.collator([self.dataset[row] for row in self.rows(step)])
 
+    def grouped(self, count: int) -> MetaStream:
+        """The same rows in batches ``count`` times as large, each of rows of similar length."""
+        return MetaStream(self.dataset, self.collator, count * self.batch_size, self.seed)
+
     def all(self, batch_size: int) -> Iterator[Batch]:
         """Yield every row once, longest first."""
         for rows in LengthSortedBatchSampler(self.dataset.lengths, batch_size):

@@ -25,6 +25,8 @@ class View:
     parameters: Parameters
     outputs: Callable[[Parameters], Outputs]
     meta_outputs: Callable[[Parameters], tuple[Outputs, Batch]]
+    derivative: Callable[[Parameters], Outputs] | None = None
+    """∂outputs/∂θ along a direction, where the outputs are linear in θ; exact, without a pass in forward mode."""
 
 
 class MetaStream(Protocol):

@@ -66,6 +66,23 @@ class MetaStep(nn.Module):
         self.held_out_loss: Tensor | None = None
         """The meta loss of the last meta step, on this rank's held-out samples."""
         self.register_buffer("taken", torch.zeros((), dtype=torch.long))
+        self.counted: int | None = 0
+        self.register_load_state_dict_post_hook(lambda *_: self.recount())
+
+    @property
+    def steps(self) -> int:
+        """``taken``, read from the device once after it was loaded."""
+        if self.counted is None:
+            self.counted = int(self.taken)
+        return self.counted
+
+    @steps.setter
+    def steps(self, count: int) -> None:
+        self.counted = count
+
+    def recount(self) -> None:
+        """Forget the number of steps: ``taken`` was loaded."""
+        self.counted = None
 
     def build(self, student: nn.Module) -> None:
         """Make room for what is kept between steps, before training."""
@@ -85,6 +102,7 @@ class MetaStep(nn.Module):
         weights: Tensor,
         randomness: RandomState,
         gradient: Parameters | None = None,
+        by_term: Callable[[], Sequence[Tensor]] | None = None,
     ) -> Tensor:
         """u ``(B, K)`` for a training batch whose training pass gives ``outputs`` from the state ``randomness``.
 
@@ -92,10 +110,14 @@ class MetaStep(nn.Module):
         are over, if at all, so that their memory and that of the training graph are not needed at the same time.
 
         ``gradient`` is that of the training loss under ``weights``, by the names of the student's parameters, where it
-        is known; only for a θ of such parameters (``Restriction.needs_pass``).
+        is known; only for a θ of such parameters (``Restriction.needs_pass``). ``by_term``: see ``Problem``; asked
+        after ``outputs``.
         """
-        influence = self.engine.influence(self.problem(student, batch, outputs, terms, weights, randomness, gradient))
-        self.taken += 1
+        influence = self.engine.influence(
+            self.problem(student, batch, outputs, terms, weights, randomness, gradient, by_term)
+        )
+        self.steps += 1
+        self.taken.fill_(self.steps)
         return influence
 
     def problem(
@@ -107,10 +129,11 @@ class MetaStep(nn.Module):
         weights: Tensor,
         randomness: RandomState,
         gradient: Parameters | None = None,
+        by_term: Callable[[], Sequence[Tensor]] | None = None,
     ) -> Problem:
         """This step's problem for the engine; as ``influence``."""
         training_pass = outputs if callable(outputs) else lambda: outputs
-        view = self.theta.view(student, batch, training_pass, randomness, self.stream, int(self.taken))
+        view = self.theta.view(student, batch, training_pass, randomness, self.stream, self.steps)
 
         strange = set() if gradient is None else set(view.parameters) - {name for name, _ in student.named_parameters()}
         if strange:
@@ -130,4 +153,15 @@ class MetaStep(nn.Module):
         def known() -> Outputs:
             return {n: o for n, o in training_pass().items() if n != "features"}
 
-        return Problem(view.parameters, view.outputs, terms, meta_loss, weights, self.lookahead_lr, known, gradient)
+        return Problem(
+            view.parameters,
+            view.outputs,
+            terms,
+            meta_loss,
+            weights,
+            self.lookahead_lr,
+            known,
+            gradient,
+            view.derivative,
+            by_term,
+        )

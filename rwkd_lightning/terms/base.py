@@ -187,10 +187,13 @@ class Term(nn.Module, ABC):
 
 def stack(terms: Sequence[Term], outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
     """All terms of all samples, ``(B, K)``; one that compares rows sees those of all processes."""
+    return torch.stack(of_each(terms, outputs, batch), 1)
+
+
+def of_each(terms: Sequence[Term], outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> list[Tensor]:
+    """``stack`` term by term, ``(B,)`` each."""
     dealt = world_size() > 1
-    return torch.stack(
-        [of_all_ranks(t, outputs, batch) if t.in_batch and dealt else t(outputs, batch) for t in terms], 1
-    )
+    return [of_all_ranks(t, outputs, batch) if t.in_batch and dealt else t(outputs, batch) for t in terms]
 
 
 def of_teacher(batch: Mapping[str, Tensor], name: str, term: str) -> Tensor:

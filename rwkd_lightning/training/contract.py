@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from rwkd_lightning.meta.restriction import to_device
-from rwkd_lightning.terms import Term, stack
+from rwkd_lightning.terms import Term
+from rwkd_lightning.terms.base import of_each
 from rwkd_lightning.utils.errors import UserError
 
 
@@ -27,15 +28,18 @@ def check_batch(batch: Any, size: int) -> None:
             "DataLoader(IndexedDataset(dataset), ...)"
         )
     index = batch["index"]
-    if index.device.type == "cpu" and not 0 <= int(index.min()) <= int(index.max()) < size:
+    if index.device.type != "cpu":  # its numbers are not read, as the host would wait for them
+        return
+    places = index.numpy()
+    if not 0 <= places.min() <= places.max() < size:
         raise UserError(
-            f"a training batch has an 'index' from {int(index.min())} to {int(index.max())}, and train_size is "
+            f"a training batch has an 'index' from {places.min()} to {places.max()}, and train_size is "
             f"{size}; leave train_size out and use DataLoader(IndexedDataset(dataset), ...)"
         )
 
 
-def losses(terms: Sequence[Term], outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
-    """All terms of all samples ``(B, K)``; UserError for outputs without names, and for what a term reads and nobody
+def losses(terms: Sequence[Term], outputs: Any, batch: Mapping[str, Tensor]) -> list[Tensor]:
+    """Each term of all samples, ``(B,)``; UserError for outputs without names, and for what a term reads and nobody
     gives.
     """
     if not isinstance(outputs, Mapping):
@@ -44,7 +48,7 @@ def losses(terms: Sequence[Term], outputs: Any, batch: Mapping[str, Tensor]) -> 
             "use FromBatch(student, 'x')"
         )
     try:
-        return stack(terms, outputs, batch)
+        return of_each(terms, outputs, batch)
     except KeyError as error:
         name = error.args[0] if error.args else ""
         if name in batch or name in outputs or not isinstance(name, str):

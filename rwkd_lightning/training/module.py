@@ -107,6 +107,8 @@ class DistillationModule(Hooks):
         self.validation = validation if validation is not None else Metrics(metrics or {})
         self.random_states = RandomStates()
         self.frozen = FrozenTeacher(teacher)
+        self.columns: Sequence[Tensor] = ()
+        """The terms of the pass under way, ``(B,)`` each, where a sample's terms read no other sample's outputs."""
 
     # Training
 
@@ -124,7 +126,7 @@ class DistillationModule(Hooks):
     def forward_pass(self, batch: dict[str, Tensor]) -> Passes:
         """The batch's way through the student, with as few passes and as little memory as the method allows."""
         check_batch(batch, len(self.ledger.visits))
-        batch["progress"] = torch.tensor(self.progress, device=self.device)  # for terms that change with the training
+        batch["progress"] = torch.full((), self.progress, device=self.device)  # for terms that change with the training
         parts = split(batch, self.accumulate)
         if len(parts) == 1:
             return OnePass(batch, self.run, self.backward_of, self.device)
@@ -160,6 +162,7 @@ class DistillationModule(Hooks):
             weights,
             passes.randomness,
             gradient,
+            lambda: self.columns if isinstance(passes, OnePass) and passes.descended is None else (),
         )
 
     def weigh(self, step: Step, passes: Passes, watch: Watch) -> Tensor:
@@ -186,6 +189,7 @@ class DistillationModule(Hooks):
             passes.descend(weights)
         elif weights is not passes.descended:
             check_unmoved(self.weighting, passes.descended, weights)
+        self.columns = ()
         norm = nn.utils.clip_grad_norm_(self.trained.parameters(), math.inf if self.clip is None else self.clip)
         watch.number("gradient", norm, "lower `optimizer.lr`, look at the loss terms, or use `precision=32-true`")
         optimizers = self.optimizers()
@@ -218,7 +222,9 @@ class DistillationModule(Hooks):
         """
         self.frozen.answer(batch, self.reads)
         outputs = self.student(batch)
-        return outputs, losses(self.loss_terms, outputs, batch)
+        columns = losses(self.loss_terms, outputs, batch)
+        self.columns = () if any(term.in_batch for term in self.loss_terms) else columns
+        return outputs, torch.stack(columns, 1)
 
     def step_of(
         self, batch: dict[str, Tensor], outputs: Mapping[str, Tensor], losses: Tensor, influence: Tensor | None = None

@@ -7,10 +7,12 @@ used detached; ``observe``. A constant method implements ``forward`` alone.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +35,21 @@ class History:
 
 
 @dataclass
+class Later:
+    """What a step need not wait for: the training loop reads it off the device some steps later.
+
+    Attributes:
+        finite: numbers that must be finite, of any shape; where one is not, nothing of the step is kept.
+        checks: called without arguments then, in this order; the first whose reason it is raises.
+        idle: scalars; where one is true, the method's own parameters stay as they are at this step.
+    """
+
+    finite: list[Tensor] = field(default_factory=list)
+    checks: list[Callable[[], None]] = field(default_factory=list)
+    idle: list[Tensor] = field(default_factory=list)
+
+
+@dataclass
 class Step:
     """Everything a method may read about one training batch of B samples and K loss terms.
 
@@ -47,6 +64,8 @@ class Step:
         influence: u ``(B, K)`` for methods that need it, on steps that took a meta step; None otherwise.
         history: earlier visits of the same samples.
         shared_parameters: the student's last layer, for methods that read the gradient of each term.
+        later: where checks may wait; None: they are made at once.
+        memo: what was computed once for all passes of the step, see ``once``.
     """
 
     losses: Tensor
@@ -58,9 +77,20 @@ class Step:
     influence: Tensor | None = None
     history: History | None = None
     shared_parameters: tuple[Tensor, ...] = field(default_factory=tuple)
+    later: Later | None = None
+    memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.terms = Columns.of(self.terms)
+
+    def once(self, name: str, owner: Any, compute: Callable[[], Any]) -> Any:
+        """``compute()`` by the first call for this name, owner and influence, and the same object by all others; for
+        what is detached and depends on the step alone.
+        """
+        key = name, owner, self.influence
+        if key not in self.memo:
+            self.memo[key] = compute()
+        return self.memo[key]
 
     def columns(self, role: str) -> list[int]:
         """Columns of the terms that play this role, ``label`` or ``teacher`` say; UserError if there is none."""
@@ -140,6 +170,19 @@ def masked(weights: Tensor, valid: Tensor) -> Tensor:
     method whose weights are no shares of a total (one term's has nothing to do with another's) gives 0 to what is not
     valid itself.
     """
-    kept = torch.where(valid, weights, 0.0)
+    kept = torch.where(valid, weights, zero(weights))
     total = kept.sum(1, keepdim=True)
-    return torch.where(total == 0, 0.0, kept / total.clamp_min(1e-30) * weights.sum(1, keepdim=True))
+    shares = kept / total.clamp_min(1e-30) * weights.sum(1, keepdim=True)
+    return shares.masked_fill(total == 0, 0.0)
+
+
+def zero(like: Tensor) -> Tensor:
+    """0 of a tensor's type, on its device; made once, where ``torch.where`` would fill one for a number each time."""
+    return constant((0.0,), like.dtype, like.device)[0]
+
+
+@functools.lru_cache(maxsize=256)
+def constant(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A vector of these numbers, made once: a device waits for what comes from the host. Not to be written to."""
+    with torch.inference_mode(False):
+        return torch.tensor(numbers, dtype=dtype, device=device)

@@ -60,9 +60,15 @@ class GivenWeights(Wrapper):
 
     def scaled(self, step: Step) -> Step:
         """The step with the influence of the inner method's weights."""
-        if step.influence is None:
+        influence = step.influence
+        if influence is None:
             return step
-        return replace(step, influence=step.influence * self.given(step).to(step.influence.dtype))
+        scaled: Step = step.once("scaled", self, lambda: self.scale(step, influence))
+        return scaled
+
+    def scale(self, step: Step, influence: Tensor) -> Step:
+        """``scaled``, with an influence."""
+        return replace(step, influence=influence * self.given(step).to(influence.dtype))
 
     def given(self, step: Step) -> Tensor:
         """g ``(B, 1)``."""

@@ -64,7 +64,7 @@ class GradNorm(Weighting):
         return (scaled - (scaled.mean() * rates**self.asymmetry).detach()).abs().sum()
 
     def own_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=self.lr)
+        return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)
 
     def observe(self, step: Step) -> None:
         self.first = self.with_first(quotient(*sums_and_counts(step))).to(self.first.dtype)

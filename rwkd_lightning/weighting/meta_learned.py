@@ -43,7 +43,7 @@ class MetaLearned(Weighting):
         if step.influence is None:
             return None
         weights = masked(self(step), step.valid)
-        loss = surrogate_loss(weights, normalised(step.influence))
+        loss = surrogate_loss(weights, unit_influence(step))
         if self.entropy:
             loss = loss + self.entropy * self.negative_entropy(weights).mean()
         return loss
@@ -55,7 +55,15 @@ class MetaLearned(Weighting):
         return p_log_p(weights).sum(1)
 
     def own_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=self.lr)
+        return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)
+
+
+def unit_influence(step: Step) -> Tensor:
+    """u ``(B, K)`` of a step that has one, in units of its mean size over all ranks."""
+    influence = step.influence
+    assert influence is not None
+    unit: Tensor = step.once("unit influence", None, lambda: normalised(influence))
+    return unit
 
 
 def in_full_precision(network: nn.Module, inputs: Tensor) -> Tensor:

@@ -12,13 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rwkd_lightning.bilevel import normalised
 from rwkd_lightning.terms.base import at_least_float32
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import History, Step
 from rwkd_lightning.weighting.features.checked import Features, read, width_of
 from rwkd_lightning.weighting.gates import Gate, Softmax
-from rwkd_lightning.weighting.meta_learned import MetaLearned, in_full_precision
+from rwkd_lightning.weighting.meta_learned import MetaLearned, in_full_precision, unit_influence
 
 
 class RWKD(MetaLearned):
@@ -79,11 +78,13 @@ class RWKD(MetaLearned):
         self.network = nn.Sequential(nn.Linear(width_of(features), hidden), nn.Tanh(), last)
 
     def forward(self, step: Step) -> Tensor:
-        features = read(self.features, step).to(next(self.network.parameters()).dtype)
+        dtype = next(self.network.parameters()).dtype
+        features = step.once("features", self, lambda: read(self.features, step).to(dtype))
         logits = in_full_precision(self.network, features)
         if self.evidence:
-            evidence = self.evidence * mean_influence(step)
-            logits = logits + F.pad(evidence, (0, logits.shape[1] - evidence.shape[1]))
+            evidence = step.once("evidence", self, lambda: self.evidence * mean_influence(step))
+            beyond = logits.shape[1] - evidence.shape[1]
+            logits = logits + (F.pad(evidence, (0, beyond)) if beyond else evidence)
         weights = self.gate.without_invalid(self.gate(at_least_float32(logits)), step.valid)
         return smoothed(weights, step.history, self.smoothing) if self.smoothing else weights
 
@@ -112,7 +113,7 @@ def mean_influence(step: Step) -> Tensor:
     history = step.history
     if step.influence is None:
         return torch.zeros_like(step.losses) if history is None else history.influence.to(step.losses.dtype)
-    now = normalised(step.influence)
+    now = unit_influence(step)
     if history is None:
         return now
     visits = history.visits[:, None]

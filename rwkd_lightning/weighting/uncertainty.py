@@ -47,7 +47,7 @@ class Uncertainty(Weighting):
         return torch.where(count > 0, likelihood, 0.0).sum()  # a term that no row here has says nothing of its variance
 
     def own_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=self.lr)
+        return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)
 
     @property
     def precisions(self) -> Tensor:

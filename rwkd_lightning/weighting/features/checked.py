@@ -52,15 +52,25 @@ def read(features: Any, step: Step) -> Tensor:
             f"`features`: {name(features)} gave values with a gradient, which would reach into what it reads; "
             "put @torch.no_grad() on its forward, or detach them"
         )
+    if step.later is None:
+        check_finite(features, values, step.losses)
+    else:
+        losses = step.losses.detach()
+        step.later.finite.append(values)
+        step.later.checks.append(lambda: check_finite(features, values, losses))
+    return values
+
+
+def check_finite(features: Any, values: Tensor, losses: Tensor) -> None:
+    """Raise UserError for values ``(B, width)`` that are not finite in a row whose losses ``(B, K)`` are."""
     # where the losses are not finite either it is the student, of which the training loop tells
-    bad = (~values.isfinite().all(1) & step.losses.isfinite().all(1)).nonzero()
+    bad = (~values.isfinite().all(1) & losses.isfinite().all(1)).nonzero()
     if len(bad):
         row = int(bad[0])
         raise UserError(
             f"`features`: {name(features)} gave {values[row].tolist()} for row {row} of a batch, whose losses are "
             "finite; keep logarithms and quotients away from 0"
         )
-    return values
 
 
 def name(features: Any) -> str:
