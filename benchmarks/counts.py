@@ -30,6 +30,7 @@ from rwkd_lightning.bilevel import Jvp
 from rwkd_lightning.meta import HeadWithBank, MetaStep
 from rwkd_lightning.systems.text.models import Classifier
 from rwkd_lightning.terms import CrossEntropy, DistillationKL, LogitMSE, Term
+from rwkd_lightning.training import finite_check
 from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.training.optim import adamw
 from rwkd_lightning.weighting import (
@@ -216,7 +217,8 @@ def build(method: str, terms: int = 2, blocks: int = 2) -> DistillationModule:
 
 
 def count(module: DistillationModule, steps: int = 16, where: bool = False) -> Counter:
-    """What ``steps`` steps dispatch, in all; none of them is logged."""
+    """What ``steps`` steps dispatch, in all, with checks that wait as on a GPU; none of them is logged."""
+    finite_check.AT_ONCE = ()
     counter, data = Counter(where), rows(ROWS, 0)
     whole = [{n: v[places] for n, v in data.items()} for places in torch.arange(ROWS).split(BATCH)]
     trainer = lightning.Trainer(

@@ -37,9 +37,9 @@ class FiniteDifference(DirectionalEngine):
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(v) for v in direction.values()]))
         device = norm.device.type
         autocast = torch.is_autocast_enabled(device)
-        steps = [self.radius / norm, -self.radius / norm] if self.central else [self.radius / norm]
-        if norm == 0:  # a stationary point of the meta loss: no direction, no influence
-            steps = []
+        # at a stationary point of the meta loss v is 0 and nothing is displaced: no direction, no influence
+        size = self.radius / norm.clamp_min(1e-30)
+        steps = [size, -size] if self.central else [size]
         with torch.no_grad(), torch.autocast(device, enabled=False):
             there = [
                 problem.outputs(moved(problem.parameters, direction, step, last=step is steps[-1])) for step in steps
@@ -48,8 +48,6 @@ class FiniteDifference(DirectionalEngine):
         known = None if autocast else problem.known()
         with torch.no_grad(), torch.autocast(device, enabled=False):
             here = detached(problem.outputs(problem.parameters) if known is None else known)
-            if not there:
-                return here, {n: torch.zeros_like(o) for n, o in here.items()}
             base, length = (there[1], 2 * steps[0]) if self.central else (here, steps[0])
             return here, {n: (there[0][n] - base[n]) / length for n in here}
 

@@ -1,17 +1,32 @@
-"""Stops a training step at the first number that is not finite, on all ranks at once."""
+"""Stops the training at the first number that is not finite, on all ranks at once.
+
+On a CPU every check is made where its numbers come up. A device would be waited for each time, so there the numbers are
+summed up, times 0, into one that is NaN from the first bad one on: the optimizers and the record leave everything as it
+is from that step on, and the host, which reads the sum of a step ``LAG`` steps later, makes that step's checks again,
+one by one, for the message.
+"""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import lightning
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from rwkd_lightning.meta import MetaStep
 from rwkd_lightning.training.ledger import Visit
 from rwkd_lightning.utils.distributed import gather_rows
 from rwkd_lightning.utils.errors import NotFinite
-from rwkd_lightning.weighting import Step
+from rwkd_lightning.weighting import Step, Weighting
 
 NAMED = 10  # samples
+LAG = 2  # steps: the device has long finished, and waits for nothing
+AT_ONCE = ("cpu",)
+"""Devices whose numbers are there when the host asks."""
 
 
 class Watch:
@@ -24,6 +39,7 @@ class Watch:
         meta: the meta step whose influence it has.
         done: student steps before this one.
         epoch: counted from 0.
+        guard: keeps the checks for later; None: they are made at once.
 
     Attributes:
         visit: losses and influence of all ranks.
@@ -33,7 +49,12 @@ class Watch:
             it, else their ``index``) and the terms; for a meta loss; and by the methods.
     """
 
-    def __init__(self, step: Step, meta: MetaStep | None, done: int, epoch: int) -> None:
+    def __init__(
+        self, step: Step, meta: MetaStep | None, done: int, epoch: int, guard: Guard | None = None
+    ) -> None:
+        self.guard, self.later, self.taken_in = guard, step.later, 0
+        self.fresh: list[Tensor] = []
+        self.checks: list[Callable[[], None]] = []
         self.done, self.epoch, self.terms, self.batch, self.losses = (
             done,
             epoch,
@@ -47,21 +68,63 @@ class Watch:
         influence = self.visit.influence
         if influence is None:
             return
-        if meta is not None and meta.held_out_loss is not None and not bool(influence.isfinite().any()):
-            self.number(
-                "meta loss", meta.held_out_loss, "lower `optimizer.lr` or `lookahead_lr`, or look at the held-out rows"
-            )
+        if meta is not None and meta.held_out_loss is not None:
+            held_out_loss = meta.held_out_loss
+            self.make(lambda: self.check_held_out(influence, held_out_loss))
         self.rows("influence", influence, "lower `optimizer.lr` or `lookahead_lr`, or look at these rows")
+
+    def make(self, check: Callable[[], None], *numbers: Tensor) -> None:
+        """Make a check at once, or keep it for later with the numbers that it is about."""
+        if self.guard is None:
+            check()
+            return
+        self.checks.append(check)
+        self.fresh.extend(numbers)
+
+    def found(self) -> Tensor | None:
+        """1 on the device, as float32, where anything up to here was not finite, at this step or before; else 0. None
+        where checks are made at once.
+        """
+        if self.guard is None:
+            return None
+        if self.later is not None:  # what the method has added since
+            self.fresh.extend(self.later.finite[self.taken_in :])
+            self.taken_in = len(self.later.finite)
+        self.guard.take(self.fresh)
+        self.fresh = []
+        return self.guard.bad
+
+    def again(self) -> None:
+        """Make the checks that were kept; raises what they raise."""
+        for check in (*self.checks, *(self.later.checks if self.later is not None else ())):
+            check()
+
+    def check_held_out(self, influence: Tensor, loss: Tensor) -> None:
+        """The meta loss, where no influence is a number."""
+        if not bool(influence.isfinite().any()):
+            self.check_number("meta loss", loss, "lower `optimizer.lr` or `lookahead_lr`, or look at the held-out rows")
 
     def weights_of_all(self, weights: Tensor) -> Tensor:
         """This rank's weights ``(B, K)`` to those of all ranks, ``(world·B, K)``."""
-        self.weights = weights
         gathered = gather_rows(weights)
-        self.rows("weight", gathered, "lower `weighting.lr`")
+
+        def check() -> None:
+            self.weights = weights
+            self.check_rows("weight", gathered, "lower `weighting.lr`")
+
+        self.make(check, gathered)
         return gathered
 
     def rows(self, what: str, values: Tensor, remedy: str) -> None:
         """Check numbers ``(world·B, K)`` of the rows of all ranks."""
+        self.make(lambda: self.check_rows(what, values, remedy), values)
+
+    def number(self, what: str, value: Tensor, remedy: str) -> None:
+        """Check a scalar that is the same on all ranks."""
+        self.make(lambda: self.check_number(what, value, remedy), value)
+
+    def check_rows(self, what: str, values: Tensor, remedy: str) -> None:
+        """As ``rows``, at once."""
         bad = torch.logical_not(values.isfinite())
         if not bool(bad.any()):
             return
@@ -73,8 +136,8 @@ class Watch:
         )
         self.stop(what, found, remedy)
 
-    def number(self, what: str, value: Tensor, remedy: str) -> None:
-        """Check a scalar that is the same on all ranks."""
+    def check_number(self, what: str, value: Tensor, remedy: str) -> None:
+        """As ``number``, at once."""
         if not bool(value.isfinite()):
             found = f"the {what} is {float(value)}, of a batch of {len(self.losses)} rows whose losses are finite"
             self.stop(what, found, remedy)
@@ -91,3 +154,77 @@ class Watch:
             self.losses.cpu(),
             self.weights.detach().cpu(),
         )
+
+
+class Guard:
+    """What was found on the device, over all steps, and the steps whose findings the host has not read.
+
+    Attributes:
+        bad: see ``Watch.found``; a scalar.
+    """
+
+    @classmethod
+    def of(cls, device: torch.device, trainer: lightning.Trainer) -> Guard | None:
+        """None where checks are made at once: on a CPU, and where an optimizer cannot leave out a step (see ``unless``),
+        or is told by a gradient scaler.
+        """
+        fused = all(optimizer.defaults.get("fused") for optimizer in trainer.optimizers)
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        return None if device.type in AT_ONCE or scaled or not fused else cls(device)
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.sum = torch.zeros((), device=device)
+        self.bad = torch.zeros((), device=device)
+        self.pending: deque[tuple[Watch, Tensor, torch.cuda.Event | None, Callable[[Sequence[float]], None]]] = deque()
+
+    @torch.no_grad()
+    def take(self, numbers: Sequence[Tensor]) -> None:
+        """Add numbers of any shape to the sum."""
+        if numbers:
+            flat = torch.cat([x.detach().flatten() for x in numbers])
+            self.sum = self.sum + flat.mul(0.0).sum().to(self.sum.dtype)
+            self.bad = self.sum.ne(self.sum).to(self.sum.dtype)
+
+    def end(self, watch: Watch, figures: Tensor | None, tell: Callable[[Sequence[float]], None]) -> None:
+        """A step is over; ``tell`` gets its figures ``(F,)`` when they are read, if nothing bad was found."""
+        watch.found()
+        sent = self.bad[None] if figures is None else torch.cat([self.bad[None], figures.to(self.bad.dtype)])
+        event = None
+        if self.device.type == "cuda":
+            host = torch.empty(sent.shape, dtype=sent.dtype, pin_memory=True)
+            host.copy_(sent, non_blocking=True)
+            event, sent = torch.cuda.Event(), host
+            event.record()
+        self.pending.append((watch, sent, event, tell))
+        self.read(LAG)
+
+    def read(self, left: int = 0) -> None:
+        """Read the steps before the last ``left`` ones; raises what their checks raise."""
+        while len(self.pending) > left:
+            watch, sent, event, tell = self.pending.popleft()
+            if event is not None:
+                event.synchronize()
+            bad, *figures = sent.numpy().tolist()
+            if bad:
+                watch.again()
+                raise RuntimeError(f"step {watch.done}: a number that is not finite was found, and not found again")
+            tell(figures)
+
+
+def unless(found: Tensor | None, optimizer: Optimizer) -> None:
+    """Let the next step of a fused optimizer be left out where the scalar is 1, without asking the device."""
+    if found is not None:
+        optimizer.found_inf = found  # type: ignore[attr-defined]
+
+
+@contextmanager
+def undone_where(bad: Tensor | None, method: Weighting) -> Iterator[None]:
+    """Let the buffers of a method be as before where the scalar is not 0; None: they are not touched."""
+    if bad is None or type(method).observe is Weighting.observe:
+        yield
+        return
+    before = {name: buffer.clone() for name, buffer in method.named_buffers()}
+    yield
+    for name, buffer in method.named_buffers():
+        buffer.copy_(torch.where(bad > 0, before[name], buffer))

@@ -17,6 +17,7 @@ from rwkd_lightning.terms import Term
 from rwkd_lightning.training.collapse_alarm import CollapseAlarm
 from rwkd_lightning.training.compatibility import check_start, shares_gradient
 from rwkd_lightning.training.contract import columns_of, device_of, rows_of
+from rwkd_lightning.training.finite_check import Guard
 from rwkd_lightning.training.frozen_teacher import FrozenTeacher
 from rwkd_lightning.training.ledger import Ledger
 from rwkd_lightning.training.random_states import RandomStates
@@ -36,6 +37,7 @@ class Hooks(lightning.LightningModule):
     validation: Validation
     random_states: RandomStates
     frozen: FrozenTeacher
+    guard: Guard | None = None
     terms: nn.ModuleList
     meta: MetaStep | None
     updated_weights: str
@@ -119,6 +121,18 @@ class Hooks(lightning.LightningModule):
                     shares_gradient(self.weighting, self.meta, self.updated_weights),
                 )
         self.random_states.begin(self.device)
+        self.guard = Guard.of(self.device, self.trainer)
+
+    def settle(self) -> None:
+        """Read what the device has found so far; raises what the checks of the steps since raise."""
+        if self.guard is not None:
+            self.guard.read()
+
+    def on_train_epoch_end(self) -> None:
+        self.settle()
+
+    def on_train_end(self) -> None:
+        self.settle()
 
     def on_validation_start(self) -> None:
         self.frozen.freeze(self.device)
@@ -144,6 +158,7 @@ class Hooks(lightning.LightningModule):
             self.log(f"{split}/{name}", value, prog_bar=True, sync_dist=True)  # each rank has scored all rows
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.settle()  # nothing of a bad step gets into it
         checkpoint["random_states"] = self.random_states.save(self.device)
         checkpoint["alarm_count"] = self.alarm.count
 

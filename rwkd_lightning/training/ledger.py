@@ -61,7 +61,7 @@ class Ledger(nn.Module):
         visits = self.meta_visits[index]
         return History(visits, self.influence[index] / visits.clamp_min(1)[:, None], self.weights[index])
 
-    def record(self, visit: Visit, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def record(self, visit: Visit, weights: Tensor, bad: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Keep the losses and weights of this visit and add its influence, in units of the batch's mean size.
 
         Every rank keeps the rows of all of them: a sample's next visit may be to another one.
@@ -69,19 +69,25 @@ class Ledger(nn.Module):
         Args:
             visit: of all ranks.
             weights: of all ranks, ``(world·B, K)``.
+            bad: a scalar; where it is not 0 the record stays as it is. None: it does not.
 
         Returns:
             losses and weights ``(world·B, K)`` as kept.
         """
         losses, used = visit.losses.to(self.losses.dtype), weights.to(self.weights.dtype)
-        self.weights[visit.index] = used
-        self.losses[visit.index] = losses
-        self.valid[visit.index] = visit.valid
-        self.visits[visit.index] += 1  # once a step, also for a row that fills up the batches of several ranks
+        new = {"weights": used, "losses": losses, "valid": visit.valid}
+        # once a step, also for a row that fills up the batches of several ranks
+        new["visits"] = self.visits[visit.index] + 1
         if visit.influence is not None:
             mean = visit.influence.abs().mean()
-            self.influence[visit.index] += in_units_of(mean, visit.influence).to(self.influence.dtype)
-            self.meta_visits[visit.index] += 1
+            unit = in_units_of(mean, visit.influence).to(self.influence.dtype)
+            new |= {"influence": self.influence[visit.index] + unit, "meta_visits": self.meta_visits[visit.index] + 1}
+        for name, values in new.items():
+            table = getattr(self, name)
+            if bad is not None:
+                kept = bad > 0
+                values = torch.where(kept, table[visit.index], values)
+            table[visit.index] = values
         return losses, used
 
     def columns(self) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from rwkd_lightning.training.batch_passes import OnePass, PassByPart, Passes, Tw
 from rwkd_lightning.training.collapse_alarm import CollapseAlarm
 from rwkd_lightning.training.compatibility import check_module, check_unmoved, shares_gradient
 from rwkd_lightning.training.contract import check_batch, losses
-from rwkd_lightning.training.finite_check import Watch
+from rwkd_lightning.training.finite_check import Guard, Watch, undone_where, unless
 from rwkd_lightning.training.frozen_teacher import FrozenTeacher
 from rwkd_lightning.training.hooks import Hooks
 from rwkd_lightning.training.ledger import Ledger
@@ -31,6 +31,7 @@ from rwkd_lightning.training.step_log import summary
 from rwkd_lightning.training.steps import gradient_of_all_ranks
 from rwkd_lightning.training.validation import Losses, Metric, Metrics, Validation
 from rwkd_lightning.weighting import Step, Weighting, masked
+from rwkd_lightning.weighting.base import Later
 from rwkd_lightning.weighting.columns import Columns
 
 log = logging.getLogger(__name__)
@@ -117,7 +118,8 @@ class DistillationModule(Hooks):
         passes = self.forward_pass(batch)
         influence = self.meta_step(batch, passes)
         step = self.step_of(batch, *passes.forward(), influence)
-        watch = Watch(step, self.meta, self.global_step, self.current_epoch)  # all of it is finite, on all ranks
+        # all of it is finite, on all ranks
+        watch = Watch(step, self.meta, self.global_step, self.current_epoch, self.guard)
         weights = self.weigh(step, passes, watch)
         used = watch.weights_of_all(weights)
         self.student_step(passes, weights, watch)
@@ -176,9 +178,12 @@ class DistillationModule(Hooks):
             watch.number(
                 "gradient of the weighting", norm, "lower `weighting.lr`, or look at the meta-network's features"
             )
-            for optimizer in self.trainer.optimizers[
-                1:
-            ]:  # past Lightning's wrapper: ``max_steps`` counts student steps alone
+            found = watch.found()
+            if found is not None and step.later is not None and step.later.idle:
+                found = torch.stack([found, *(x.to(found.dtype) for x in step.later.idle)]).amax()
+            # past Lightning's wrapper: ``max_steps`` counts student steps alone
+            for optimizer in self.trainer.optimizers[1:]:
+                unless(found, optimizer)
                 optimizer.step()
                 optimizer.zero_grad()
         return current if current is not None else self.weights_of(step)
@@ -194,6 +199,7 @@ class DistillationModule(Hooks):
         watch.number("gradient", norm, "lower `optimizer.lr`, look at the loss terms, or use `precision=32-true`")
         optimizers = self.optimizers()
         optimizer: Any = optimizers[0] if isinstance(optimizers, list) else optimizers
+        unless(watch.found(), self.trainer.optimizers[0])
         optimizer.step()
         optimizer.zero_grad()
         scheduler: Any = self.lr_schedulers()
@@ -202,19 +208,31 @@ class DistillationModule(Hooks):
 
     def record(self, step: Step, watch: Watch, weights: Tensor) -> None:
         """Keep and log the step; the weights ``(world·B, K)`` are those of all ranks."""
-        self.weighting.observe(step)
-        visit = watch.visit
-        values, weights = self.ledger.record(visit, weights)
+        bad, visit = None if self.guard is None else self.guard.bad, watch.visit
+        with undone_where(bad, self.weighting):
+            self.weighting.observe(step)
+        values, weights = self.ledger.record(visit, weights, bad)
+        figures = None
         if self.weighting.needs_influence:
-            message = self.alarm(weights[visit.valid.all(1)])  # another row has no choice
-            if message and self.trainer.is_global_zero:
-                log.warning("step %d: %s", self.global_step, message)
+            figures = self.alarm.figures(weights, visit.valid.all(1))  # another row has no choice
+        done = self.global_step
+        if self.guard is None:
+            self.sound(done, [] if figures is None else figures.tolist())
+        else:
+            self.guard.end(watch, figures, lambda found: self.sound(done, found))
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (
             every and self.global_step % every == 0
         ) or self.trainer.is_last_batch:  # no other is kept, and logging is slow
+            self.settle()
             self.log_dict(summary(self.term_names, values, weights, visit.valid))
             self.log("loss", (weights * values).sum(1).mean().float(), prog_bar=True)
+
+    def sound(self, done: int, figures: Sequence[float]) -> None:
+        """Warn of a collapse of the weights, by the figures after ``done`` steps."""
+        message = self.alarm.take(figures) if self.weighting.needs_influence else None
+        if message and self.trainer.is_global_zero:
+            log.warning("step %d: %s", done, message)
 
     def run(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """The student's outputs and losses ``(B, K)``; the teacher too is asked where the batch lacks what the terms
@@ -243,6 +261,7 @@ class DistillationModule(Hooks):
             influence,
             self.ledger.history(batch["index"]),
             shared,
+            None if self.guard is None else Later(),
         )
 
     def weights_of(self, step: Step) -> Tensor:

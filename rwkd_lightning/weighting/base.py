@@ -83,11 +83,15 @@ class Step:
     def __post_init__(self) -> None:
         self.terms = Columns.of(self.terms)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        self.__dict__["memo"] = {}  # of another step now
+
     def once(self, name: str, owner: Any, compute: Callable[[], Any]) -> Any:
-        """``compute()`` by the first call for this name, owner and influence, and the same object by all others; for
-        what is detached and depends on the step alone.
+        """``compute()`` by the first call for this name and owner, and the same object by all others; for what is
+        detached and depends on the step alone.
         """
-        key = name, owner, self.influence
+        key = name, owner
         if key not in self.memo:
             self.memo[key] = compute()
         return self.memo[key]
