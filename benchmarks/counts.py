@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=16, help="steps counted; a multiple of the refresh cycle")
     parser.add_argument("--where", action="store_true", help="name the lines that the operators come from")
     options = parser.parse_args()
-    from timing import quiet
+    from benchmarks.timing import quiet
 
     quiet()
     base = sum(count(build("kd", options.terms, options.blocks), options.steps).operators.values()) / options.steps
@@ -256,5 +256,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     main()

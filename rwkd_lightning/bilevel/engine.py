@@ -114,9 +114,7 @@ def along_known(problem: Problem, tangents: Outputs) -> Tensor | None:
             continue
         gradients = torch.autograd.grad(column, at, torch.ones_like(column), retain_graph=True, allow_unused=True)
         products = [
-            (g * tangents[name]).flatten(1).sum(1)
-            for name, g in zip(names, gradients, strict=True)
-            if g is not None
+            (g * tangents[name]).flatten(1).sum(1) for name, g in zip(names, gradients, strict=True) if g is not None
         ]
         influence.append(sum(products[1:], products[0]) if products else torch.zeros_like(column))
     return torch.stack(influence, 1).detach()

@@ -49,9 +49,7 @@ class Watch:
             it, else their ``index``) and the terms; for a meta loss; and by the methods.
     """
 
-    def __init__(
-        self, step: Step, meta: MetaStep | None, done: int, epoch: int, guard: Guard | None = None
-    ) -> None:
+    def __init__(self, step: Step, meta: MetaStep | None, done: int, epoch: int, guard: Guard | None = None) -> None:
         self.guard, self.later, self.taken_in = guard, step.later, 0
         self.fresh: list[Tensor] = []
         self.checks: list[Callable[[], None]] = []
