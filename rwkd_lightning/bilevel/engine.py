@@ -108,11 +108,12 @@ def along_known(problem: Problem, tangents: Outputs) -> Tensor | None:
         return None  # autocast has rounded them
     names, at = list(tangents), [outputs[name] for name in tangents]
     influence = []
+    ones = torch.ones_like(columns[0])
     for column in columns:
         if not column.requires_grad:
             influence.append(torch.zeros_like(column))
             continue
-        gradients = torch.autograd.grad(column, at, torch.ones_like(column), retain_graph=True, allow_unused=True)
+        gradients = torch.autograd.grad(column, at, ones.to(column.dtype), retain_graph=True, allow_unused=True)
         products = [
             (g * tangents[name]).flatten(1).sum(1) for name, g in zip(names, gradients, strict=True) if g is not None
         ]

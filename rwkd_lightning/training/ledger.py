@@ -77,16 +77,18 @@ class Ledger(nn.Module):
         losses, used = visit.losses.to(self.losses.dtype), weights.to(self.weights.dtype)
         new = {"weights": used, "losses": losses, "valid": visit.valid}
         # once a step, also for a row that fills up the batches of several ranks
-        new["visits"] = self.visits[visit.index] + 1
+        old = {"visits": self.visits[visit.index]}
+        new["visits"] = old["visits"] + 1
         if visit.influence is not None:
             mean = visit.influence.abs().mean()
             unit = in_units_of(mean, visit.influence).to(self.influence.dtype)
-            new |= {"influence": self.influence[visit.index] + unit, "meta_visits": self.meta_visits[visit.index] + 1}
+            old |= {"influence": self.influence[visit.index], "meta_visits": self.meta_visits[visit.index]}
+            new |= {"influence": old["influence"] + unit, "meta_visits": old["meta_visits"] + 1}
+        kept = None if bad is None else bad > 0
         for name, values in new.items():
             table = getattr(self, name)
-            if bad is not None:
-                kept = bad > 0
-                values = torch.where(kept, table[visit.index], values)
+            if kept is not None:
+                values = torch.where(kept, old[name] if name in old else table[visit.index], values)
             table[visit.index] = values
         return losses, used
 

@@ -21,7 +21,7 @@ from rwkd_lightning.training.batch_passes import OnePass, PassByPart, Passes, Tw
 from rwkd_lightning.training.collapse_alarm import CollapseAlarm
 from rwkd_lightning.training.compatibility import check_module, check_unmoved, shares_gradient
 from rwkd_lightning.training.contract import check_batch, losses
-from rwkd_lightning.training.finite_check import Guard, Watch, undone_where, unless
+from rwkd_lightning.training.finite_check import Watch, undone_where, unless
 from rwkd_lightning.training.frozen_teacher import FrozenTeacher
 from rwkd_lightning.training.hooks import Hooks
 from rwkd_lightning.training.ledger import Ledger

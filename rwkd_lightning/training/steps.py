@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import lightning
@@ -29,4 +28,4 @@ def gradient_of_all_ranks(loss: Tensor, parameters: Sequence[nn.Parameter]) -> T
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     for p, g in zip(parameters, gradients, strict=True):
         p.grad = None if g is None else all_reduce_mean(g)
-    return nn.utils.clip_grad_norm_(parameters, math.inf)
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

@@ -22,10 +22,8 @@ class TeacherAnnealing(Weighting):
     needs_batch = False
 
     def forward(self, step: Step) -> Tensor:
-        weights = step.losses.new_zeros(step.losses.shape)
-        weights[:, step.columns("label")] = step.progress
-        weights[:, step.columns("teacher")] = 1 - step.progress
-        return weights
+        label, teacher = (step.marked(step.columns(role)) for role in ("label", "teacher"))
+        return (step.progress * label + (1 - step.progress) * teacher).expand(step.losses.shape)
 
     def check(self, terms: Columns) -> None:
         only(terms, ("label", "teacher"), "annealed")

@@ -36,9 +36,8 @@ class AnnealingKD(Weighting):
         only(terms, ("label", "annealed"), "annealing_kd")
 
     def forward(self, step: Step) -> Tensor:
-        weights = step.losses.new_zeros(step.losses.shape)
-        weights[:, step.columns("annealed" if step.progress < self.stage_one else "label")] = 1.0
-        return weights
+        role = "annealed" if step.progress < self.stage_one else "label"
+        return step.marked(step.columns(role)).expand(step.losses.shape)
 
     def __repr__(self) -> str:
         return f"annealing_kd(stage_one={self.stage_one:g})"

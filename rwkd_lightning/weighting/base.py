@@ -100,6 +100,14 @@ class Step:
         """Columns of the terms that play this role, ``label`` or ``teacher`` say; UserError if there is none."""
         return columns(self.terms, role)
 
+    def marked(self, columns: Collection[int]) -> Tensor:
+        """``(K,)``, 1 in these columns and 0 elsewhere; not to be written to."""
+        return self.vector([float(k in columns) for k in range(len(self.terms))])
+
+    def vector(self, numbers: Sequence[float]) -> Tensor:
+        """``(K,)`` of the losses' type, made once for these numbers; not to be written to."""
+        return constant(tuple(numbers), self.losses.dtype, self.losses.device)
+
     def has(self, role: str) -> bool:
         """Whether a term plays this role."""
         return has(self.terms, role)

@@ -62,10 +62,10 @@ class DynamicWeightAverage(Weighting):
         self.sums += total
         self.counts += count
         self.batches += 1
-        if int(self.batches) % self.window == 0:
-            self.means = torch.stack([self.means[1], quotient(self.sums, self.counts)])
-            self.sums.zero_()
-            self.counts.zero_()
+        over = self.batches % self.window == 0  # on the device: the host need not know
+        self.means = torch.where(over, torch.stack([self.means[1], quotient(self.sums, self.counts)]), self.means)
+        self.sums.masked_fill_(over, 0.0)
+        self.counts.masked_fill_(over, 0.0)
 
     def check(self, terms: Columns) -> None:
         if len(terms) < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -56,8 +57,12 @@ class GradNorm(Weighting):
         means = quotient(total, count)
         first = self.with_first(means)
         norms = self.gradient_norms(step, count, means)
-        if not bool(((count > 0) & (first > 0)).all()):
-            return None  # no rate to compare with
+        idle = torch.logical_not(((count > 0) & (first > 0)).all())  # no rate to compare with
+        if step.later is not None:
+            step.later.idle.append(idle)
+        elif bool(idle):
+            return None
+        first = first.masked_fill(idle, 1.0)
         ratios = means / first
         rates = ratios / ratios.mean().clamp_min(torch.finfo(ratios.dtype).tiny)
         scaled = self.weights * norms
@@ -101,13 +106,23 @@ class GradNorm(Weighting):
             flat = torch.cat([g.flatten().to(loss.dtype) for g in gradient if g is not None] or [loss.new_zeros(1)])
             norm = all_reduce_mean(flat).norm()
             # by its value: terms stacked into one tensor all reach what one of them reaches
-            if bool((norm == 0) & (mean > 0) & (first == 0)):
-                raise UserError(
-                    f"gradnorm balances gradients by the student's last layer, and the term {name!r} does "
-                    f"not depend on it; {INSTEAD}"
-                )
+            apart = (norm == 0) & (mean > 0) & (first == 0)
+            if step.later is None:
+                refuse(apart, name)
+            else:
+                step.later.finite.append(norm.masked_fill(apart, torch.nan))
+                step.later.checks.append(functools.partial(refuse, apart, name))
             norms.append(norm)
         return torch.stack(norms)
 
     def __repr__(self) -> str:
         return f"gradnorm(lr={self.lr:g}, asymmetry={self.asymmetry:g})"
+
+
+def refuse(apart: Tensor, name: str) -> None:
+    """Raise UserError for a term that does not depend on the student's last layer."""
+    if bool(apart):
+        raise UserError(
+            f"gradnorm balances gradients by the student's last layer, and the term {name!r} does "
+            f"not depend on it; {INSTEAD}"
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from rwkd_lightning.utils.errors import UserError
@@ -46,11 +45,13 @@ class FixedAlpha(Weighting):
             )
 
     def forward(self, step: Step) -> Tensor:
-        weights = torch.full_like(step.losses, self.beta)
+        weights = [self.beta] * len(step.terms)
         labels = step.columns("label") if step.has("label") else []
-        weights[:, labels] = 1 - self.alpha
-        weights[:, step.columns("teacher")] = self.alpha if labels else float(self.alpha > 0)
-        return weights
+        for k in labels:
+            weights[k] = 1 - self.alpha
+        for k in step.columns("teacher"):
+            weights[k] = self.alpha if labels else float(self.alpha > 0)
+        return step.vector(weights).expand(step.losses.shape)
 
     def __repr__(self) -> str:
         return f"kd(alpha={self.alpha:g})"

@@ -37,10 +37,8 @@ class TeacherConfidence(Weighting):
         of_label = probabilities.gather(1, labels.clamp_min(0)[:, None])[:, 0]
         others = (1 - of_label) / (probabilities.shape[1] - 1)
         alpha = torch.where(labels >= 0, (of_label - others).clamp_min(0), 1.0).to(step.losses.dtype)
-        weights = step.losses.new_zeros(step.losses.shape)
-        weights[:, step.columns("label")] = 1 - alpha[:, None]
-        weights[:, step.columns("teacher")] = alpha[:, None]
-        return weights
+        label, teacher = (step.marked(step.columns(role)) for role in ("label", "teacher"))
+        return (1 - alpha)[:, None] * label + alpha[:, None] * teacher
 
     def check(self, terms: Columns) -> None:
         only(terms, ("label", "teacher"), "teacher_confidence")

@@ -45,11 +45,9 @@ class WeightedSoftLabels(Weighting):
         student, known = step.losses[:, label].detach(), step.valid[:, label]
         logits = at_least_float32(step.batch[f"teacher_{self.output}"].detach())
         teacher = F.cross_entropy(logits, step.batch["labels"], ignore_index=-1, reduction="none").to(student.dtype)
-        weights = step.losses.new_zeros(step.losses.shape)
-        weights[:, label] = known.to(student.dtype)
         share = torch.where(known, -torch.expm1(-student / (teacher + 1e-7)), 1.0)
-        weights[:, teachers] = self.alpha * share[:, None]
-        return weights
+        of_label = known.to(student.dtype)[:, None] * step.marked([label])
+        return of_label + (self.alpha * share)[:, None] * step.marked(teachers)
 
     def check(self, terms: Columns) -> None:
         only(terms, ("label", "teacher"), "wls")

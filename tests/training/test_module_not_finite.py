@@ -37,6 +37,12 @@ METHODS = {
 SAVED = ("student.", "weighting.", "ledger.")
 
 
+@pytest.fixture(autouse=True, params=[("cpu",), ()], ids=["at once", "later"])
+def when(request, monkeypatch):
+    """Checks made where the numbers come up, and as on a GPU, steps later."""
+    monkeypatch.setattr("rwkd_lightning.training.finite_check.AT_ONCE", request.param)
+
+
 def watched(net):
     """Copies what a checkpoint holds before every step, without the bank, which is read anew."""
     before = {}

@@ -37,28 +37,16 @@ class ClassificationFeatures(nn.Module):
         if step.batch["labels"].ndim > 1:
             features: Tensor = self.several(step)
             return features
-        student = at_least_float32(step.outputs[self.output].detach()).log_softmax(1)
-        teacher = at_least_float32(step.batch[f"teacher_{self.output}"]).log_softmax(1)
+        student = at_least_float32(step.outputs[self.output].detach())
+        teacher = at_least_float32(step.batch[f"teacher_{self.output}"])
         labels = step.batch["labels"]
-        known = labels >= 0
-        at = labels.clamp_min(0)[:, None]
-        log_s, log_t = student.gather(1, at)[:, 0], teacher.gather(1, at)[:, 0]
-        p_s, p_t = student.exp(), teacher.exp()
-        divergence = self.kd(step.outputs, step.batch)
-        by_label = [
-            torch.where(known, x, 0.0) for x in (torch.log1p(-log_s), torch.log1p(-log_t), log_s.exp(), log_t.exp())
-        ]
-        return torch.stack(
-            [
-                by_label[0],
-                torch.log1p(divergence),
-                *by_label[1:],
-                -(p_s * student).sum(1),
-                -(p_t * teacher).sum(1),
-                (p_s * p_t).sum(1),
-            ],
-            1,
-        )
+        logs = torch.stack([student, teacher.to(student.dtype)]).log_softmax(2)  # (2, B, C): both in one pass
+        p = logs.exp()
+        of_label = logs.gather(2, labels.clamp_min(0).expand(2, -1)[..., None])[..., 0]
+        by_label = torch.cat([torch.log1p(-of_label), of_label.exp()]).masked_fill(labels < 0, 0.0)
+        divergence = torch.log1p(self.kd(step.outputs, step.batch))[None].to(p.dtype)
+        entropies, agreement = -(p * logs).sum(2), (p[0] * p[1]).sum(1)[None]
+        return torch.cat([by_label[:1], divergence, by_label[1:], entropies, agreement]).T
 
 
 class RegressionFeatures(nn.Module):
