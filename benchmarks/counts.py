@@ -3,10 +3,11 @@ are short.
 
     python -m benchmarks.counts [--methods kd rwkd --blocks 2 --terms 2 --steps 16 --where]
 
-No GPU and no download is needed: a random BERT of two blocks runs on the CPU, and every operator that PyTorch
-dispatches is counted, views left out, which launch nothing. A synchronisation is an operator whose result the host
-needs, or whose size depends on numbers, or a tensor made of Python's numbers, which a GPU waits for. Counts are means over whole cycles of the bank's refresh, between two logged
-steps. ``--where`` names the lines of the package that the operators come from.
+No GPU and no download is needed: a random BERT of two blocks runs on the CPU. Every operator that PyTorch dispatches is
+counted; launches are those that compute something, without views and empty tensors. A synchronisation is an operator
+whose result the host needs, or whose size depends on numbers, or a tensor made of Python's numbers. Counts are means
+over whole cycles of the bank's refresh, between two logged steps. ``--where`` names the lines of the package that the
+launches come from.
 """
 
 from __future__ import annotations
@@ -94,13 +95,15 @@ class Counter(TorchDispatchMode):
         super().__init__()
         self.where = where
         self.operators: collections.Counter[str] = collections.Counter()
+        self.launches: collections.Counter[str] = collections.Counter()
         self.synchronisations: collections.Counter[str] = collections.Counter()
         self.lines: collections.Counter[str] = collections.Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        if not func.is_view and name not in ("detach", "lift_fresh"):
-            self.operators[name] += 1
+        self.operators[name] += 1
+        if not func.is_view and name not in ("detach", "lift_fresh") and "empty" not in name:
+            self.launches[name] += 1
             if self.where:
                 self.lines[line()] += 1
         if name in SYNCHRONISING or (name.startswith("index") and boolean(args)):
@@ -240,14 +243,17 @@ def main() -> None:
     from benchmarks.timing import quiet
 
     quiet()
-    base = sum(count(build("kd", options.terms, options.blocks), options.steps).operators.values()) / options.steps
-    print(f"{'method':<26}{'operators':>10}{'above kd':>10}{'synchronisations':>18}   a step")
-    for method in options.methods:
+    base: dict[str, float] = {}
+    print(f"{'method':<26}{'operators':>10}{'above kd':>10}{'launches':>10}{'above kd':>10}{'synchronisations':>18}")
+    for method in ["kd", *(m for m in options.methods if m != "kd")]:
         found = count(build(method, options.terms, options.blocks), options.steps, options.where)
-        operators, synchronisations = (
-            sum(c.values()) / options.steps for c in (found.operators, found.synchronisations)
-        )
-        print(f"{method:<26}{operators:>10.1f}{operators - base:>10.1f}{synchronisations:>18.2f}", flush=True)
+        mean = {
+            n: sum(getattr(found, n).values()) / options.steps for n in ("operators", "launches", "synchronisations")
+        }
+        base = base or mean
+        print(f"{method:<26}{mean['operators']:>10.1f}{mean['operators'] - base['operators']:>10.1f}"
+              f"{mean['launches']:>10.1f}{mean['launches'] - base['launches']:>10.1f}"
+              f"{mean['synchronisations']:>18.2f}", flush=True)  # fmt: skip
         if options.where:
             for name, number in found.lines.most_common(70):
                 print(f"    {number / options.steps:>8.2f}  {name}")

@@ -1,4 +1,4 @@
-"""Milliseconds and MiB of a training step on a GPU: the kinds of meta step, ``kd``, and a bare loop, in turns in one run.
+"""Milliseconds and MiB of a training step on a GPU: kinds of meta step, ``kd`` and a bare loop, in turns in one run.
 
     python -m benchmarks.gpu [--minutes 4.5 --turns 3 --steps 12 --out gpu.json]
     python -m benchmarks.gpu --sizes tiny --batches 4 --steps 3 --turns 1      # on a CPU, to see that it runs

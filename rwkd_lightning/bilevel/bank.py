@@ -30,7 +30,7 @@ class FeatureBank(nn.Module):
         self.register_buffer("seen", torch.zeros(size, dtype=torch.bool))
         self.targets: dict[str, Tensor] = {}
         self.full = False
-        self.register_load_state_dict_post_hook(FeatureBank.forget)
+        self.register_load_state_dict_post_hook(FeatureBank.forget)  # type: ignore[no-untyped-call]
 
     def forget(self, *_: object) -> None:
         """Rows were loaded: which, ``seen`` says."""

@@ -15,7 +15,7 @@ def surrogate_loss(weights: Tensor, influence: Tensor, step: float = 1.0) -> Ten
         influence: u ``(B, K)``, a constant.
         step: a; only scales the gradient.
     """
-    return -step * (influence.detach() * weights).sum(1).mean()
+    return (influence.detach() * weights).sum() * (-step / len(weights))
 
 
 def normalised(influence: Tensor) -> Tensor:

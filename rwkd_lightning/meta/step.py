@@ -67,7 +67,7 @@ class MetaStep(nn.Module):
         """The meta loss of the last meta step, on this rank's held-out samples."""
         self.register_buffer("taken", torch.zeros((), dtype=torch.long))
         self.counted: int | None = 0
-        self.register_load_state_dict_post_hook(lambda *_: self.recount())
+        self.register_load_state_dict_post_hook(MetaStep.recount)  # type: ignore[no-untyped-call]
 
     @property
     def steps(self) -> int:
@@ -80,7 +80,7 @@ class MetaStep(nn.Module):
     def steps(self, count: int) -> None:
         self.counted = count
 
-    def recount(self) -> None:
+    def recount(self, *_: object) -> None:
         """Forget the number of steps: ``taken`` was loaded."""
         self.counted = None
 

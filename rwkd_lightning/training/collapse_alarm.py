@@ -37,8 +37,9 @@ class CollapseAlarm:
         return self.take([] if figures is None else figures.tolist())
 
     def figures(self, weights: Tensor, rows: Tensor) -> Tensor | None:
-        """What ``take`` reads of the weights ``(R, K)`` of a step in the rows ``(R,)`` that are true: ``(K + 2,)``, their
-        number, the largest total weight, and the sum of each column; None where there is no alarm.
+        """What ``take`` reads of the weights ``(R, K)`` of a step, in the rows ``(R,)`` that are true.
+
+        ``(K + 2,)``: their number, the largest total weight, and the sum of each column; None where there is no alarm.
         """
         if self.remedy is None or weights.shape[1] < 2 or not len(weights):
             return None

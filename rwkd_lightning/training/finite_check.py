@@ -163,8 +163,10 @@ class Guard:
 
     @classmethod
     def of(cls, device: torch.device, trainer: lightning.Trainer) -> Guard | None:
-        """None where checks are made at once: on a CPU, and where an optimizer cannot leave out a step (see ``unless``),
-        or is told by a gradient scaler.
+        """None where checks are made at once.
+
+        That is on a CPU, and where an optimizer cannot leave out a step (see ``unless``), or is told by a gradient
+        scaler.
         """
         fused = all(optimizer.defaults.get("fused") for optimizer in trainer.optimizers)
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
@@ -192,7 +194,7 @@ class Guard:
         if self.device.type == "cuda":
             host = torch.empty(sent.shape, dtype=sent.dtype, pin_memory=True)
             host.copy_(sent, non_blocking=True)
-            event, sent = torch.cuda.Event(), host
+            event, sent = torch.cuda.Event(), host  # type: ignore[no-untyped-call]
             event.record()
         self.pending.append((watch, sent, event, tell))
         self.read(LAG)

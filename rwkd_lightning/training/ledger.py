@@ -61,7 +61,9 @@ class Ledger(nn.Module):
         visits = self.meta_visits[index]
         return History(visits, self.influence[index] / visits.clamp_min(1)[:, None], self.weights[index])
 
-    def record(self, visit: Visit, weights: Tensor, bad: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def record(
+        self, visit: Visit, weights: Tensor, bad: Tensor | None = None, unit: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Keep the losses and weights of this visit and add its influence, in units of the batch's mean size.
 
         Every rank keeps the rows of all of them: a sample's next visit may be to another one.
@@ -69,6 +71,7 @@ class Ledger(nn.Module):
         Args:
             visit: of all ranks.
             weights: of all ranks, ``(world·B, K)``.
+            unit: the influence in these units, where it is known.
             bad: a scalar; where it is not 0 the record stays as it is. None: it does not.
 
         Returns:
@@ -80,10 +83,12 @@ class Ledger(nn.Module):
         old = {"visits": self.visits[visit.index]}
         new["visits"] = old["visits"] + 1
         if visit.influence is not None:
-            mean = visit.influence.abs().mean()
-            unit = in_units_of(mean, visit.influence).to(self.influence.dtype)
+            unit = in_units_of(visit.influence.abs().mean(), visit.influence) if unit is None else unit
             old |= {"influence": self.influence[visit.index], "meta_visits": self.meta_visits[visit.index]}
-            new |= {"influence": old["influence"] + unit, "meta_visits": old["meta_visits"] + 1}
+            new |= {
+                "influence": old["influence"] + unit.to(self.influence.dtype),
+                "meta_visits": old["meta_visits"] + 1,
+            }
         kept = None if bad is None else bad > 0
         for name, values in new.items():
             table = getattr(self, name)

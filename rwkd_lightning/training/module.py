@@ -30,9 +30,11 @@ from rwkd_lightning.training.random_states import RandomStates
 from rwkd_lightning.training.step_log import summary
 from rwkd_lightning.training.steps import gradient_of_all_ranks
 from rwkd_lightning.training.validation import Losses, Metric, Metrics, Validation
+from rwkd_lightning.utils.distributed import world_size
 from rwkd_lightning.weighting import Step, Weighting, masked
-from rwkd_lightning.weighting.base import Later
+from rwkd_lightning.weighting.base import Later, constant
 from rwkd_lightning.weighting.columns import Columns
+from rwkd_lightning.weighting.meta_learned import unit_influence
 
 log = logging.getLogger(__name__)
 DEFAULT_OPTIMIZER = functools.partial(adamw, lr=1e-3)
@@ -150,7 +152,10 @@ class DistillationModule(Hooks):
         if meta is None or not self.weighting.needs_influence or not meta.due(self.global_step, self.progress):
             return None
         self.frozen.answer(batch, self.reads)
-        weights, gradient = self.ledger.weights.new_ones(len(batch["index"]), len(self.terms)), None
+        weights, gradient = (
+            constant((1.0,), self.ledger.weights.dtype, self.device).expand(len(batch["index"]), len(self.terms)),
+            None,
+        )
         if meta.lookahead_lr is not None:  # nothing else reads them
             weights = self.weights_of(self.step_of(batch, *passes.forward()))
             if shares_gradient(self.weighting, meta, self.updated_weights):
@@ -211,7 +216,8 @@ class DistillationModule(Hooks):
         bad, visit = None if self.guard is None else self.guard.bad, watch.visit
         with undone_where(bad, self.weighting):
             self.weighting.observe(step)
-        values, weights = self.ledger.record(visit, weights, bad)
+        unit = unit_influence(step) if step.influence is not None and world_size() == 1 else None
+        values, weights = self.ledger.record(visit, weights, bad, unit)
         figures = None
         if self.weighting.needs_influence:
             figures = self.alarm.figures(weights, visit.valid.all(1))  # another row has no choice

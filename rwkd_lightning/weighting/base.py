@@ -182,10 +182,33 @@ def masked(weights: Tensor, valid: Tensor) -> Tensor:
     method whose weights are no shares of a total (one term's has nothing to do with another's) gives 0 to what is not
     valid itself.
     """
-    kept = torch.where(valid, weights, zero(weights))
-    total = kept.sum(1, keepdim=True)
-    shares = kept / total.clamp_min(1e-30) * weights.sum(1, keepdim=True)
-    return shares.masked_fill(total == 0, 0.0)
+    shares: Tensor = Masked.apply(weights, valid)  # type: ignore[no-untyped-call]
+    return shares
+
+
+class Masked(torch.autograd.Function):
+    """``masked``, with its gradient in closed form: half as many operators as it takes to be found.
+
+    With k = valid·w, T = Σ_k k, S = Σ_k w, y = k·S/T and d = Σ_k g·k/T, a gradient g by y is valid·(g − d)·S/T + d by w.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, valid: Tensor) -> Tensor:
+        kept = torch.where(valid, weights, zero(weights))
+        total = kept.sum(1, keepdim=True)
+        none = total == 0
+        shares, factor = kept / total.clamp_min(1e-30), weights.sum(1, keepdim=True)
+        ctx.save_for_backward(shares, total, factor, valid, none)
+        return (shares * factor).masked_fill(none, 0.0)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        shares, total, factor, valid, none = ctx.saved_tensors
+        g = gradients[0].masked_fill(none, 0.0)
+        along = (g * shares).sum(1, keepdim=True)
+        of_kept = (g - along) * (factor / total.clamp_min(1e-30))
+        return torch.where(valid, of_kept, zero(of_kept)) + along, None
 
 
 def zero(like: Tensor) -> Tensor:

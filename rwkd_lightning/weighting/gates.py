@@ -5,6 +5,7 @@ are 0.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -105,4 +106,22 @@ class Reject(Gate):
 
 def p_log_p(p: Tensor) -> Tensor:
     """p·log p, and 0 with a finite slope at p = 0, where a term is masked."""
-    return p * p.clamp_min(1e-12).log()
+    product: Tensor = PLogP.apply(p)  # type: ignore[no-untyped-call]
+    return product
+
+
+class PLogP(torch.autograd.Function):
+    """``p_log_p``; its slope is log p + 1, and below 1e-12 log 1e-12."""
+
+    @staticmethod
+    def forward(ctx: Any, p: Tensor) -> Tensor:
+        logarithm = p.clamp_min(1e-12).log()
+        ctx.save_for_backward(p, logarithm)
+        return p * logarithm
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        p, logarithm = ctx.saved_tensors
+        slope: Tensor = gradients[0] * (logarithm + (p >= 1e-12))
+        return slope

@@ -119,7 +119,7 @@ class GradNorm(Weighting):
         return f"gradnorm(lr={self.lr:g}, asymmetry={self.asymmetry:g})"
 
 
-def refuse(apart: Tensor, name: str) -> None:
+def refuse(apart: Tensor, name: object) -> None:
     """Raise UserError for a term that does not depend on the student's last layer."""
     if bool(apart):
         raise UserError(

@@ -8,6 +8,10 @@ from torch import Tensor
 from rwkd_lightning.weighting.base import Step, Weighting
 from rwkd_lightning.weighting.wrapper import Wrapper
 
+GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+MIXING = (0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64))
+"""Constants of SplitMix64 (Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, OOPSLA 2014)."""
+
 
 class Permuted(Wrapper):
     """The weights of another method, shuffled within the batch: the same distribution, without the assignment.
@@ -28,7 +32,7 @@ class Permuted(Wrapper):
 
     def forward(self, step: Step) -> Tensor:
         weights: Tensor = self.inner(step)
-        return weights[shuffled(step.batch["index"]).to(weights.device)]
+        return weights[shuffled(step.batch["index"])]
 
     def __repr__(self) -> str:
         return f"permuted({self.inner!r})"
@@ -36,6 +40,8 @@ class Permuted(Wrapper):
 
 def shuffled(index: Tensor) -> Tensor:
     """A permutation ``(B,)`` set by the rows ``(B,)`` of the batch and their order."""
-    places = torch.arange(1, len(index) + 1)
-    seed = int((places * (index.cpu() + 1)).sum())
-    return torch.randperm(len(index), generator=torch.Generator().manual_seed(seed))
+    places = torch.arange(1, len(index) + 1, device=index.device)
+    keys = places * GOLDEN + (places * (index + 1)).sum()
+    for factor in MIXING:  # by the rows' numbers on their device: the host need not know them
+        keys = (keys ^ (keys >> 31)) * factor
+    return (keys ^ (keys >> 31)).argsort(stable=True)

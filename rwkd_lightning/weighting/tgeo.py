@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rwkd_lightning.terms.base import at_least_float32
 from rwkd_lightning.utils.errors import UserError
-from rwkd_lightning.weighting.base import Step
+from rwkd_lightning.weighting.base import Step, constant
 from rwkd_lightning.weighting.columns import Columns, only
 from rwkd_lightning.weighting.meta_learned import MetaLearned, in_full_precision
 
@@ -98,7 +97,8 @@ class TrilateralGeometry(MetaLearned):
         teacher = at_least_float32(step.batch[f"teacher_{self.output}"]).softmax(1)
         labels = step.batch["labels"]
         classes = student.shape[1]
-        truth = F.one_hot(labels % (classes + 1), classes + 1)[:, :classes].to(student.dtype)  # −1: all zero
+        each = constant(tuple(range(classes)), labels.dtype, labels.device)
+        truth = (labels[:, None] == each).to(student.dtype)  # −1: all zero
         mean = self.means[labels].to(student.dtype)
         pairs = ((mean, student), (truth, student), (teacher, student), (teacher, truth), (mean, truth))
         return torch.cat([student, teacher, truth, mean, *((a - b) ** 2 for a, b in pairs)], 1)
