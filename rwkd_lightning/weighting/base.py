@@ -189,7 +189,8 @@ def masked(weights: Tensor, valid: Tensor) -> Tensor:
 class Masked(torch.autograd.Function):
     """``masked``, with its gradient in closed form: half as many operators as it takes to be found.
 
-    With k = valid·w, T = Σ_k k, S = Σ_k w, y = k·S/T and d = Σ_k g·k/T, a gradient g by y is valid·(g − d)·S/T + d by w.
+    With k = valid·w, T = Σ_k k, S = Σ_k w, y = k·S/T and d = Σ_k g·k/T, the gradient g by y is valid·(g − d)·S/T + d
+    by w.
     """
 
     @staticmethod
