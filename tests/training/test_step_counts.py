@@ -40,7 +40,7 @@ def test_the_default_above_kd():
 
 @pytest.mark.parametrize("method", counts.METHODS)
 def test_no_synchronisation(method):
-    """Prevents a host that waits for the device at every step: for a mask's true places, a list as an index, a number."""
+    """Prevents a host that waits for the device at every step: for a mask's true places, a list as index, a number."""
     assert a_step(method)[1] == {}
 
 
