@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from rwkd_lightning.run.checkpoints import Checkpoints
+from rwkd_lightning.utils import bars
 from tests.run.test_pipeline_run import METHODS, finished
 from tests.run.tiny import overrides
 
@@ -128,7 +129,9 @@ def test_any_step(
         with power_cut(step, saved):
             finished(arguments, tmp_path / name, *given, "checkpoint.steps=1")
         capfd.readouterr()
-        finished(arguments, tmp_path / name, *given)
+        with pytest.MonkeyPatch.context() as terminal:
+            terminal.setattr(bars, "drawn", bars.shown)
+            finished(arguments, tmp_path / name, *given)
         if saved and step < 3:
             shown = capfd.readouterr().out.split("Training:")[-1]  # what Lightning's bar is called at first
             assert re.search(r"student \(rwkd\): epoch 1: .*/[34] ", shown)
