@@ -65,8 +65,8 @@ NOT_TYPED = (
     "hydra.launcher.gpus_per_node",
     "trainer.check_val_every_n_epoch",
 )
-"""Arguments of Python, attributes of a page's elements, keys of a model's config, a value that is the mistake and not the
-way out, and what other tests type: a key that is added with a plus, and one that needs a cluster.
+"""Arguments of Python, attributes of a page's elements, keys of a model's config, a value that is the mistake and not
+the way out, and what other tests type: a key that is added with a plus, and one that needs a cluster.
 """
 
 
