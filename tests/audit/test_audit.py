@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import shlex
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.numpy import load_file
 from scipy.special import log_softmax
 from sklearn.metrics import roc_auc_score
 
 from rwkd_lightning.audit.__main__ import main
-from rwkd_lightning.systems.text.audit import dealt
+from rwkd_lightning.systems.text.audit import dealt, label_score
 from tests.run.test_pipeline_run import finished
 
 
@@ -80,6 +82,15 @@ def test_the_ranking_of_a_run(arguments: list[str], tmp_path: Path, capsys: pyte
     )
     first = min(page["rows"], key=lambda row: row["ranks"]["label"])
     assert first["idx"] == int(rows_of(run / "audit/labels.csv")[0]["idx"])
+
+
+def test_what_is_not_known_does_not_count() -> None:
+    """Prevents: a row without a rank since a training that was cut short has not seen it, or the teacher is silent."""
+    nan = float("nan")
+    teacher, student = torch.tensor([1.0, nan, 3.0, nan, 5.0]), torch.tensor([2.0, 4.0, nan, nan, 6.0])
+    apart = torch.tensor([2 * math.log(2), 9.0, nan, nan, nan])
+    expected = torch.tensor([1.5, 4.0, 3.0, nan, 5.0])
+    torch.testing.assert_close(label_score(teacher, student, apart), expected, equal_nan=True)
 
 
 def own(arguments: list[str], tmp_path: Path, rows: list[dict[str, Any]], *more: str) -> list[str]:

@@ -83,16 +83,19 @@ def audited(config: DictConfig, data: TaskData, run: Run, table: Table, folds: i
 
 
 def label_score(teacher: Tensor, student: Tensor, apart: Tensor) -> Tensor:
-    """r·t + (1 − r)·s with r = exp(−d/2), ``(N,)`` each; s where the teacher says nothing.
+    """r·t + (1 − r)·s with r = exp(−d/2), ``(N,)`` each; one of the two alone where the other is not known (NaN).
 
     Args:
         teacher: t, its loss on the label.
         student: s, its loss on the label.
-        apart: d, the student's divergence from the teacher.
+        apart: d, the student's divergence from the teacher; NaN counts as 0.
     """
-    follows = torch.exp(-apart / 2)
-    score = follows * teacher + (1 - follows) * student
-    return torch.where(score.isnan(), student, score)
+    follows = torch.exp(-apart.nan_to_num(0.0) / 2)
+    teacher, student = (
+        torch.where(teacher.isnan(), student, teacher),
+        torch.where(student.isnan(), teacher, student),
+    )
+    return follows * teacher + (1 - follows) * student
 
 
 LABEL_TERMS = ("ce", "bce", "squared_error")
