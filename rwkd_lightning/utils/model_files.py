@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rwkd_lightning.cache.store import file_digest
+from rwkd_lightning.utils.adapters import is_adapter, merged
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.paths import place
 
@@ -38,13 +39,16 @@ def find(path: str) -> Path:
 
     Args:
         path: a directory; the folder of a finished run, for its student; ``package:NAME/FOLDER``, a folder of an
-            installed package (which is not imported); or a hub's name, fetched once and kept in the hub's own cache.
+            installed package (which is not imported); or a hub's name, fetched once and kept in the hub's own cache. Of
+            an adapter (LoRA) the model is meant that it makes of its base: see `adapters.merged`.
 
     Raises:
         UserError: if it is not there, lacks weights or has only pickled ones, or needs code of its own.
     """
     local = place(path, "a model's path")
     folder = _package(path) if path.startswith("package:") else _directory(local) or _hub(path)
+    if is_adapter(folder):
+        return merged(folder, path, find, fingerprint)
     check(folder, path, fetched=not path.startswith("package:") and not local.is_dir())
     return folder
 
@@ -116,7 +120,6 @@ def check(folder: Path, path: str, fetched: bool = False) -> None:
         path: as the user gave it.
         fetched: it comes from a hub, of whose files not all are fetched.
     """
-    refuse_adapter(folder, path)
     config = read_config(folder, path)
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
@@ -173,22 +176,6 @@ def refuse_other_formats(folder: Path, path: str) -> None:
                 f"model {path!r} has its weights only for {name} ({found[0]}), which cannot be trained here; give "
                 f"the model that they were made of, with {WEIGHTS}"
             )
-
-
-def refuse_adapter(folder: Path, path: str) -> None:
-    """Raise UserError for an adapter to other weights (LoRA), with or without a config.json beside it."""
-    if not (folder / "adapter_config.json").is_file():
-        return
-    try:
-        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (ValueError, KeyError, TypeError, RecursionError, OSError):
-        base = None
-    of = f"to {base!r}" if isinstance(base, str) and base else "to other weights"
-    raise UserError(
-        f"model {path!r} in {folder} is an adapter {of} (adapter_config.json) and not a whole model; merge it first, "
-        f"where peft is installed: AutoPeftModelForSequenceClassification.from_pretrained({str(folder)!r}, "
-        "num_labels=N).merge_and_unload().save_pretrained(DIR), and save the tokenizer in DIR too"
-    )
 
 
 def read_config(folder: Path, path: str) -> dict[str, Any]:

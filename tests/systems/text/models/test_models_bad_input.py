@@ -67,9 +67,12 @@ def inner(folder: Path) -> None:
 
 
 BREAK = {
-    "adapter": (adapter, ["adapter to 'org/base'", "merge_and_unload().save_pretrained(DIR)"]),
-    "adapter_beside_a_config": (lambda f: adapter(f, config=True), ["adapter to 'org/base'", "merge_and_unload"]),
-    "adapter_of_nothing": (lambda f: adapter(f, base=None), ["adapter to other weights", "merge_and_unload"]),
+    "adapter": (adapter, ["adapter to 'org/base'", ": "]),
+    "adapter_beside_a_config": (lambda f: adapter(f, config=True), ["adapter to 'org/base'", ": "]),
+    "adapter_of_nothing": (
+        lambda f: adapter(f, base=None),
+        ["adapter to other weights", "give base_model_name_or_path"],
+    ),
     "gguf": (
         lambda f: other_format(f, "model-q4.gguf", config=False),
         ["llama.cpp (model-q4.gguf)", "cannot be trained"],
