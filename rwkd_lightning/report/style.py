@@ -28,7 +28,7 @@ svg text { fill: var(--quiet); font-size: 11px; }
 svg .up, svg .name { text-anchor: end; } svg .across { text-anchor: middle; }
 svg polyline { fill: none; stroke-width: 2; stroke-linejoin: round; }
 svg polygon { fill-opacity: .15; }
-svg path { fill: none; stroke-width: 4; stroke-linecap: round; stroke-opacity: .3; }
+svg path { fill: none; stroke-width: 4; stroke-linecap: round; stroke-opacity: .45; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; font-size: .87rem; }
 .legend span::before { content: ""; display: inline-block; width: .8em; height: .8em; border-radius: 50%;
                        margin-right: .4em; background: currentColor; }
