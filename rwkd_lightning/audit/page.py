@@ -38,13 +38,15 @@ def html(title: str, table: Mapping[str, Sequence[Any]], rows: Audited, history:
             "label": rows.given[row],
             "teacher": rows.teacher[row],
             "student": rows.student[row],
+            "sure": {who: texts[row] for who, texts in rows.sure.items()},
             "ranks": {kind: places.get(row) for kind, places in ranks.items()},
             "weights": {term: [digits(one[row]) for one in epochs] for term, epochs in history.items() if epochs},
             "flags": [name for name in flags if table[name][row]],
         }
         for row in shown
     ]
-    data = json.dumps({"rows": found, "columns": list(rows.texts)}, ensure_ascii=False, allow_nan=False)
+    content = {"rows": found, "columns": list(rows.texts), "named": rows.named}
+    data = json.dumps(content, ensure_ascii=False, allow_nan=False)
     data = data.replace("<", "\\u003c")  # a text may hold the end of the script
     notes = "".join(f"<p class=quiet>{escaping.escape(note)}</p>" for note in rows.notes)
     return f"""<!doctype html>

@@ -17,13 +17,17 @@ class Audited:
     given: Sequence[str]
     """The label that the row was trained with; empty where it has none."""
     teacher: Sequence[str]
-    """The teacher's answer, which is the suggested label; empty where it says nothing."""
+    """The teacher's answer, which is the suggested label, as ``given`` would have it; empty where it says nothing."""
     student: Sequence[str]
     """The student's answer."""
     label_score: Tensor
     """``(N,)``, larger the less the label is to be trusted; NaN where nothing can be said."""
     teacher_score: Tensor
     """``(N,)``, the same of the teacher's output."""
+    sure: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """How sure ``teacher`` and ``student`` are of their answers, to be shown behind them."""
+    named: bool = True
+    """Whether answers are names, so that one can be the label or not; False for numbers."""
     columns: Mapping[str, Tensor] = field(default_factory=dict)
     """Further columns of the table ``(N,)``: probabilities, say."""
     notes: Sequence[str] = ()

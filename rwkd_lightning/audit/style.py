@@ -41,11 +41,11 @@ svg path { fill: none; stroke-width: 1.8; } svg text { font-size: 9px; fill: var
 
 SCRIPT = """
 'use strict';
-const {rows, columns} = JSON.parse(document.getElementById('data').textContent);
+const {rows, columns, named} = JSON.parse(document.getElementById('data').textContent);
 const form = document.querySelector('form'), body = document.querySelector('tbody'), PAGE = 100;
-const answer = text => text.replace(/ [0-9.]+$/, '');
+const said = (r, who) => [r[who], r.sure[who]].filter(x => x).join(' ');
 const names = [['rank', r => r.ranks[kind()] ?? Infinity], [columns.join(' and '), r => r.text.join(' ')],
-  ['label', r => r.label], ['teacher', r => r.teacher], ['student', r => r.student],
+  ['label', r => r.label], ['teacher', r => said(r, 'teacher')], ['student', r => said(r, 'student')],
   ['weights', r => Object.values(r.weights)[0]?.at(-1) ?? -1]];
 let by = 0, down = false, shown = PAGE;
 function kind() { return form.kind.value; }
@@ -75,8 +75,9 @@ function line(row) {
   rank.dataset.name = 'rank';
   row.text.forEach((t, i) => text.append(make('span', t, i ? 'second' : '')));
   text.append(make('div', ['idx ' + row.idx, ...row.flags].join(', '), 'quiet'));
-  const label = make('td', row.label || 'none', answer(row.teacher) !== row.label ? 'wrong' : '');
-  const cells = [label, make('td', row.teacher || 'nothing', 'teacher'), make('td', row.student, 'student')];
+  const label = make('td', row.label || 'none', named && row.teacher && row.teacher !== row.label ? 'wrong' : '');
+  const cells = [label, make('td', said(row, 'teacher') || 'nothing', 'teacher'),
+    make('td', said(row, 'student'), 'student')];
   ['label', 'teacher', 'student'].forEach((n, i) => cells[i].dataset.name = n);
   const weights = make('td'); if (Object.keys(row.weights).length) weights.append(drawing(row.weights));
   tr.append(rank, text, ...cells, weights);
@@ -84,7 +85,7 @@ function line(row) {
 function draw() {
   const words = form.find.value.toLowerCase().split(/\\s+/).filter(w => w), given = form.given.value;
   const found = rows.filter(r => r.ranks[kind()] && (!given || r.label === given) &&
-    (!form.others.checked || (answer(r.teacher) === answer(r.student) && answer(r.teacher) !== r.label)) &&
+    (!form.others.checked || (r.teacher === r.student && r.teacher !== r.label)) &&
     words.every(w => [...r.text, r.label, r.teacher, String(r.idx)].join(' ').toLowerCase().includes(w)));
   const value = names[by][1], sign = down ? -1 : 1;
   found.sort((a, b) => { const [x, y] = [value(a), value(b)]; return sign * (x < y ? -1 : x > y ? 1 : 0); });
@@ -98,6 +99,7 @@ names.forEach(([name], i) => {
   th.append(button); document.querySelector('thead tr').append(th); });
 [...new Set(rows.map(r => r.label))].sort().forEach(l => {
   const option = make('option', l || 'none'); option.value = l; form.given.append(option); });
+form.others.parentElement.hidden = !named;
 form.addEventListener('input', () => { shown = PAGE; draw(); });
 form.addEventListener('change', () => { by = 0; down = false; shown = PAGE; draw(); });
 form.addEventListener('submit', e => e.preventDefault());

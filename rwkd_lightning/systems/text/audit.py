@@ -77,6 +77,11 @@ def audited(config: DictConfig, data: TaskData, run: Run, table: Table, folds: i
         [answer(task, row) for row in student],
         label_score(theirs, mine, apart),
         last_loss(table, TEACHER_TERMS),
+        {
+            "teacher": [sure(task, row) if there else "" for row, there in zip(teacher, known.tolist(), strict=True)],
+            "student": [sure(task, row) for row in student],
+        },
+        not task.is_regression,
         shares(task, teacher, known, student),
         notes,
     )
@@ -123,8 +128,11 @@ def teacher_logits(config: DictConfig, data: TaskData, run: Run, table: Table) -
     if not paths_of(config):
         taught = of_data(data)
     else:
-        for one in each_of(config):
-            teacher_at_hand(one, data)  # it is not trained again only to be asked
+        try:
+            for one in each_of(config):
+                teacher_at_hand(one, data)  # it is not trained again only to be asked
+        except UserError as error:
+            raise UserError(f"the audit asks the run's teacher, and {error}") from error
         taught = of_models(config, data, run)
     logits = taught.logits["train"].float()
     flags = torch.tensor(table["teacher_corrupted"], dtype=torch.bool)
@@ -175,13 +183,18 @@ def name_of(task: TaskSpec, label: Tensor) -> str:
 
 
 def answer(task: TaskSpec, logits: Tensor) -> str:
-    """What a model says of a row, with the probability of it."""
+    """What a model says of a row ``(C,)``, as a label."""
     if task.label_names is None:
         return f"{float(logits[0]):.4g}"
     if task.is_multilabel:
         return name_of(task, (logits > 0).float())
-    share = logits.softmax(0)
-    return f"{task.label_names[int(share.argmax())]} {float(share.max()):.2f}"
+    return task.label_names[int(logits.argmax())]
+
+
+def sure(task: TaskSpec, logits: Tensor) -> str:
+    """The probability of that answer; empty where it has none of its own."""
+    single = task.label_names is not None and not task.is_multilabel
+    return f"{float(logits.softmax(0).max()):.2f}" if single else ""
 
 
 def shares(task: TaskSpec, teacher: Tensor, known: Tensor, student: Tensor) -> dict[str, Tensor]:
