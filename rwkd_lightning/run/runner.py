@@ -75,6 +75,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
                 f"\n{table(result, str(folder), system.lines(result))}\nalready finished; add force=true to run it"
                 " again"
             )
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of a run that was killed as it removed them
             check_finished(system, folder)
         return result
     if not is_first():
