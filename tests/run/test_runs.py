@@ -196,7 +196,7 @@ def test_a_cache_that_was_filled_again_is_noticed(own: tuple[list[str], Path, Pa
 
 
 def test_what_a_kill_at_the_end_has_left(arguments: list[str], tmp_path: Path) -> None:
-    """Prevents: checkpoints of ten times the student's size that nobody removes, where the kill came after the result."""
+    """Prevents: checkpoints of ten times the student's size that nobody removes, where a kill came after the result."""
     finished(arguments, tmp_path / "run", "weighting=kd")
     (tmp_path / "run/checkpoints").mkdir()
     (tmp_path / "run/checkpoints/last.ckpt").write_bytes(b"half")
