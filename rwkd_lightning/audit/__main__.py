@@ -27,6 +27,7 @@ from rwkd_lightning.run.build import system_of, trainer_of
 from rwkd_lightning.run.epochs import of_epochs
 from rwkd_lightning.run.identity import device_kind
 from rwkd_lightning.run.outputs import area_under_roc, whole
+from rwkd_lightning.run.result_table import title_of
 from rwkd_lightning.run.signals import Stop
 from rwkd_lightning.run.system import Run
 from rwkd_lightning.utils.errors import UserError
@@ -65,8 +66,7 @@ def audit(folder: Path, out: Path, folds: int) -> list[str]:
         with whole(out) as part:
             for name, score in ((LABELS, rows.label_score), (TEACHER, rows.teacher_score)):
                 write_csv(part / name, table, rows, score)
-            json_of = json.loads((folder / "metrics.json").read_text())
-            title = f"task={json_of['task']} weighting={json_of['weighting']} seed={json_of['seed']}"
+            title = title_of(json.loads((folder / "metrics.json").read_text()))
             (part / PAGE).write_text(page.html(title, table, rows, history), encoding="utf-8")
             part.chmod(out.parent.stat().st_mode & 0o777)
     return [*rows.notes, *found(table, rows), f"wrote {out / LABELS}, {out / TEACHER} and {out / PAGE}"]

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from rwkd_lightning.cache.disk import writing
 from rwkd_lightning.report.charts import cloud
-from rwkd_lightning.report.page import FILE, section
+from rwkd_lightning.report.page import FILE, document, section
 from rwkd_lightning.report.runs import Finished, differing, finished, table
-from rwkd_lightning.report.style import STYLE
 from rwkd_lightning.run.result_table import columns
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.paths import place
@@ -32,16 +31,7 @@ def page(title: str, runs: Sequence[Finished]) -> str:
         points = [(float(str(x)), run.meta) for run in runs if is_number(x := run.settings.get(key))]
         if len({x for x, _ in points}) > 1:
             sections.append(section(key, cloud({"meta": points}, key, "meta")))
-    return f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title>
-<style>{STYLE}</style>
-<h1>{html.escape(title)}</h1>
-<main>{"".join(sections)}</main>
-</html>
-"""
+    return document(title, sections)
 
 
 def is_number(value: object) -> bool:
@@ -54,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m rwkd_lightning.report", description="Finished runs of one task side by side."
     )
-    parser.add_argument("runs", metavar="RUNS", help="a folder of finished runs, as runs/tweets")
+    parser.add_argument("runs", metavar="RUNS", help="a folder of finished runs, as runs/TASK")
     parser.add_argument("-o", "--out", metavar="FILE", help=f"the page to write (RUNS/{FILE})")
     options = parser.parse_args(arguments)
     try:

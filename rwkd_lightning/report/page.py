@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rwkd_lightning.report.charts import Points, chart, cloud
 from rwkd_lightning.report.style import STYLE
-from rwkd_lightning.run.result_table import costs, scored
+from rwkd_lightning.run.result_table import costs, scored, title_of
 
 FILE = "report.html"
 POINTS = 1500
@@ -55,7 +55,6 @@ def page(
     words: Words,
 ) -> str:
     """The page; arguments as of `write`, ``log`` as of `logged`."""
-    title = f"task={metrics['task']} weighting={metrics['weighting']} seed={metrics['seed']}"
     held_out = sorted({name for row in log for name in row if name.startswith("meta/")})
     sections = [
         section("Result", result(metrics)),
@@ -77,6 +76,11 @@ def page(
         sections.append(section("Meta split, by epoch", chart(names, "step", "score")))
     if worst := least_trusted(terms, columns, words):
         sections.append(section("Rows that are least trusted", worst, wide=True))
+    return document(title_of(metrics), sections)
+
+
+def document(title: str, sections: Sequence[str]) -> str:
+    """A page that needs nothing beside itself."""
     return f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">

@@ -54,7 +54,7 @@ def finished(folder: Path) -> list[Finished]:
         except Exception as error:  # of JSON, of YAML, of keys that are not there
             raise UserError(f"{file} cannot be read as that of a run ({type(error).__name__}); move it away") from error
     if not found:
-        raise UserError(f"{str(folder)!r} holds no finished run; give a folder of runs, as runs/tweets")
+        raise UserError(f"{str(folder)!r} holds no finished run; give a folder of runs, as runs/TASK")
     if len(tasks) > 1:
         raise UserError(f"{str(folder)!r} holds runs of {' and '.join(sorted(tasks))}; give the folder of one task")
     return found

@@ -14,8 +14,7 @@ def table(metrics: Mapping[str, Any], folder: str, more: Sequence[str] = ()) -> 
     ``more`` lines.
     """
     rows = [*scored(metrics), *costs(metrics["cost"])]
-    title = f"task={metrics['task']} weighting={metrics['weighting']} seed={metrics['seed']}"
-    lines = [title, "", *columns([("", "teacher", "student"), *rows])]
+    lines = [title_of(metrics), "", *columns([("", "teacher", "student"), *rows])]
     for name, areas in metrics.get("corruption", {}).items():
         lines += [
             "",
@@ -23,6 +22,11 @@ def table(metrics: Mapping[str, Any], folder: str, more: Sequence[str] = ()) -> 
             + ", ".join(f"{score} {value:.3f}" for score, value in areas.items()),
         ]
     return "\n".join([*lines, *more, "", f"results in {folder}"])
+
+
+def title_of(metrics: Mapping[str, Any]) -> str:
+    """A run in a few words."""
+    return f"task={metrics['task']} weighting={metrics['weighting']} seed={metrics['seed']}"
 
 
 def scored(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -172,8 +171,3 @@ def mean_of_label_probabilities(members: Sequence[Tensor]) -> Tensor:
     """The log-odds ``(N, C)`` of the mean of their probabilities at temperature 1, each label on its own."""
     logits = torch.stack(list(members))
     return F.logsigmoid(logits).logsumexp(0) - F.logsigmoid(-logits).logsumexp(0)
-
-
-def folder_of(models: Sequence[Teacher]) -> Path | None:
-    """The folder of the only model; None where there are none or several."""
-    return models[0].folder if len(models) == 1 else None
