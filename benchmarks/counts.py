@@ -220,7 +220,7 @@ def build(method: str, terms: int = 2, blocks: int = 2) -> DistillationModule:
 
 
 def count(module: DistillationModule, steps: int = 16, where: bool = False) -> Counter:
-    """What ``steps`` steps dispatch, in all; none of them is logged."""
+    """All operators that ``steps`` steps dispatch; none of these steps is logged."""
     counter, data = Counter(where), rows(ROWS, 0)
     whole = [{n: v[places] for n, v in data.items()} for places in torch.arange(ROWS).split(BATCH)]
     trainer = lightning.Trainer(

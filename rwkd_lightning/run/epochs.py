@@ -1,4 +1,4 @@
-"""What each epoch has found about every training row: ``epochs/01.parquet`` and so on in the run's folder."""
+"""The weights and losses of every training row after each epoch: ``epochs/01.parquet``, ``epochs/02.parquet``, ..."""
 
 from __future__ import annotations
 

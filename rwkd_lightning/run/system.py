@@ -159,7 +159,7 @@ class System(ABC):
         return {}
 
     def words(self, rows: Sequence[int]) -> list[dict[str, str]]:
-        """What a reader of ``report.html`` needs of these training rows, by name: text and label, say; or nothing."""
+        """The columns that ``report.html`` shows of these training rows, as text and label; none by default."""
         return []
 
     def findings(self, columns: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from scipy.special import expit, log_softmax, logit, logsumexp
 
+from rwkd_lightning.systems.text.data.tweets import load_tweets
 from rwkd_lightning.systems.text.teacher_outputs import (
     mean_of_label_probabilities,
     mean_of_logits,
@@ -61,7 +62,11 @@ def test_a_run_with_two_teachers(arguments: list[str], backbone: Path, tmp_path:
     assert len(kept) == 2 and len(list((tmp_path / "cache/teacher").glob("*/key.json"))) == 2
     mean = mean_of_probabilities([logits["test"] for _, logits in kept])
     scored = [one["test"]["accuracy"] for one in result["teachers"]]
-    assert len(scored) == 2 and 0 <= result["teacher"]["test"]["accuracy"] <= 1 and mean.shape == (24, 3)
+    sizes = {"teacher_train": 96, "train": 64, "meta": 24, "validation": 24, "test": 24}
+    labels = torch.tensor(load_tweets(arguments[0].removeprefix("data.path="), sizes).splits["test"]["label"])
+    right = [float((logits["test"].argmax(1) == labels).float().mean()) for _, logits in kept]
+    assert sorted(scored) == pytest.approx(sorted(right))
+    assert result["teacher"]["test"]["accuracy"] == pytest.approx(float((mean.argmax(1) == labels).float().mean()))
     assert result["cost"]["teacher_parameters"] > result["cost"]["student_parameters"]
     import pyarrow.parquet as pq
 

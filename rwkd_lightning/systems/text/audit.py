@@ -1,4 +1,4 @@
-"""What speaks against the labels of a text task's training rows, and against what its teacher says of them."""
+"""Scores of distrust for the labels of a text task's training rows, and for its teacher's outputs."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def label_score(teacher: Tensor, student: Tensor, apart: Tensor) -> Tensor:
 
 LABEL_TERMS = ("ce", "bce", "squared_error")
 TEACHER_TERMS = ("kd", "bernoulli_kd", "logit_mse", "soft_ce", "annealed_mse")
-"""Terms by which the student's distances from label and teacher are told; the first that the run has counts."""
+"""Terms that measure the student's distance from the label and from the teacher; the first one in the run is used."""
 
 
 def given_labels(task: TaskSpec, table: Table) -> Tensor:
@@ -124,7 +124,7 @@ def has_label(task: TaskSpec, labels: Tensor) -> Tensor:
 
 
 def teacher_logits(config: DictConfig, data: TaskData, run: Run, table: Table) -> tuple[Tensor, Tensor]:
-    """What the teacher has said to the student ``(N, C)``, corrupted where it was, and where it has said anything."""
+    """The logits ``(N, C)`` that the student was taught with, corruption included, and the rows that have any."""
     if not paths_of(config):
         taught = of_data(data)
     else:
@@ -183,7 +183,7 @@ def name_of(task: TaskSpec, label: Tensor) -> str:
 
 
 def answer(task: TaskSpec, logits: Tensor) -> str:
-    """What a model says of a row ``(C,)``, as a label."""
+    """The label that a model predicts from its logits ``(C,)``."""
     if task.label_names is None:
         return f"{float(logits[0]):.4g}"
     if task.is_multilabel:
