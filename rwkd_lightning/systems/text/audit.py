@@ -221,11 +221,12 @@ def out_of_fold(config: DictConfig, data: TaskData, run: Run, table: Table, fold
     """
     task, rows = data.task, data.splits["train"]
     paths = paths_of(config)
-    if len(paths) != 1 or config.pair.teacher.epochs == 0:
+    if len(paths) > 1:
+        raise UserError(f"--folds fine-tunes one teacher again, and this run has {len(paths)}; leave --folds out")
+    if not paths or config.pair.teacher.epochs == 0:
         raise UserError(
-            "--folds fine-tunes the run's teacher anew, and this one is "
-            + ("in a file" if not paths else f"{len(paths)} models" if len(paths) > 1 else "used as it is")
-            + ", so it has not learnt these labels; leave --folds out"
+            "--folds fine-tunes the run's teacher again; this one was not fine-tuned in the run, so it has not learnt "
+            "these labels; leave --folds out"
         )
     labels = column(rows, "label")
     if not (task.is_regression or task.is_multilabel):
