@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import signal
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,8 @@ from rwkd_lightning.audit.rows import Audited, order
 from rwkd_lightning.cache.disk import writing
 from rwkd_lightning.cache.store import Store
 from rwkd_lightning.cli.words import config_words
-from rwkd_lightning.export.__main__ import reading_quietly, unchanged
 from rwkd_lightning.export.shipped import check_run
+from rwkd_lightning.run import inputs
 from rwkd_lightning.run.build import system_of, trainer_of
 from rwkd_lightning.run.epochs import of_epochs
 from rwkd_lightning.run.identity import device_kind
@@ -30,6 +28,7 @@ from rwkd_lightning.run.outputs import area_under_roc, whole
 from rwkd_lightning.run.result_table import title_of
 from rwkd_lightning.run.signals import Stop
 from rwkd_lightning.run.system import Run
+from rwkd_lightning.utils import commands
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.paths import place
 
@@ -53,7 +52,7 @@ def audit(folder: Path, out: Path, folds: int) -> list[str]:
     table = pyarrow.parquet.read_table(folder / "weights.parquet").to_pydict()
     system = system_of(config)
     system.read()
-    unchanged(system, folder, "audit its rows")
+    inputs.check_data(folder, system.inputs, "audit its rows")
     stop = Stop()
     device = torch.device("cuda" if device_kind(config.trainer.accelerator) == "cuda" else "cpu")
     store = Store(Path(config.cache_dir).expanduser())
@@ -141,23 +140,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="ask, for each K-th of the rows, a teacher fine-tuned on the others (takes K trainings of it)",
     )
     options = parser.parse_args(arguments)
-    with reading_quietly():
-        try:
-            if options.folds < 0 or options.folds == 1:
-                raise UserError(f"--folds={options.folds}; give 2 or more, 5 say")
-            run = place(options.run, "RUN")
-            out = run / "audit" if options.out is None else place(options.out, "--out")
-            with config_words():
-                print("\n".join(audit(run, out, options.folds)))
-        except UserError as error:
-            print(error, file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print("interrupted; a fold that was finished is kept in the cache", file=sys.stderr)
-            return 130
-    return 0
+
+    def work() -> None:
+        if options.folds < 0 or options.folds == 1:
+            raise UserError(f"--folds={options.folds}; give 2 or more, 5 say")
+        run = place(options.run, "RUN")
+        out = run / "audit" if options.out is None else place(options.out, "--out")
+        with config_words():
+            print("\n".join(audit(run, out, options.folds)))
+
+    commands.quietly()
+    return commands.status(work, "interrupted; a fold that was finished is kept in the cache")
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was written aside goes
-    sys.exit(main())
+    commands.run(main)

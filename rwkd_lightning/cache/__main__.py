@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rwkd_lightning.utils import commands
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.paths import place
 
@@ -219,17 +220,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     clearing.add_argument("--yes", action="store_true", help="do not ask")
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         root = place(options.dir, "--dir")
         if options.command == "list":
             print(table(entries(root)))
         else:
             clear(root, options.names, options.older_than, options.yes)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+
+    return commands.status(work, "interrupted; what was not yet removed is there")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.run(main)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import logging
-import signal
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +18,7 @@ from rwkd_lightning.export.shipped import FILE, Shipment, check_run
 from rwkd_lightning.run import inputs
 from rwkd_lightning.run.build import system_of
 from rwkd_lightning.run.outputs import whole, write_json
-from rwkd_lightning.run.system import System
+from rwkd_lightning.utils import commands
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.model_files import size
 from rwkd_lightning.utils.paths import place
@@ -81,18 +77,8 @@ def shipment_of(config: DictConfig, run: Path) -> Shipment:
     """
     system = system_of(config)
     system.read()
-    unchanged(system, run, "export its student")
+    inputs.check_data(run, system.inputs, "export its student")
     return system.shipment(run)
-
-
-def unchanged(system: System, run: Path, purpose: str) -> None:
-    """Raise UserError if the data that the system has read are others than those of the run."""
-    before, changed = inputs.read(run), []
-    if before is not None:
-        with contextlib.suppress(UserError):  # a model's files may be out of reach by now, which does not matter here
-            changed = [change for change in inputs.changes(before, system.inputs()) if change.startswith("split ")]
-    if changed:
-        raise UserError(f"the data of {run} are others now: {'; '.join(changed)}; put them back to {purpose}")
 
 
 def fill(
@@ -176,26 +162,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="replace an export")
     options = parser.parse_args(arguments)
     options.onnx = options.onnx or options.int8
-    with reading_quietly():
-        try:
-            run = place(options.run, "RUN")
-            export(run, run / "export" if options.out is None else place(options.out, "--out"), options)
-        except UserError as error:
-            print(error, file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print("interrupted; nothing was written", file=sys.stderr)
-            return 130
-    return 0
 
+    def work() -> None:
+        run = place(options.run, "RUN")
+        export(run, run / "export" if options.out is None else place(options.out, "--out"), options)
 
-@contextlib.contextmanager
-def reading_quietly() -> Iterator[None]:
-    """Show warnings, and not each step that the libraries log."""
-    logging.getLogger().setLevel(logging.WARNING)
-    yield
+    commands.quietly()
+    return commands.status(work)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was written aside goes
-    sys.exit(main())
+    commands.run(main)

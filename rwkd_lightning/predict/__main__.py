@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from rwkd_lightning.export.compare import Call
 from rwkd_lightning.export.shipped import Shipped, folder_of, load
 from rwkd_lightning.predict import writer
 from rwkd_lightning.predict.reader import Chunk, TableFile
-from rwkd_lightning.utils import bars
+from rwkd_lightning.utils import bars, commands
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.paths import place
 
@@ -200,7 +198,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", choices=["cpu", "cuda"], help="of PyTorch (cuda, where there is one)")
     parser.add_argument("--force", action="store_true", help="replace the file to write")
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         to, source = place(options.out, "--out"), place(options.file, "file")
         writer.check(to, options.force)
         if to.exists() and source.exists() and to.samefile(source):
@@ -213,13 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             blank = predict(table, to, model, call, options)
         without = f", {blank} without a text and so without an answer" if blank else ""
         print(f"wrote {to} ({table.rows} rows{without})")
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+
+    return commands.status(work)
 
 
 def positive(text: str) -> int:
@@ -230,5 +224,4 @@ def positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was written aside goes
-    sys.exit(main())
+    commands.run(main)

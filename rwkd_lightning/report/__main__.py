@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import html
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from rwkd_lightning.report.charts import cloud
 from rwkd_lightning.report.page import FILE, document, section
 from rwkd_lightning.report.runs import Finished, differing, finished, table
 from rwkd_lightning.run.result_table import columns
+from rwkd_lightning.utils import commands
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.paths import place
 
@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", metavar="RUNS", help="a folder of finished runs, as runs/TASK")
     parser.add_argument("-o", "--out", metavar="FILE", help=f"the page to write (RUNS/{FILE})")
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         folder = place(options.runs, "RUNS")
         runs = finished(folder)
         out = folder / FILE if options.out is None else place(options.out, "--out")
@@ -59,11 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.replace(part, out)
         print("\n".join(columns(table(runs))))
         print(f"\n{len(runs)} runs; wrote {out}")
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+
+    return commands.status(work)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.run(main)

@@ -6,9 +6,10 @@ there now, so that an interrupted run never goes on with it, and a finished one 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,17 @@ def check(folder: Path, now: Inputs) -> None:
             f"{folder} holds a training that was begun with other inputs: {'; '.join(changed)}; put them back to go "
             "on with it, or add force=true to begin again with those of now"
         )
+
+
+def check_data(folder: Path, now: Callable[[], Inputs], purpose: str) -> None:
+    """Raise UserError if the data are others now than those of the run in ``folder``.
+
+    Args:
+        purpose: of the caller, as in "put them back to export its student".
+    """
+    before, changed = read(folder), []
+    if before is not None:
+        with contextlib.suppress(UserError):  # a model's files may be out of reach by now, which does not matter here
+            changed = [change for change in changes(before, now()) if change.startswith("split ")]
+    if changed:
+        raise UserError(f"the data of {folder} are others now: {'; '.join(changed)}; put them back to {purpose}")
