@@ -203,9 +203,9 @@ def _days(text: str) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status, 1 for a mistake told in one line."""
     parser = argparse.ArgumentParser("python -m rwkd_lightning.cache", description="List or clear the cache.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    listing = commands.add_parser("list", help="what the cache holds, how large it is, when it was last used")
-    clearing = commands.add_parser("clear", help="remove results and what interrupted builds left")
+    kinds = parser.add_subparsers(dest="command", required=True)
+    listing = kinds.add_parser("list", help="what the cache holds, how large it is, when it was last used")
+    clearing = kinds.add_parser("clear", help="remove results and what interrupted builds left")
     for command in (listing, clearing):
         command.add_argument(
             "--dir",
