@@ -34,7 +34,12 @@ from rwkd_lightning.bilevel import Engine
 from rwkd_lightning.meta import MetaStep, Restriction
 from rwkd_lightning.run.build import create, terms_of, weighting_of
 from rwkd_lightning.run.outputs import area_under_roc
-from rwkd_lightning.systems.text.data.corruption import flip_labels, flip_meta_labels, roll_teacher
+from rwkd_lightning.systems.text.data.corruption import (
+    choose_rows,
+    flip_labels,
+    flip_meta_labels,
+    roll_teacher,
+)
 from rwkd_lightning.systems.text.data.task import TaskData, column
 from rwkd_lightning.systems.text.data.tweets import load_tweets
 from rwkd_lightning.systems.text.models import load_classifier, load_tokenizer
@@ -169,7 +174,8 @@ def run(overrides: list[str], seed: int, data: dict[str, Rows]) -> dict[str, flo
     weighting, terms = weighting_of(config), terms_of(config)
     columns = data["train"].columns
     labels, flipped = flip_labels(columns["labels"], NOISE, 3, seed)
-    logits, corrupted = roll_teacher(columns["teacher_logits"], NOISE, seed)
+    corrupted = choose_rows(len(labels), 3, NOISE, seed)
+    logits = roll_teacher(columns["teacher_logits"], corrupted)
     train = Rows(
         x=columns["x"], labels=labels, teacher_logits=logits, label_flipped=flipped, teacher_corrupted=corrupted
     )

@@ -14,6 +14,7 @@ from rwkd_lightning.bilevel.engine import Outputs, Parameters
 from rwkd_lightning.data.indexed import held_out
 from rwkd_lightning.meta.restriction import Batch, MetaStream, Restriction
 from rwkd_lightning.terms import Term, stack
+from rwkd_lightning.utils.distributed import all_reduce_mean
 from rwkd_lightning.utils.errors import UserError
 
 
@@ -63,6 +64,8 @@ class MetaStep(nn.Module):
         self.stream: MetaStream = held_out(stream) if isinstance(stream, DataLoader | Dataset) else stream
         self.lookahead_lr = lookahead_lr
         self.every = every
+        self.turn = 0
+        """That of the held-out rows which the last meta step read, where it read one of two."""
         self.held_out_loss: Tensor | None = None
         """The meta loss of the last meta step, on this rank's held-out samples."""
         self.register_buffer("taken", torch.zeros((), dtype=torch.long))
@@ -103,6 +106,7 @@ class MetaStep(nn.Module):
         randomness: RandomState,
         gradient: Parameters | None = None,
         by_term: Callable[[], Sequence[Tensor]] | None = None,
+        by_halves: bool = False,
     ) -> Tensor:
         """u ``(B, K)`` for a training batch whose training pass gives ``outputs`` from the state ``randomness``.
 
@@ -111,10 +115,12 @@ class MetaStep(nn.Module):
 
         ``gradient`` is that of the training loss under ``weights``, by the names of the student's parameters, where it
         is known; only for a θ of such parameters (``Restriction.needs_pass``). ``by_term``: see ``Problem``; asked
-        after ``outputs``.
+        after ``outputs``. ``by_halves``: by the held-out rows of even and of odd ``index`` in turn, see ``turn``.
         """
+        self.turn = self.steps % 2
+        half = self.turn if by_halves else None
         influence = self.engine.influence(
-            self.problem(student, batch, outputs, terms, weights, randomness, gradient, by_term)
+            self.problem(student, batch, outputs, terms, weights, randomness, gradient, by_term, half)
         )
         self.steps += 1
         self.taken.fill_(self.steps)
@@ -130,6 +136,7 @@ class MetaStep(nn.Module):
         randomness: RandomState,
         gradient: Parameters | None = None,
         by_term: Callable[[], Sequence[Tensor]] | None = None,
+        half: int | None = None,
     ) -> Problem:
         """This step's problem for the engine; as ``influence``."""
         training_pass = outputs if callable(outputs) else lambda: outputs
@@ -146,9 +153,10 @@ class MetaStep(nn.Module):
 
         def meta_loss(parameters: Parameters) -> Tensor:
             meta_outputs, meta_batch = view.meta_outputs(parameters)
-            loss = stack(terms_of_loss, meta_outputs, meta_batch).sum(1).mean()
+            rows = stack(terms_of_loss, meta_outputs, meta_batch).sum(1)
+            loss = rows.mean()
             self.held_out_loss = loss.detach()
-            return loss
+            return loss if half is None else mean_of_half(rows, meta_batch["index"], half)
 
         def known() -> Outputs:
             return {n: o for n, o in training_pass().items() if n != "features"}
@@ -165,3 +173,11 @@ class MetaStep(nn.Module):
             view.derivative,
             by_term,
         )
+
+
+def mean_of_half(rows: Tensor, index: Tensor, half: int) -> Tensor:
+    """The mean of the rows ``(m,)`` whose ``index`` leaves this rest when halved; its mean over the ranks is that of
+    all their rows, however many each of them has.
+    """
+    chosen = (index % 2 == half).to(rows.dtype)
+    return (rows * chosen).sum() / all_reduce_mean(chosen.sum()).clamp_min(torch.finfo(rows.dtype).tiny)

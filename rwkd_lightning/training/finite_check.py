@@ -224,7 +224,9 @@ def undone_where(bad: Tensor | None, method: Weighting) -> Iterator[None]:
     if bad is None or type(method).observe is Weighting.observe:
         yield
         return
-    before = {name: buffer.clone() for name, buffer in method.named_buffers()}
+    saved, undone = method.state_dict().keys(), bad > 0  # what is not saved is constant
+    before = {name: buffer.clone() for name, buffer in method.named_buffers() if name in saved}
     yield
     for name, buffer in method.named_buffers():
-        buffer.copy_(torch.where(bad > 0, before[name], buffer))
+        if name in saved:
+            buffer.copy_(torch.where(undone, before[name], buffer))

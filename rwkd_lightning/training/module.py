@@ -170,6 +170,7 @@ class DistillationModule(Hooks):
             passes.randomness,
             gradient,
             lambda: self.columns if isinstance(passes, OnePass) and passes.descended is None else (),
+            self.weighting.by_halves,
         )
 
     def weigh(self, step: Step, passes: Passes, watch: Watch) -> Tensor:
@@ -268,6 +269,7 @@ class DistillationModule(Hooks):
             self.ledger.history(batch["index"]),
             shared,
             None if self.guard is None else Later(),
+            0 if self.meta is None else self.meta.turn,
         )
 
     def weights_of(self, step: Step) -> Tensor:

@@ -22,6 +22,7 @@ from rwkd_lightning.weighting.mwn import MetaWeightNet
 from rwkd_lightning.weighting.oracle import Oracle
 from rwkd_lightning.weighting.permuted import Permuted
 from rwkd_lightning.weighting.rwkd import RWKD
+from rwkd_lightning.weighting.rwkd_cross_fitted import CrossFittedRWKD
 from rwkd_lightning.weighting.rwkd_online import PerturbationRWKD
 from rwkd_lightning.weighting.teacher_confidence import TeacherConfidence
 from rwkd_lightning.weighting.tgeo import TrilateralGeometry
@@ -32,6 +33,7 @@ __all__ = [
     "RWKD",
     "AnnealingKD",
     "ClassificationFeatures",
+    "CrossFittedRWKD",
     "DynamicWeightAverage",
     "EarlierInfluence",
     "EarlierWeights",

@@ -63,6 +63,7 @@ class Step:
         progress: share of the training done, in [0, 1).
         influence: u ``(B, K)`` for methods that need it, on steps that took a meta step; None otherwise.
         history: earlier visits of the same samples.
+        half: 0 or 1, the half of the held-out rows that ``influence`` is of, for methods that are ``by_halves``.
         shared_parameters: the student's last layer, for methods that read the gradient of each term.
         later: where checks may wait; None: they are made at once.
         memo: what was computed once for all passes of the step, see ``once``.
@@ -78,6 +79,7 @@ class Step:
     history: History | None = None
     shared_parameters: tuple[Tensor, ...] = field(default_factory=tuple)
     later: Later | None = None
+    half: int = 0
     memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -135,6 +137,11 @@ class Weighting(nn.Module, ABC):
     reads_influence: bool = True
     """True if this step's weights depend on this step's influence. If False, the lookahead and the student's step can
     share one backward pass (``updated_weights="current"``), and ``losses`` come without a graph after it.
+    """
+
+    by_halves: bool = False
+    """Whether meta steps take turns between two halves of the held-out rows, so that one can judge what the other says;
+    ``Step.half`` tells which.
     """
 
     needs: AbstractSet[str] = frozenset()

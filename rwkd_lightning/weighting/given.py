@@ -58,6 +58,9 @@ class GivenWeights(Wrapper):
     def own_loss(self, step: Step) -> Tensor | None:
         return self.inner.own_loss(self.scaled(step))
 
+    def observe(self, step: Step) -> None:
+        self.inner.observe(self.scaled(step))
+
     def scaled(self, step: Step) -> Step:
         """The step with the influence of the inner method's weights."""
         influence = step.influence

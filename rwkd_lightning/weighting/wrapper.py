@@ -37,6 +37,7 @@ class Wrapper(Weighting):
         self.needs_head = inner.needs_head
         self.needs_batch = inner.needs_batch
         self.reads_influence = inner.reads_influence
+        self.by_halves = inner.by_halves
         self.reads_columns = inner.reads_columns
         self.needs, self.instead = inner.needs, inner.instead
         remedy = inner.collapse_remedy
