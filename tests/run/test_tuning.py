@@ -162,7 +162,10 @@ def test_a_search_for_the_best(sweeper: dict[str, Any]) -> None:
     ("arguments", "said"),
     [
         (["hydra.sweeper.direction=minimize", "seed=0,1"], "write hydra.sweeper.direction=maximize"),
-        (["weighting=glob(rwkd*)"], "Optuna takes no glob; write weighting=rwkd,rwkd_online,rwkd_plain"),
+        (
+            ["weighting=glob(rwkd*)"],
+            "Optuna takes no glob; write weighting=rwkd,rwkd_cross_fitted,rwkd_online,rwkd_plain",
+        ),
         (["terms=[ce],[ce,kd]"], "not among lists"),
         (["optimizer.lr=1e-3", "optimizer.lr=interval(1e-4,1e-2)"], "optimizer.lr is given twice"),
         (["data.batch_size=interval(8,32)"], "for whole ones write data.batch_size=int(interval(8,32))"),
