@@ -40,6 +40,7 @@ CHOSEN = {
             "data.train",
             "data.teacher_",
             "data.multilabel",
+            "data.near_copies",
             "data.separator",
         ),
         "data=table data.train=x.csv",

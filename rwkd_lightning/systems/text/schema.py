@@ -70,6 +70,7 @@ SCHEMA = Schema(
         "task.multilabel": YES_NO,
         "data.classes": or_null(CLASSES),
         "data.group": or_null(TEXT),
+        "data.near_copies": or_null(number("a number from 0.5 to 1", lambda x: 0.5 <= x <= 1)),
         "data.weight": or_null(TEXT),
         "data.teacher_probabilities": or_null(COLUMNS),
         "data.teacher_logits": or_null(COLUMNS),

@@ -13,6 +13,7 @@ from rwkd_lightning.data.splits import stratified_group_split
 from rwkd_lightning.data.table_file import Table, read_table
 from rwkd_lightning.systems.text.data.table_label_sets import label_sets, rarest, shares_of
 from rwkd_lightning.systems.text.data.table_labels import class_numbers, numbers, weights
+from rwkd_lightning.systems.text.data.table_near_copies import copies_of
 from rwkd_lightning.systems.text.data.table_summary import summarise
 from rwkd_lightning.systems.text.data.table_teacher import Spec, TeacherColumns, check_order
 from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec, build_split
@@ -33,6 +34,7 @@ def load_table(
     multilabel: bool = False,
     separator: str = ";",
     group: str | None = None,
+    near_copies: float | None = 0.8,
     weight: str | None = None,
     teacher_probabilities: Spec | None = None,
     teacher_logits: Spec | None = None,
@@ -47,9 +49,9 @@ def load_table(
     """Read the tables and cut what is not given.
 
     The meta split is cut out of the training rows, and so are validation and test where no file is given. A cut is
-    seeded, keeps the classes in proportion, and leaves rows of equal text (letters and digits alone count) or of one
-    group on one side. Rows without a label train the student alone. The idx of a row is its number in the training
-    file, from 0.
+    seeded, keeps the classes in proportion, and leaves near-copies of a text (letters and digits alone count) and rows
+    of one group on one side. Rows without a label train the student alone. The idx of a row is its number in the
+    training file, from 0.
 
     Args:
         train: a CSV, TSV, JSON lines or Parquet file, or a directory of such files.
@@ -63,6 +65,8 @@ def load_table(
         multilabel: whether a row has several labels, or none.
         separator: between the labels of a row, where they are one text.
         group: a column whose equal values stay on one side of every cut.
+        near_copies: the Jaccard similarity of the shingles of two texts from which on they are near-copies
+            (`near_copies.NearCopies`); None: equal texts alone are copies.
         weight: a column of weights, one per training row, for ``weighting=given``.
         teacher_probabilities: columns of what a teacher says of the rows, for ``pair.teacher=file``; all of a row's may
             be empty. They are read in the validation and test files, too, where these have them.
@@ -122,10 +126,14 @@ def load_table(
         for row, both in enumerate(zip(*texts[name], strict=True)):
             if not any(part.strip() for part in both):
                 raise UserError(f"{table.at(row)} has no text but white space in {list(columns)}; drop the row")
-    groups = together(texts["train"], tables["train"].columns[group] if group is not None else None)
+    keys = {name: [key_of(*row) for row in zip(*both, strict=True)] for name, both in texts.items()}
+    of = tables["train"].columns[group] if group is not None else None
+    groups, equal = together(copies_of(keys, texts, near_copies), of), together(keys["train"], of)
+    merged = len(set(groups)) < len(set(equal))
+    way_out = "give more, or cut near-copies as other texts with data.near_copies=null" if merged else "give more"
     shares = {"meta": meta_fraction, "validation": validation_fraction, "test": test_fraction}
     shares = {name: share for name, share in shares.items() if name not in tables}
-    rows = cut(groups, labels["train"], task, shares, split_seed)
+    rows = cut(groups, labels["train"], task, shares, split_seed, way_out)
     rows |= {name: np.arange(len(table)) for name, table in tables.items() if name != "train"}
     splits = {}
     for name in ("train", "meta", "validation", "test"):
@@ -142,9 +150,9 @@ def load_table(
         if number not in learnt:
             raise UserError(
                 f"class {class_!r} has too few distinct texts (or groups) in data.train: no row of it is left for "
-                "training after the cuts; give more, or leave it out"
+                f"training after the cuts; {way_out}, or leave it out"
             )
-    summarise(task, rows, texts, groups, labels)
+    summarise(task, rows, texts, keys, equal, labels)
     lacking = task.lacks_label(learning)
     if sets is not None:
         task = dataclasses.replace(task, label_shares=shares_of(task.targets(learning[~lacking])))
@@ -182,11 +190,10 @@ def key_of(*texts: str) -> str:
     return "\n".join(" ".join(re.findall(r"\w+", text.casefold())) or text for text in texts)
 
 
-def together(texts: Sequence[Sequence[str]], group: Sequence[Any] | None) -> list[Hashable]:
-    """The group of each row: rows of equal text are in one, and so are rows of one value of ``group``."""
-    keys: list[Hashable] = [key_of(*row) for row in zip(*texts, strict=True)]
+def together(copies: Sequence[Hashable], group: Sequence[Any] | None) -> Sequence[Hashable]:
+    """The group of each row: copies of a text (rows of equal values) are in one, and so are rows of one ``group``."""
     if group is None:
-        return keys
+        return copies
     parent: dict[Hashable, Hashable] = {}
 
     def root(key: Hashable) -> Hashable:
@@ -194,13 +201,18 @@ def together(texts: Sequence[Sequence[str]], group: Sequence[Any] | None) -> lis
             parent[key] = key = parent[above]
         return key
 
-    for row, (key, value) in enumerate(zip(keys, group, strict=True)):
+    for row, (key, value) in enumerate(zip(copies, group, strict=True)):
         parent[root(("text", key))] = root(("group", str(value) if value is not None else row))
-    return [root(("text", key)) for key in keys]
+    return [root(("text", key)) for key in copies]
 
 
 def cut(
-    groups: Sequence[Hashable], labels: np.ndarray, task: TaskSpec, shares: dict[str, float], seed: int
+    groups: Sequence[Hashable],
+    labels: np.ndarray,
+    task: TaskSpec,
+    shares: dict[str, float],
+    seed: int,
+    way_out: str = "give more",
 ) -> dict[str, np.ndarray]:
     """Rows of the training table by split: ``shares`` of all rows in their order, and what is left to ``train``.
 
@@ -221,7 +233,7 @@ def cut(
         if not len(held):
             raise UserError(
                 f"data.train has {len({groups[row] for row in rest})} distinct texts (or groups) with a label, too few "
-                f"to cut a {name} split that keeps each class on both sides; give more"
+                f"to cut a {name} split that keeps each class on both sides; {way_out}"
             )
         rows[name] = rest[held]
         rest = np.delete(rest, held)

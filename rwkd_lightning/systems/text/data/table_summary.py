@@ -21,6 +21,7 @@ def summarise(
     task: TaskSpec,
     rows: Mapping[str, np.ndarray],
     texts: Mapping[str, Sequence[Sequence[str]]],
+    keys: Mapping[str, Sequence[str]],
     groups: Sequence[Hashable],
     labels: Mapping[str, np.ndarray],
 ) -> None:
@@ -29,7 +30,8 @@ def summarise(
     Args:
         rows: of each split, within the table of its name or, where it was cut out, of ``train``.
         texts: by table and column.
-        groups: of the rows of ``train`` that stay on one side of a cut.
+        keys: of the rows by table: equal for equal texts.
+        groups: of the rows of ``train``: equal for equal texts, or for rows of one group.
         labels: by table.
     """
     words = np.array([sum(len(part.split()) for part in row) for row in zip(*texts["train"], strict=True)])
@@ -44,9 +46,9 @@ def summarise(
         classes[group] |= set() if lacks else {label}
     if copies := len(groups) - len(classes):
         log.info("%d rows repeat the text, or belong to the group, of another one: no cut parts them", copies)
-    trained = set(zip(*texts["train"], strict=True))
+    trained = set(keys["train"])
     for name in ("validation", "test"):
-        if name in texts and (shared := sum(row in trained for row in zip(*texts[name], strict=True))):
+        if name in keys and (shared := sum(key in trained for key in keys[name])):
             log.warning("%d of the %d rows of data.%s have a text of data.train", shared, len(labels[name]), name)
     known = labels["train"][~lacking]
     if task.label_names is None:

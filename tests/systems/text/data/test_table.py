@@ -72,8 +72,89 @@ def test_copies_and_groups_stay_together(tmp_path: Path) -> None:
 
 def test_a_chain_of_copies_and_groups_is_one() -> None:
     """Prevents: two groups that share a text on two sides."""
-    groups = together([["a", "b", "a", "c", "d"]], ["1", "1", "2", "2", None])
+    groups = together(["a", "b", "a", "c", "d"], ["1", "1", "2", "2", None])
     assert len(set(groups[:4])) == 1 and groups[4] not in groups[:4]
+
+
+SENTENCES = ("the waiter was friendly and the soup was warm", "we waited an hour for a table near the kitchen door")
+
+
+def near_copies(count: int) -> list[tuple[str, str]]:
+    """Rows of two classes: each even one a text of its own, the next one the same with a signature."""
+    draw = random.Random(0)
+    words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=6)) for _ in range(300)]
+    texts = [" ".join(draw.choices(words, k=12)) for _ in range(count // 2)]
+    return [(texts[i // 2] + " sent by me" * (i % 2), "xy"[i // 2 % 2]) for i in range(count)]
+
+
+def test_near_copies_stay_together(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Prevents: a score for texts that the student has learnt, but for a signature; a switch that does nothing."""
+    file = write(tmp_path / "a.csv", near_copies(400), "text,label")
+    with caplog.at_level(logging.INFO):
+        data = load_table(file, "text")
+    assert "200 near-copies are kept with an earlier text (data.near_copies=0.8), such as " in caplog.text
+    where = {int(idx): name for name in SPLITS for idx in data.splits[name]["idx"]}
+    assert all(where[i] == where[i + 1] for i in range(0, 400, 2))
+    assert [len(data.splits[name]) for name in SPLITS] == [280, 40, 40, 40]
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        data = load_table(file, "text", near_copies=None)
+    where = {int(idx): name for name in SPLITS for idx in data.splits[name]["idx"]}
+    assert "near-copies" not in caplog.text and any(where[i] != where[i + 1] for i in range(0, 400, 2))
+
+
+def test_near_copies_and_groups_are_one_chain(tmp_path: Path) -> None:
+    """Prevents: a group that is torn apart by near-copies, or near-copies by a group."""
+    rows = [(text, label, f"g{(i + 1) // 2}") for i, (text, label) in enumerate(near_copies(200)[:120])]
+    rows += [(text, label, f"other{i}") for i, (text, label) in enumerate(near_copies(1000)[200:])]
+    data = load_table(write(tmp_path / "a.csv", rows, "text,label,user"), "text", group="user")
+    assert len({name for name in SPLITS for idx in data.splits[name]["idx"] if int(idx) < 120}) == 1
+
+
+def test_near_copies_of_several_classes_are_no_contradiction(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Prevents: a warning of one text with two classes where a word between the texts makes the class."""
+    rows = [(text, "xy"[i % 2]) for i, (text, _) in enumerate(near_copies(200))]
+    with caplog.at_level(logging.INFO):
+        load_table(write(tmp_path / "a.csv", rows, "text,label"), "text")
+    assert "100 near-copies are kept" in caplog.text and "of several classes" not in caplog.text
+
+
+def test_near_copies_across_given_splits_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Prevents: a given test split that repeats the training but for a signature, a mark or a case, unnoticed."""
+    rows = near_copies(400)
+    copied, marked = rows[1], (rows[2][0].upper() + "!", rows[2][1])
+    test = write(tmp_path / "t.csv", [copied, copied, marked, (SENTENCES[0], "x"), (SENTENCES[1], "y")], "text,label")
+    file = write(tmp_path / "a.csv", rows[::2], "text,label")
+    apart = load_table(file, "text")
+    with caplog.at_level(logging.INFO):
+        data = load_table(file, "text", test=test)
+    assert "1 of the 5 rows of data.test have a text of data.train" in caplog.text
+    said = (
+        f"2 of the 5 rows of data.test are near-copies of a text of data.train, such as {copied[0][:67] + '...'!r} of"
+    )
+    assert said in caplog.text and f"{rows[0][0][:67] + '...'!r}" in caplog.text
+    assert len(data.splits["test"]) == 5 and texts(data, "meta") == texts(apart, "meta")
+
+
+def test_a_chain_of_a_template_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Prevents: half of a table on one side of every cut without a word, since a program wrote its texts."""
+    written = [(f"the sensor on the roof of the house number {i} has sent a value", "xy"[i % 2]) for i in range(200)]
+    file = write(tmp_path / "a.csv", [*written, *near_copies(400)[::2]], "text,label")
+    with caplog.at_level(logging.INFO):
+        data = load_table(file, "text")
+    assert "200 of the 400 rows are one chain of near-copies, such as 'the sensor on the roof of the" in caplog.text
+    assert "raise data.near_copies=0.8, or set data.near_copies=null" in caplog.text
+    assert {name for name in SPLITS for idx in data.splits[name]["idx"] if int(idx) < 200} == {"train"}
+    with pytest.raises(UserError, match="too few to cut .*; give more, or .* with data.near_copies=null"):
+        load_table(write(tmp_path / "b.csv", written, "text,label"), "text")
+    assert len(load_table(str(tmp_path / "b.csv"), "text", near_copies=None).splits["test"]) == 20
+
+
+@pytest.mark.parametrize("share", [0.2, 1.5, float("nan")])
+def test_near_copies_that_cannot_be(share: float, rows: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    """Prevents: a threshold in percent, or one by which all texts of a language are copies."""
+    with pytest.raises(UserError, match="data.near_copies is .*; give a number from 0.5 to 1, or null"):
+        load_table(write(tmp_path / "a.csv", rows), "text", near_copies=share)
 
 
 def test_given_splits_are_taken_as_they_are(

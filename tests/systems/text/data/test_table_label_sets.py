@@ -190,6 +190,7 @@ def test_a_run_and_its_predictions(arguments: list[str], tmp_path: Path) -> None
     own = [a for a in arguments if not a.startswith(("task", "data.path"))]
     file = write(tmp_path / "a.jsonl", table_of(240))
     table = ["task=table", f"data.train={file}", "data.label=labels", "data.multilabel=true", "pair.teacher.epochs=15"]
+    table.append("data.near_copies=null")  # texts of a template
     result = finished([*own, *table, "trainer.max_epochs=6"], tmp_path / "run", "weighting=rwkd")
     assert result["teacher"]["test"]["macro_f1"] > 0.6 and set(result["student"]["test"]) == {
         "micro_f1",
