@@ -1,7 +1,7 @@
 """Reading, cutting and summarising a table of a million rows: ``python benchmarks/table_rows.py [--rows N]``.
 
-Prints the seconds of a processor and the peak of memory of `load_table` on a CSV file of random words, where one row in ten repeats an
-earlier one but for a word. With ``--near-copies 0`` for comparison.
+Prints the seconds of a processor and the peak of memory of `load_table` on a CSV file of random words, where one row in
+ten repeats an earlier one but for a word. With ``--near-copies 0`` for comparison.
 """
 
 from __future__ import annotations
