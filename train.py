@@ -27,7 +27,7 @@ from rwkd_lightning.cli import overrides, tuning
 from rwkd_lightning.run import slurm
 from rwkd_lightning.run.identity import run_digest
 from rwkd_lightning.run.messages import ours_only
-from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.errors import Pruned, UserError
 
 
 def config_digest(*, _root_: DictConfig) -> str:
@@ -54,6 +54,9 @@ def main(config: DictConfig) -> float | None:
         with slurm.together():
             folder = Path(HydraConfig.get().runtime.output_dir)
             return tuning.objective(run(config, folder), folder, HydraConfig.get().sweeper._target_)
+    except Pruned as pruned:
+        print(f"#{HydraConfig.get().job.num} {pruned}")
+        return pruned.score
     except UserError as error:
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             sys.exit(str(error))

@@ -117,6 +117,7 @@ OPTIONAL: dict[str, Kind] = {
             "early_stopping.patience": whole(0),
             "early_stopping.min_delta": AMOUNT,
             "early_stopping.check_*": YES_NO,
+            "pruning.monitor": or_null(TEXT),
             "model_summary.max_depth": whole(-1),
             "lr_monitor.logging_interval": or_null(one_of("step", "epoch")),
         }.items()

@@ -19,6 +19,8 @@ from rwkd_lightning.utils.errors import UserError
 PACKAGES = ("ax", "nevergrad", "optuna")
 MAXIMISE = {"direction": "maximize", "optim.maximize": True, "ax_config.experiment.minimize": False}
 """The settings by which Optuna, Nevergrad and Ax maximise; each minimises by default."""
+REMEMBER = "rwkd_lightning.run.pruning.remember"
+"""What Optuna's sweeper shows each trial to, for ``callbacks=pruning``."""
 
 
 def prepare(overrides: Sequence[Override], sweep: bool) -> None:
@@ -47,6 +49,8 @@ def maximise(name: str) -> None:
     for key, wanted in MAXIMISE.items():
         if OmegaConf.select(kept.node, key) is not None:
             OmegaConf.update(kept.node, key, wanted)
+    if name == "optuna":
+        OmegaConf.update(kept.node, "custom_search_space", REMEMBER)
     store.store(name, kept.node, "hydra/sweeper", provider=kept.provider)
 
 

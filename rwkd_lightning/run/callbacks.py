@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.model_summary.model_summary import summarize
 from omegaconf import DictConfig
 
 from rwkd_lightning.run.create import create
+from rwkd_lightning.run.pruning import Pruning
 from rwkd_lightning.utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -110,13 +111,13 @@ def validates(callback: Callback) -> bool:
 
 
 def check_monitors(config: DictConfig, metrics: Sequence[str]) -> None:
-    """Check that early stopping monitors what a training logs: Lightning asks only after the first epoch.
+    """Check that early stopping and pruning monitor what a training logs: Lightning asks only after the first epoch.
 
     Args:
         metrics: of the meta split.
 
     Raises:
-        UserError: otherwise, unless its ``strict`` is false.
+        UserError: otherwise, unless its ``strict`` is false; for pruning without a search.
     """
     known = [
         *(f"meta/{name}" for name in metrics),
@@ -124,6 +125,18 @@ def check_monitors(config: DictConfig, metrics: Sequence[str]) -> None:
         *(f"{kind}/{term}" for term in config.terms for kind in ("loss", "weight", "weight_spread")),
     ]
     for callback in callbacks_of(config, metrics[0]):
+        if isinstance(callback, Pruning):
+            callback.trial()
+            if config.trainer.devices != 1:
+                raise UserError(
+                    f"callbacks=pruning ends runs of one process, and trainer.devices={config.trainer.devices}; set "
+                    "trainer.devices=1, or leave it out"
+                )
+            if callback.monitor not in known[: len(metrics)]:
+                raise UserError(
+                    f"pruning monitors {callback.monitor!r}, which is no score on the meta split; known are "
+                    f"{', '.join(known[: len(metrics)])}"
+                )
         if isinstance(callback, theirs.EarlyStopping) and callback.strict and callback.monitor not in known:
             near = difflib.get_close_matches(callback.monitor, known, 1, 0.3)
             hint = f"did you mean {near[0]}? " if near else ""

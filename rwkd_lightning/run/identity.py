@@ -31,8 +31,12 @@ NO_RESULT = (
     ),
 )
 """Keys, and groups of keys, that change no byte of a result, and so belong to no key and to no run's folder."""
-DISPLAY_ONLY = ("rwkd_lightning.run.callbacks.ModelSummary", "lightning.pytorch.callbacks.LearningRateMonitor")
-"""Callbacks of which the same holds."""
+DISPLAY_ONLY = (
+    "rwkd_lightning.run.callbacks.ModelSummary",
+    "rwkd_lightning.run.pruning.Pruning",
+    "lightning.pytorch.callbacks.LearningRateMonitor",
+)
+"""Callbacks of which the same holds; pruning finishes a run as without it, or not at all."""
 ALL_TRAININGS = ("accelerator", "deterministic")
 """Options of lightning.Trainer that hold for the teacher's training too; all others are the student's alone."""
 

@@ -43,3 +43,15 @@ class NotFinite(UserError):
         super().__init__(message)
         self.step, self.epoch, self.what = step, epoch, what
         self.batch, self.losses, self.weights = batch, losses, weights
+
+
+class Pruned(Exception):
+    """A search has ended this training between two epochs.
+
+    Attributes:
+        score: the last one on the meta split.
+    """
+
+    def __init__(self, score: float, epoch: int) -> None:
+        super().__init__(f"pruned after epoch {epoch}, with {score:.4f} on the meta split")
+        self.score = score
