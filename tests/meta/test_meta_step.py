@@ -60,7 +60,8 @@ def reference(student, theta, batch, meta_batch, state, phi, lookahead):
     if "centred" in theta:
         student, prefixes = centred(student, meta_batch), ("network.classifier.weight",)
     fixed = {n: p.detach() for n, p in student.named_parameters()}
-    theta = {n: p.clone().requires_grad_() for n, p in fixed.items() if n.startswith(prefixes)}
+    trained = {n for n, p in student.named_parameters() if p.requires_grad}
+    theta = {n: p.clone().requires_grad_() for n, p in fixed.items() if n.startswith(prefixes) and n in trained}
 
     def logits(parameters, rows, train):
         student.train(train)

@@ -9,6 +9,7 @@ from rwkd_lightning.cli.kinds import (
     GROUP,
     NAMES,
     PATH,
+    RATE,
     SHARE,
     SPLITS,
     TEACHER,
@@ -33,6 +34,12 @@ COLUMNS = Kind(
     "a column, a list of columns, or {CLASS: COLUMN, ...}",
     lambda x: TEXT.fits(x) or several(TEXT).fits(x) or (isinstance(x, dict) and bool(x)),
 )
+LORA = {
+    "rank": whole(1, 10_000),
+    "alpha": or_null(RATE),
+    "dropout": SHARE,
+    "targets": or_null(Kind("a list of names, each once: [query,value]", NAMES.fits)),
+}
 CUT = number("a number above 0 and up to 0.5", lambda x: 0 < x <= 0.5)
 
 SCHEMA = Schema(
@@ -58,6 +65,16 @@ SCHEMA = Schema(
     },
     optional={
         "pair.blocks.*": BLOCKS,
+        "pair.student.lora": or_null(
+            either(
+                LORA["rank"],
+                Kind(
+                    f"a group with rank, and perhaps {', '.join(name for name in LORA if name != 'rank')}",
+                    lambda x: isinstance(x, dict) and "rank" in x and set(x) <= set(LORA),
+                ),
+            )
+        ),
+        **{f"pair.student.lora.{key}": kind for key, kind in LORA.items()},
         "task.load.task": TEXT,
         "data.train": or_null(PATH),
         "data.validation": or_null(PATH),

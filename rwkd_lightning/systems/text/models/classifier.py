@@ -25,6 +25,8 @@ class Classifier(nn.Module):
         self.network = network
         self.order: list[int] | None = None
         """Of a teacher used as it is: the output that stands for each label of the task."""
+        self.fresh: set[str] = set()
+        """Names of the network's parameters that its checkpoint did not bring: they begin at random numbers."""
         self.inputs = inputs_of(network)  # a tokenizer may give more than this model reads
         self._head_name = find_head(network)
         config: Any = unwrapped(network).config
