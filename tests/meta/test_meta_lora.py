@@ -56,7 +56,7 @@ def test_influence_equals_double_backward(data, stream, theta, engine, lookahead
 
 def test_reference_differs_from_the_whole_student(data, stream):
     """Prevents: a test of an influence that is the same whichever parameters are trained."""
-    net, batch, rows, _ = setting(low_rank, data, stream, "all", dropout=0.0)
+    net, batch, *_ = setting(low_rank, data, stream, "all", dropout=0.0)
     whole = copy.deepcopy(net).requires_grad_(True)
     state, phi = RandomState.capture(torch.device("cpu")), nn.Linear(2, 2).double()
     held_out = separable(5, 2)

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from rwkd_lightning.systems.text.export import save as save_student
-from rwkd_lightning.systems.text.models import Classifier, load_classifier, load_tokenizer
-from rwkd_lightning.systems.text.models import lora
+from rwkd_lightning.systems.text.models import Classifier, load_classifier, load_tokenizer, lora
 from rwkd_lightning.systems.text.models.lora import Lora, adapt, lora_of, merge, merged, told
 from rwkd_lightning.utils import adapters
 from rwkd_lightning.utils.errors import UserError
