@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from rwkd_lightning.cli.keys import shown
 from rwkd_lightning.cli.kinds import (
     AMOUNT,
     BLOCKS,
@@ -25,6 +29,7 @@ from rwkd_lightning.cli.kinds import (
     whole,
 )
 from rwkd_lightning.systems.text.data.overflow import KINDS
+from rwkd_lightning.utils.errors import UserError
 
 CLASSES = Kind(
     "a list of two or more names",
@@ -42,12 +47,23 @@ LORA = {
 }
 CUT = number("a number above 0 and up to 0.5", lambda x: 0 < x <= 0.5)
 
+
+def check_stride(given: Mapping[str, Any]) -> None:
+    """Refuse an overlap of windows where there are none."""
+    if given.get("data.stride") is not None and given.get("data.overflow") != "windows":
+        raise UserError(
+            f"data.stride={shown(given['data.stride'])} is how far windows overlap, and "
+            f"data.overflow={shown(given.get('data.overflow'))} makes none; add data.overflow=windows, or leave it out"
+        )
+
+
 SCHEMA = Schema(
     needed={
         "task.regression": YES_NO,
         **SPLITS,
         "data.max_length": COUNT,
         "data.overflow": one_of(*KINDS),
+        "data.stride": or_null(whole(0)),
         "data.leaderboard": YES_NO,
         "data.label_noise": SHARE,
         "data.label_noise_kind": one_of("uniform", "pair"),
@@ -106,4 +122,5 @@ SCHEMA = Schema(
         "loss_terms.*_layer": or_null(whole(0)),
         "loss_terms.*_output": TEXT,
     },
+    checks=(check_stride,),
 )

@@ -26,6 +26,7 @@ from rwkd_lightning.systems.text import pace
 from rwkd_lightning.systems.text.audit import audited, name_of
 from rwkd_lightning.systems.text.build import check_student, data_of, lora_settings, student_of, tell_unlabelled
 from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
+from rwkd_lightning.systems.text.data.overflow import check as check_overflow
 from rwkd_lightning.systems.text.data.task import TaskData
 from rwkd_lightning.systems.text.evaluate import evaluate, predict_hidden
 from rwkd_lightning.systems.text.export import corruption_scores, teacher_ce, try_writing, write_student
@@ -107,6 +108,9 @@ class TextSystem(System):
         config, task = self.config, self.data.task
         tell_unlabelled(config, self.data, terms, weighting)
         student, self.tokenizer = check_student(config, task)
+        check_overflow(
+            config.data.overflow, self.tokenizer, len(task.text_columns), config.data.max_length, config.data.stride
+        )
         path, kept = config.pair.student.path, config.pair.student.layers
         log.info("student %s keeps %s", path, "all of its blocks" if kept is None else f"its blocks {list(kept)}")
         if (settings := lora_settings(config)) is not None:
@@ -139,6 +143,7 @@ class TextSystem(System):
             self.inside.tokenizer or self.tokenizer,
             max_length=config.data.max_length,
             overflow=config.data.overflow,
+            stride=config.data.stride,
             batch_size=config.data.batch_size
             * config.trainer.accumulate,  # of a student step; the module cuts it into parts
             eval_batch_size=config.data.eval_batch_size,
