@@ -146,6 +146,7 @@ OPTIONAL: dict[str, Kind] = {
         for key, kind in {
             f"{prefix}hidden": whole(1, 100_000),
             f"{prefix}window": COUNT,
+            f"{prefix}tau": RATE,
             f"{prefix}gate.bound": or_null(RATE),
             **{
                 f"{prefix}{key}": number()

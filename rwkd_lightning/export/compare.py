@@ -53,9 +53,10 @@ def outputs(
     order = by_length(columns)
     parts = [order[start : start + size] for start in range(0, len(order), size)]
     hidden = None if show and bars.shown() else True
-    found = [
-        call(model.batch(pick(columns, rows))) for rows in tqdm(parts, desc=description, leave=False, disable=hidden)
-    ]
+    found = []
+    for rows in tqdm(parts, desc=description, leave=False, disable=hidden):
+        batch = model.batch(pick(columns, rows))
+        found.append(model.gathered(call(batch), batch))
     back = torch.empty(len(order), dtype=torch.long)
     back[order] = torch.arange(len(order))
     return torch.cat(found)[back]

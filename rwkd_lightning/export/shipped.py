@@ -50,7 +50,11 @@ class Shipped(ABC):
 
     @abstractmethod
     def batch(self, columns: Columns) -> dict[str, Tensor]:
-        """The tensors `inputs` for B rows."""
+        """The tensors `inputs` for B rows, and what `gathered` reads beside them."""
+
+    def gathered(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Outputs ``(B, C)`` of B rows, from the network's ``(B', C)`` where `batch` has made more rows of them."""
+        return outputs
 
     @abstractmethod
     def answers(self, outputs: Tensor) -> dict[str, list[Any]]:

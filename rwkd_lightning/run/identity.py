@@ -31,6 +31,8 @@ NO_RESULT = (
     ),
 )
 """Keys, and groups of keys, that change no byte of a result, and so belong to no key and to no run's folder."""
+ADDED = ("data.stride",)
+"""Keys younger than the caches: one without a value is left out, so that what was kept before it is still found."""
 DISPLAY_ONLY = (
     "rwkd_lightning.run.callbacks.ModelSummary",
     "rwkd_lightning.run.pruning.Pruning",
@@ -57,6 +59,7 @@ def keyed(config: DictConfig, keys: Sequence[str]) -> dict[str, Any]:
     """The values that `only` leaves, by dotted name, with the kind of device that computes: part of a cache's key."""
     part = only(config, keys)
     found = {key: OmegaConf.select(part, key) for key in keys}
+    found = {key: value for key, value in found.items() if value is not None or key not in ADDED}
     plain = {
         key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key, value in found.items()
     }

@@ -46,8 +46,7 @@ def merged(folder: Path, path: str, find: Callable[[str], Path], fingerprint: Ca
             f"{of}, and {folder} has no {WEIGHTS}; save it with PEFT's save_pretrained (a pickle, adapter_model.bin, "
             "is not read)"
         )
-    if importlib.util.find_spec("peft") is None:
-        raise UserError(f"{of}; to merge the two install PEFT: pip install peft")
+    peft_or(f"{of}; merging the two needs PEFT")
     try:
         whole = find(base)
     except UserError as error:
@@ -70,6 +69,20 @@ def merged(folder: Path, path: str, find: Callable[[str], Path], fingerprint: Ca
     return out
 
 
+def peft_or(needs: str) -> Any:
+    """PEFT.
+
+    Args:
+        needs: how the message begins where it is not installed.
+
+    Raises:
+        UserError: without it.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise UserError(f'{needs}; pip install "rwkd_lightning[lora]"')
+    return importlib.import_module("peft")
+
+
 def base_of(folder: Path) -> str | None:
     """The path of the base, as the adapter names it."""
     try:
@@ -84,7 +97,7 @@ def merge(base: Path, adapter: Path, out: Path) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    peft: Any = importlib.import_module("peft")
+    peft = peft_or("an adapter needs PEFT")
     outputs = outputs_of(adapter / WEIGHTS)
     options = {} if outputs is None else {"num_labels": outputs}
     with torch.random.fork_rng(devices=[]):  # a new head is drawn, and replaced by the adapter's

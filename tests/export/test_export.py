@@ -110,6 +110,9 @@ def test_outputs_come_back_in_the_order_of_the_rows() -> None:
         def batch(self, columns: Any) -> dict[str, torch.Tensor]:
             return {"x": torch.tensor([[float(len(text))] for text in columns[0]])}
 
+        def gathered(self, outputs: torch.Tensor, batch: Any) -> torch.Tensor:
+            return outputs
+
     texts = ["aaa", "a", "aaaaa", "aa", ""]
     found = compare.outputs(Lengths(), lambda batch: batch["x"], [texts], "", size=2)  # type: ignore[arg-type]
     assert found[:, 0].tolist() == [3, 1, 5, 2, 0]

@@ -60,7 +60,8 @@ def reference(student, theta, batch, meta_batch, state, phi, lookahead):
     if "centred" in theta:
         student, prefixes = centred(student, meta_batch), ("network.classifier.weight",)
     fixed = {n: p.detach() for n, p in student.named_parameters()}
-    theta = {n: p.clone().requires_grad_() for n, p in fixed.items() if n.startswith(prefixes)}
+    trained = {n for n, p in student.named_parameters() if p.requires_grad}
+    theta = {n: p.clone().requires_grad_() for n, p in fixed.items() if n.startswith(prefixes) and n in trained}
 
     def logits(parameters, rows, train):
         student.train(train)
@@ -233,3 +234,22 @@ def test_last_block_names(student):
     """Prevents a θ that begins in the middle of a block or leaves out what follows the last one."""
     net: Classifier = student()
     assert net.block_names() == [n for n, _ in net.named_parameters() if n.startswith(LAST)]
+
+
+@pytest.mark.parametrize("engine", [Unrolled(), Jvp(), FiniteDifference(1e-5)], ids=repr)
+@pytest.mark.parametrize("theta", ["all", "centred bank"])
+def test_rows_of_several_windows(student, data, stream, theta, engine):
+    """Prevents: an influence of windows in place of that of their rows, whose logits are the means of theirs."""
+
+    def in_windows(rows):
+        cut = {n: rows[n].reshape(len(rows["index"]), 2, 4) for n in ("input_ids", "attention_mask")}
+        cut["attention_mask"][1, 1] = 0  # a row of one window
+        return {**rows, **cut}
+
+    net, batch, _, meta = setting(student, data, stream, theta, engine, dropout=0.1)
+    batch, meta.stream.rows = in_windows(batch), in_windows(meta.stream.rows)
+    found, _, state = influence(meta, net, batch, nn.Linear(2, 2).double())
+    held_out = meta.stream.rows if "bank" in theta else meta.stream[0]
+    u, _ = reference(net, theta, batch, held_out, state, nn.Linear(2, 2).double(), None)
+    tolerance = 1e-3 if isinstance(engine, FiniteDifference) else 1e-6
+    assert float(((found - u).norm(dim=1) / u.norm(dim=1)).max()) < tolerance

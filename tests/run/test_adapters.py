@@ -85,7 +85,7 @@ def test_what_cannot_be_merged(adapter: Path, backbone: Path, tmp_path: Path, mo
     with monkeypatch.context() as without:
         real = importlib.util.find_spec
         without.setattr(adapters.importlib.util, "find_spec", lambda name: None if name == "peft" else real(name))
-        with pytest.raises(UserError, match="to merge the two install PEFT: pip install peft"):
+        with pytest.raises(UserError, match="merging the two needs PEFT; pip install"):
             find(str(adapter))
     (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
     with pytest.raises(UserError, match=r"has no adapter_model.safetensors; .*adapter_model.bin, is not read"):

@@ -15,6 +15,7 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from rwkd_lightning.bilevel import FiniteDifference, Jvp, Unrolled
 from rwkd_lightning.meta import All, Head, HeadWithBank, LastBlock, MetaStep
+from rwkd_lightning.systems.text.models.lora import Lora, adapt
 from rwkd_lightning.terms import CrossEntropy, DistillationKL
 from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.training.optim import adamw
@@ -372,3 +373,24 @@ def test_shared_and_frozen_parameters(influences):
         exact = influences(change, Unrolled, theta)
         torch.testing.assert_close(influences(change, Jvp, theta), exact)
         torch.testing.assert_close(influences(change, FiniteDifference, theta), exact, rtol=1e-2, atol=1e-3)
+
+
+def low_rank(student):
+    """The student with an update of rank 2, dropped out, in each linear layer of its frozen body."""
+    adapt(student, Lora(2, 4, 0.1))
+    return student.double()
+
+
+def checkpointed_low_rank(student):
+    low_rank(student).network.gradient_checkpointing_enable({"use_reentrant": False})
+    return student
+
+
+def test_low_rank_updates_compiled_and_checkpointed(influences):
+    """Prevents: another influence of a LoRA student once it is compiled, or once its activations are computed again."""
+    pytest.importorskip("peft")
+    torch._dynamo.reset()
+    plain = influences(low_rank, FiniteDifference, All)
+    assert float(plain.abs().max()) > 0
+    for change in (lambda s: COMPILED["student"](low_rank(s)), checkpointed_low_rank):
+        torch.testing.assert_close(influences(change, FiniteDifference, All), plain, rtol=1e-6, atol=1e-9)

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from rwkd_lightning.run.build import check_interval, create
 from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec, column
 from rwkd_lightning.systems.text.models import Classifier, check_inputs, load_classifier, load_tokenizer
+from rwkd_lightning.systems.text.models.lora import Lora, adapt, lora_of
 from rwkd_lightning.terms import Term
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import LabelsOnly, Weighting
@@ -68,12 +69,26 @@ def student_of(config: DictConfig, task: TaskSpec, teacher: str) -> tuple[Classi
     student = load_classifier(path, task, spec.layers, new_head=spec.new_head)
     tokenizer = load_tokenizer(path)
     check_inputs(student, tokenizer, config.data.max_length, spec.path)
-    return student, tokenizer
+    return with_lora(config, student), tokenizer
 
 
 def check_student(config: DictConfig, task: TaskSpec) -> tuple[Classifier, Any]:
     """Load the student and its tokenizer before the teacher is trained: a mistake there must not cost hours."""
     if config.pair.student.path == "teacher":
         path = config.pair.teacher.path
-        return load_classifier(path, task, config.pair.student.layers, new_head=True), load_tokenizer(path)
+        student = load_classifier(path, task, config.pair.student.layers, new_head=True)
+        return with_lora(config, student), load_tokenizer(path)
     return student_of(config, task, "")
+
+
+def lora_settings(config: DictConfig) -> Lora | None:
+    """Those of ``pair.student.lora``; None where the whole student is trained."""
+    return lora_of(OmegaConf.select(config, "pair.student.lora"))
+
+
+def with_lora(config: DictConfig, student: Classifier) -> Classifier:
+    """The student, frozen but for its head and low-rank updates where the config asks for them."""
+    settings = lora_settings(config)
+    if settings is not None:
+        adapt(student, settings)
+    return student

@@ -16,6 +16,7 @@ from rwkd_lightning.run.outputs import ROW_GROUP, area_under_roc, differs, whole
 from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
 from rwkd_lightning.systems.text.data.task import UNLABELLED
 from rwkd_lightning.systems.text.models import Classifier, load_tokenizer
+from rwkd_lightning.systems.text.models.lora import merged
 from rwkd_lightning.systems.text.models.probing import probe_ids, taking
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.model_files import size
@@ -34,8 +35,8 @@ def write_student(folder: Path, student: Classifier, tokenizer: Any, describe: C
 
 
 def save(folder: Path, student: Classifier, tokenizer: Any) -> None:
-    """Write a student's network and tokenizer."""
-    student.network.save_pretrained(folder)  # type: ignore[operator]
+    """Write a student's network, its low-rank updates merged, and its tokenizer."""
+    merged(student.network).save_pretrained(folder)  # type: ignore[operator]
     tokenizer.save_pretrained(folder)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rwkd_lightning.run.system import Run
 from rwkd_lightning.systems.text import teacher as stages
+from rwkd_lightning.systems.text.data.overflow import windows
 from rwkd_lightning.systems.text.data.task import TaskData
 from rwkd_lightning.systems.text.models import Classifier, load_classifier, load_tokenizer
 from rwkd_lightning.systems.text.models.probing import probe_ids
@@ -54,15 +55,15 @@ def plan(
         if spec.epochs == 0 or run.store.has("teacher", key):
             continue
         network = load_classifier(spec.path, data.task, new_head=True)
-        length = padded(data, "teacher_train", load_tokenizer(spec.path), config.data.max_length, spec.batch_size)
-        ids = probe_ids(network.network, length).repeat(spec.batch_size, 1)
+        length, rows = padded(data, "teacher_train", load_tokenizer(spec.path), config, spec.batch_size)
+        ids = probe_ids(network.network, length).repeat(rows, 1)
         step, forward = clock(network.network, ids, run.device, str(spec.precision).startswith("bf16"))
         steps = spec.epochs * math.ceil(len(data.splits["teacher_train"]) / spec.batch_size)
         asked = sum(len(data.splits[split]) for split in ("train", "meta", *data.task.evaluation_splits))
         which = "teacher" if number == 1 else f"teacher {number}"
         found.append((which, steps * step + asked / spec.batch_size * forward))
-    length = padded(data, "train", tokenizer, config.data.max_length, size)
-    ids = probe_ids(student.network, length).repeat(size, 1)
+    length, rows = padded(data, "train", tokenizer, config, size)
+    ids = probe_ids(student.network, length).repeat(rows, 1)
     step, forward = clock(student.network, ids, run.device, str(trainer.precision).startswith("bf16"))
     steps = math.inf if trainer.max_epochs is None else trainer.max_epochs * math.ceil(len(data.splits["train"]) / size)
     if trainer.max_steps != -1:
@@ -71,15 +72,23 @@ def plan(
     return [*found, ("student", steps * step + asked / size * forward)]
 
 
-def padded(data: TaskData, split: str, tokenizer: Any, max_length: int, size: int) -> int:
-    """The mean length of a batch of ``size`` texts of the split, in tokens."""
+def padded(data: TaskData, split: str, tokenizer: Any, config: DictConfig, size: int) -> tuple[int, int]:
+    """The mean length of a batch of ``size`` texts of the split, in tokens, and the rows that the model reads of it:
+    ``size``, or the mean number of windows.
+    """
     rows = data.splits[split]
     every = max(1, len(rows) // SAMPLED)
     some = rows.select(range(0, len(rows), every))
     texts: Sequence[Any] = [list(some[name]) for name in data.task.text_columns]
-    lengths = [len(ids) for ids in tokenizer(*texts, truncation=True, max_length=max_length)["input_ids"]]
+    limit, read = config.data.max_length, 1.0
+    if config.data.overflow == "windows":
+        lengths = [len(ids) for ids in windows(texts[0], tokenizer, limit, config.data.stride)[0]["input_ids"]]
+        read = sum(math.ceil(length / limit) for length in lengths) / len(lengths)
+        lengths = [min(length, limit) for length in lengths]
+    else:
+        lengths = [len(ids) for ids in tokenizer(*texts, truncation=True, max_length=limit)["input_ids"]]
     longest = [max(lengths[start : start + size]) for start in range(0, len(lengths), size)]
-    return max(2, round(sum(longest) / len(longest)))
+    return max(2, round(sum(longest) / len(longest))), max(1, round(read * size))
 
 
 def clock(network: nn.Module, ids: Tensor, device: torch.device, half: bool) -> tuple[float, float]:

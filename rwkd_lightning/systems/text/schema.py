@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from rwkd_lightning.cli.keys import shown
 from rwkd_lightning.cli.kinds import (
     AMOUNT,
     BLOCKS,
@@ -9,6 +13,7 @@ from rwkd_lightning.cli.kinds import (
     GROUP,
     NAMES,
     PATH,
+    RATE,
     SHARE,
     SPLITS,
     TEACHER,
@@ -24,6 +29,7 @@ from rwkd_lightning.cli.kinds import (
     whole,
 )
 from rwkd_lightning.systems.text.data.overflow import KINDS
+from rwkd_lightning.utils.errors import UserError
 
 CLASSES = Kind(
     "a list of two or more names",
@@ -33,7 +39,23 @@ COLUMNS = Kind(
     "a column, a list of columns, or {CLASS: COLUMN, ...}",
     lambda x: TEXT.fits(x) or several(TEXT).fits(x) or (isinstance(x, dict) and bool(x)),
 )
+LORA = {
+    "rank": whole(1, 10_000),
+    "alpha": or_null(RATE),
+    "dropout": SHARE,
+    "targets": or_null(Kind("a list of names, each once: [query,value]", NAMES.fits)),
+}
 CUT = number("a number above 0 and up to 0.5", lambda x: 0 < x <= 0.5)
+
+
+def check_stride(given: Mapping[str, Any]) -> None:
+    """Refuse an overlap of windows where there are none."""
+    if given.get("data.stride") is not None and given.get("data.overflow") != "windows":
+        raise UserError(
+            f"data.stride={shown(given['data.stride'])} is how far windows overlap, and "
+            f"data.overflow={shown(given.get('data.overflow'))} makes none; add data.overflow=windows, or leave it out"
+        )
+
 
 SCHEMA = Schema(
     needed={
@@ -41,6 +63,7 @@ SCHEMA = Schema(
         **SPLITS,
         "data.max_length": COUNT,
         "data.overflow": one_of(*KINDS),
+        "data.stride": or_null(whole(0)),
         "data.leaderboard": YES_NO,
         "data.label_noise": SHARE,
         "data.label_noise_kind": one_of("uniform", "pair"),
@@ -58,6 +81,16 @@ SCHEMA = Schema(
     },
     optional={
         "pair.blocks.*": BLOCKS,
+        "pair.student.lora": or_null(
+            either(
+                LORA["rank"],
+                Kind(
+                    f"a group with rank, and perhaps {', '.join(name for name in LORA if name != 'rank')}",
+                    lambda x: isinstance(x, dict) and "rank" in x and set(x) <= set(LORA),
+                ),
+            )
+        ),
+        **{f"pair.student.lora.{key}": kind for key, kind in LORA.items()},
         "task.load.task": TEXT,
         "data.train": or_null(PATH),
         "data.validation": or_null(PATH),
@@ -90,4 +123,5 @@ SCHEMA = Schema(
         "loss_terms.*_layer": or_null(whole(0)),
         "loss_terms.*_output": TEXT,
     },
+    checks=(check_stride,),
 )

@@ -19,7 +19,7 @@ from rwkd_lightning.export.shipped import FILE, Card, Columns, Shipment, Shipped
 from rwkd_lightning.run.system import Teacher
 from rwkd_lightning.systems.text import teacher as stages
 from rwkd_lightning.systems.text.data.collate import Collator
-from rwkd_lightning.systems.text.data.overflow import head_tail
+from rwkd_lightning.systems.text.data.overflow import head_tail, stride_of, windows
 from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec, column, table_of
 from rwkd_lightning.systems.text.metrics import score
 from rwkd_lightning.systems.text.models import Classifier, load_classifier, load_tokenizer
@@ -71,6 +71,7 @@ class TextModel(Shipped):
         self.overflow, self.described = str(described.get("overflow", "truncate")), dict(described)
         self.tokenizer: Any = load_tokenizer(str(folder))
         self.classifier = load_classifier(str(folder), self.task, trained=True, labels=labels)
+        self.stride = int(described.get("stride", stride_of(None, self.max_length)))
         self.collate = Collator(self.tokenizer)
         self.inputs = [*self.classifier.inputs]
         self.inputs = [name for name in self.classifier.inputs if name in self.batch([["a"] for _ in self.columns])]
@@ -81,16 +82,26 @@ class TextModel(Shipped):
     def batch(self, columns: Columns) -> dict[str, Tensor]:
         if self.overflow == "head_tail":
             columns, _ = head_tail(columns, self.tokenizer, self.max_length)
-        encoded = self.tokenizer(
-            *map(list, columns), truncation=True, max_length=self.max_length, return_attention_mask=False
-        )
-        rows = [
-            {name: np.array(encoded[name][i], dtype=np.int64) for name in self.collate.fill if name in encoded}
-            | {"label": torch.tensor(0), "index": i}
-            for i in range(len(columns[0]))
-        ]
+        if self.overflow == "windows":
+            encoded, _ = windows(columns[0], self.tokenizer, self.max_length, self.stride)
+        else:
+            encoded = self.tokenizer(
+                *map(list, columns), truncation=True, max_length=self.max_length, return_attention_mask=False
+            )
+        names = [name for name in self.collate.fill if name in encoded]
+        rows = []
+        for i, ids in enumerate(encoded["input_ids"]):
+            for start in range(0, len(ids), self.max_length):  # its windows; a text that is cut has one
+                window = slice(start, start + self.max_length)
+                tokens = {name: np.array(encoded[name][i][window], dtype=np.int64) for name in names}
+                rows.append(tokens | {"label": torch.tensor(0), "index": i})
         made = self.collate(rows)
-        return {name: made[name] for name in self.inputs if name in made}
+        return {name: made[name] for name in (*self.inputs, "index") if name in made}
+
+    def gathered(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        row = batch["index"]
+        count = row.bincount()
+        return outputs.new_zeros(len(count), outputs.shape[1]).index_add(0, row, outputs) / count[:, None]
 
     def answers(self, outputs: Tensor) -> dict[str, list[Any]]:
         found: dict[str, list[Any]]
@@ -123,6 +134,8 @@ def described(config: DictConfig, task: TaskSpec) -> dict[str, Any]:
     found: dict[str, Any] = {"text": list(task.text_columns), "max_length": config.data.max_length}
     if (overflow := OmegaConf.select(config, "data.overflow", default="truncate")) != "truncate":
         found["overflow"] = overflow
+    if overflow == "windows":
+        found["stride"] = stride_of(config.data.stride, config.data.max_length)
     if task.is_multilabel:
         found["separator"] = OmegaConf.select(config, "data.separator", default=";")
     return found
@@ -201,6 +214,17 @@ def teacher_at_hand(config: DictConfig, data: TaskData) -> Teacher:
     return Teacher(store.path("teacher", key), 0)
 
 
+def length_limit(reading: Mapping[str, Any]) -> str:
+    """What becomes of long texts, in a sentence."""
+    length = reading["max_length"]
+    if reading.get("overflow") == "windows":
+        return (
+            f"Longer texts are read in windows of {length} tokens, of which two share {reading['stride']}, "
+            "and the logits are the mean of theirs; the pipeline above reads the first window alone."
+        )
+    return f"Texts are cut at {length} tokens" + (", in their middle." if reading.get("overflow") else ".")
+
+
 def card(config: DictConfig, data: TaskData) -> Card:
     """The model card's part that is about texts."""
     task, columns = data.task, " and ".join(f"`{name}`" for name in data.task.text_columns)
@@ -233,8 +257,7 @@ def card(config: DictConfig, data: TaskData) -> Card:
         f'classify = pipeline("text-classification", model="{{name}}")\n'
         f"print(classify({text}, truncation=True{options}))\n```",
         (
-            f"Texts are cut at {config.data.max_length} tokens"
-            + (", in their middle." if described(config, task).get("overflow") else "."),
+            length_limit(described(config, task)),
             "It knows no classes beside its own, and answers for any text, one in another language included.",
             "It was scored on the splits below only; other data may give other scores.",
         ),

@@ -24,13 +24,15 @@ from rwkd_lightning.run.processes import is_first
 from rwkd_lightning.run.system import Evaluation, Run, System, Teacher
 from rwkd_lightning.systems.text import pace
 from rwkd_lightning.systems.text.audit import audited, name_of
-from rwkd_lightning.systems.text.build import check_student, data_of, student_of, tell_unlabelled
+from rwkd_lightning.systems.text.build import check_student, data_of, lora_settings, student_of, tell_unlabelled
 from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
+from rwkd_lightning.systems.text.data.overflow import check as check_overflow
 from rwkd_lightning.systems.text.data.task import TaskData
 from rwkd_lightning.systems.text.evaluate import evaluate, predict_hidden
 from rwkd_lightning.systems.text.export import corruption_scores, teacher_ce, try_writing, write_student
 from rwkd_lightning.systems.text.metrics import metrics
 from rwkd_lightning.systems.text.models import Classifier, find, fingerprint
+from rwkd_lightning.systems.text.models.lora import merge, told
 from rwkd_lightning.systems.text.shipped import describe as describe_model
 from rwkd_lightning.systems.text.shipped import described, shipment
 from rwkd_lightning.systems.text.teacher_outputs import (
@@ -106,8 +108,13 @@ class TextSystem(System):
         config, task = self.config, self.data.task
         tell_unlabelled(config, self.data, terms, weighting)
         student, self.tokenizer = check_student(config, task)
+        check_overflow(
+            config.data.overflow, self.tokenizer, len(task.text_columns), config.data.max_length, config.data.stride
+        )
         path, kept = config.pair.student.path, config.pair.student.layers
         log.info("student %s keeps %s", path, "all of its blocks" if kept is None else f"its blocks {list(kept)}")
+        if (settings := lora_settings(config)) is not None:
+            log.info("student %s: %s", path, told(student, settings))
         with torch.random.fork_rng(devices=[]):
             check_inside(config, task, terms, weighting, student, self.tokenizer)
             if is_first():
@@ -136,6 +143,7 @@ class TextSystem(System):
             self.inside.tokenizer or self.tokenizer,
             max_length=config.data.max_length,
             overflow=config.data.overflow,
+            stride=config.data.stride,
             batch_size=config.data.batch_size
             * config.trainer.accumulate,  # of a student step; the module cuts it into parts
             eval_batch_size=config.data.eval_batch_size,
@@ -163,6 +171,7 @@ class TextSystem(System):
 
     def evaluate(self, run: Run, student: nn.Module, device: torch.device) -> Evaluation:
         classifier = as_classifier(student)
+        merge(classifier.network)  # what is scored and timed is what is shipped
         for name in list(classifier.kept_layers):
             classifier.drop(name)
         found = evaluate(self.config, self.batches, classifier, self.taught, device)

@@ -39,6 +39,7 @@ from rwkd_lightning.weighting import LabelsOnly
 TEACHER = (
     "data.max_length",
     "data.overflow",
+    "data.stride",
     *(
         f"pair.teacher.{key}"
         for key in ("epochs", "lr", "batch_size", "warmup", "weight_decay", "seed", "precision", "new_head")
@@ -51,6 +52,7 @@ from.
 LOGITS = (
     "data.max_length",
     "data.overflow",
+    "data.stride",
     "data.eval_batch_size",
     "pair.teacher.precision",
     "pair.teacher.labels",
@@ -127,6 +129,7 @@ def train(path: str, settings: DictConfig, data: TaskData, store: Store, folder:
         tokenizer,
         max_length=settings.data.max_length,
         overflow=settings.data.overflow,
+        stride=settings.data.stride,
         batch_size=spec.batch_size,
         seed=spec.seed,
         train_split="teacher_train",
@@ -165,6 +168,7 @@ def loaders_of(
         load_tokenizer(str(teacher.folder)),
         max_length=settings.data.max_length,
         overflow=settings.data.overflow,
+        stride=settings.data.stride,
         eval_batch_size=settings.data.eval_batch_size,
         store=store,
         **more,

@@ -70,6 +70,11 @@ def check_inside(
         theirs = load_tokenizer(path)
         for term in inside:
             term.connect(student, teacher)
+            if term.per_token and config.data.overflow == "windows":
+                raise UserError(
+                    f"the term {term.name!r} compares student and teacher token by token, and data.overflow=windows "
+                    "reads a long text's tokens in several windows; use data.overflow=truncate, or the term hidden"
+                )
             if term.per_token and not same_tokens(tokenizer, theirs):
                 raise UserError(
                     f"the term {term.name!r} compares student and teacher token by token, and the tokenizers of "

@@ -52,13 +52,18 @@ class EncodedSplit(Dataset[dict[str, Any]]):
 
 
 class Collator:
-    """Pads rows to the longest of the batch, on the tokenizer's side; UserError without a padding token."""
+    """Pads rows to the longest of the batch, on the tokenizer's side; UserError without a padding token.
 
-    def __init__(self, tokenizer: Any) -> None:
+    With `window` a row of more tokens is that of several windows of so many, the last one shorter: where a batch has
+    such a row, its tokens are `(B, W, T)`, windows that a row lacks being padding throughout.
+    """
+
+    def __init__(self, tokenizer: Any, window: int | None = None) -> None:
         if tokenizer.pad_token_id is None:
             raise UserError(f"the tokenizer {tokenizer.name_or_path!r} has no padding token; set tokenizer.pad_token")
         self.fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
         self.left = tokenizer.padding_side == "left"
+        self.window = window
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Return input_ids, attention_mask (and token_type_ids) `(B, T)`, labels and index `(B,)`, and the extras."""
@@ -73,7 +78,18 @@ class Collator:
 
     def _pad(self, values: list[np.ndarray], fill: int) -> Tensor:
         width = max(map(len, values))
+        if self.window is not None and width > self.window:
+            return self._pad_windows(values, fill, self.window)
         padded = np.full((len(values), width), fill, dtype=np.int64)
         for row, value in zip(padded, values, strict=True):
             row[width - len(value) if self.left else 0 :][: len(value)] = value
+        return torch.from_numpy(padded)
+
+    def _pad_windows(self, values: list[np.ndarray], fill: int, width: int) -> Tensor:
+        count = -(-max(map(len, values)) // width)
+        padded = np.full((len(values), count, width), fill, dtype=np.int64)
+        for row, value in zip(padded, values, strict=True):
+            for window, start in zip(row, range(0, len(value), width), strict=False):
+                part = value[start : start + width]
+                window[width - len(part) if self.left else 0 :][: len(part)] = part
         return torch.from_numpy(padded)

@@ -39,6 +39,7 @@ class DistillationDataModule(ResumableDataModule):
         *,
         max_length: int = 128,
         overflow: str = "truncate",
+        stride: int | None = None,
         batch_size: int = 32,
         eval_batch_size: int = 64,
         meta_batch_size: int = 32,
@@ -69,14 +70,14 @@ class DistillationDataModule(ResumableDataModule):
                 "first, or set data.teacher_noise=0"
             )
         self.data, self.task, self.tokenizer, self.max_length = data, data.task, tokenizer, max_length
-        self.overflow = overflow
+        self.overflow, self.stride = overflow, stride
         self.batch_size, self.eval_batch_size, self.meta_batch_size = batch_size, eval_batch_size, meta_batch_size
         self.seed, self.label_noise, self.teacher_noise, self.meta_noise = seed, label_noise, teacher_noise, meta_noise
         self.label_noise_kind = label_noise_kind
         self.train_split, self.num_workers, self.store = train_split, num_workers, store
         self.teacher_logits = {split: self._checked(split, x) for split, x in (teacher_logits or {}).items()}
         self.teacher_known, self.teacher_states = dict(teacher_known or {}), dict(teacher_states or {})
-        self.collator = Collator(tokenizer)
+        self.collator = Collator(tokenizer, max_length if overflow == "windows" else None)
         self._encoded: dict[str, EncodedSplit] = {}
         self._tokenizer_state: str | None = None
 
@@ -113,7 +114,8 @@ class DistillationDataModule(ResumableDataModule):
             elif split == "meta":
                 labels, _ = flip_meta_labels(labels, self.meta_noise, self.task.num_labels, self.seed)
             if self.store is None:
-                ids = encode(rows, self.tokenizer, self.task.text_columns, self.max_length, split, self.overflow)
+                columns = self.task.text_columns
+                ids = encode(rows, self.tokenizer, columns, self.max_length, split, self.overflow, self.stride)
             else:
                 self._tokenizer_state = self._tokenizer_state or tokenizer_digest(self.tokenizer)
                 ids = encode_kept(
@@ -124,6 +126,7 @@ class DistillationDataModule(ResumableDataModule):
                     self.store,
                     self._tokenizer_state,
                     self.overflow,
+                    self.stride,
                 )
             self._encoded[split] = EncodedSplit(ids, labels, extras)
         return self._encoded[split]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from rwkd_lightning.cache.store import digest
-from rwkd_lightning.systems.text.data.overflow import check, head_tail
+from rwkd_lightning.systems.text.data.overflow import check, head_tail, stride_of, windows
 from rwkd_lightning.systems.text.data.task import release
 from rwkd_lightning.systems.text.data.token_file import write_tokens
 from rwkd_lightning.utils import bars
@@ -38,20 +38,22 @@ def encode(
     max_length: int,
     name: str = "dataset",
     overflow: str = "truncate",
+    stride: int | None = None,
 ) -> pa.Table:
     """Tokenize the rows, cut at `max_length` and unpadded: columns input_ids and, where given, token_type_ids.
 
-    `overflow` says which tokens of a longer text stay; see `overflow.head_tail`.
+    `overflow` says which tokens of a longer text stay, see `overflow.head_tail`, or that it is read in windows, see
+    `overflow.windows`, of which two have `stride` tokens in common.
     Logs at info level the share of rows of split `name` that were cut. UserError for a `max_length` that leaves no
     room for text or that the tokenizer's model cannot take, and for a text that gives no token.
     """
     import pyarrow as pa
 
     _check_length(tokenizer, text_columns, max_length)
-    check(overflow, tokenizer)
-    tables, cut = zip(*_tokenize(dataset, tokenizer, text_columns, max_length, name, overflow), strict=True)
+    check(overflow, tokenizer, len(text_columns), max_length, stride)
+    tables, cut = zip(*_tokenize(dataset, tokenizer, text_columns, max_length, name, overflow, stride), strict=True)
     table = pa.concat_tables(tables).replace_schema_metadata({"cut": str(sum(cut))})
-    _tell_cut(table, max_length, name)
+    _tell_cut(table, max_length, name, overflow)
     return table
 
 
@@ -63,6 +65,7 @@ def encode_kept(
     store: Store,
     state: str | None = None,
     overflow: str = "truncate",
+    stride: int | None = None,
 ) -> pa.Table:
     """Do what `encode` does, once for all runs: the table is one mapped file of the store, read without a copy.
 
@@ -73,9 +76,9 @@ def encode_kept(
     state = state or tokenizer_digest(tokenizer)
     if state is None:
         log.info("%s: encoded anew in each run, since the tokenizer %r is a slow one", split, tokenizer.name_or_path)
-        return encode(rows, tokenizer, columns, max_length, split, overflow)
+        return encode(rows, tokenizer, columns, max_length, split, overflow, stride)
     _check_length(tokenizer, columns, max_length)
-    check(overflow, tokenizer)
+    check(overflow, tokenizer, len(columns), max_length, stride)
     key = {
         "format": _FORMAT,
         "data": data.fingerprint(split),
@@ -83,16 +86,17 @@ def encode_kept(
         "max_length": max_length,
         "tokenizer": state,
         **({} if overflow == "truncate" else {"overflow": overflow}),
+        **({"stride": stride_of(stride, max_length)} if overflow == "windows" else {}),
     }
 
     def build(folder: Path) -> None:
-        write_tokens(folder / "tokens.arrow", _tokenize(rows, tokenizer, columns, max_length, split, overflow))
+        write_tokens(folder / "tokens.arrow", _tokenize(rows, tokenizer, columns, max_length, split, overflow, stride))
         release()
 
     about = f"{data.task.name} {split}, {len(rows)} rows, max_length={max_length}"
     folder = store.get("tokens", key, build, about)
     table = _read(folder, len(rows))
-    _tell_cut(table, max_length, split)
+    _tell_cut(table, max_length, split, overflow)
     return table
 
 
@@ -164,9 +168,10 @@ def _check_length(tokenizer: Any, text_columns: Sequence[str], max_length: int) 
         raise UserError(f"data.max_length is {max_length}; this tokenizer takes {special + len(text_columns)} {to}")
 
 
-def _tell_cut(table: pa.Table, max_length: int, name: str) -> None:
+def _tell_cut(table: pa.Table, max_length: int, name: str, overflow: str) -> None:
     share = int(table.schema.metadata[b"cut"]) / len(table)
-    log.info("%s: %.1f%% of %d rows cut at max_length=%d", name, 100 * share, len(table), max_length)
+    how = "read in windows of" if overflow == "windows" else "cut at"
+    log.info("%s: %.1f%% of %d rows %s max_length=%d", name, 100 * share, len(table), how, max_length)
 
 
 def _tokenize(
@@ -176,6 +181,7 @@ def _tokenize(
     max_length: int,
     name: str,
     overflow: str = "truncate",
+    stride: int | None = None,
 ) -> Iterator[tuple[pa.Table, int]]:
     """Yield, chunk by chunk, columns input_ids list<int32> and perhaps token_type_ids list<int8>, and how many rows
     were cut.
@@ -189,12 +195,15 @@ def _tokenize(
         texts, shortened = [list(rows[column]) for column in text_columns], 0
         if overflow == "head_tail":
             texts, shortened = head_tail(texts, tokenizer, max_length)
-        encoded = tokenizer(*texts, truncation=True, max_length=max_length, return_attention_mask=False)
+        if overflow == "windows":
+            encoded, shortened = windows(texts[0], tokenizer, max_length, stride)
+        else:
+            encoded = tokenizer(*texts, truncation=True, max_length=max_length, return_attention_mask=False)
         ids = encoded["input_ids"]
         if empty := [start + i for i, row in enumerate(ids) if not row]:
             raise UserError(f"row {empty[0]} of {name} gives no token (text {texts[0][empty[0] - start]!r}); drop it")
         # Only a fast tokenizer tells a cut text from one that just fits.
-        details = encoded.encodings
+        details = getattr(encoded, "encodings", None)
         cut = sum(bool(d.overflowing) for d in details) if details else sum(len(row) == max_length for row in ids)
-        cut = shortened if overflow == "head_tail" else cut
+        cut = cut if overflow == "truncate" else shortened
         yield pa.table({key: pa.array(encoded[key], kind) for key, kind in types.items() if key in encoded}), cut

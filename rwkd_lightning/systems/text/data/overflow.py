@@ -1,4 +1,4 @@
-"""Texts that are longer than the model reads: their ends are cut off, or their middles."""
+"""Texts that are longer than the model reads: their ends are cut off, or their middles, or they are read in windows."""
 
 from __future__ import annotations
 
@@ -7,18 +7,69 @@ from typing import Any
 
 from rwkd_lightning.utils.errors import UserError
 
-KINDS = ("truncate", "head_tail")
+KINDS = ("truncate", "head_tail", "windows")
 
 
-def check(overflow: str, tokenizer: Any) -> None:
-    """Raise UserError for a way that is not known, or that this tokenizer cannot go."""
+def check(overflow: str, tokenizer: Any, columns: int = 1, max_length: int = 0, stride: int | None = None) -> None:
+    """Refuse a way that is not known, or that this tokenizer cannot go.
+
+    Args:
+        columns: texts of a row.
+        max_length: of the windows, in tokens.
+        stride: see `stride_of`.
+
+    Raises:
+        UserError: also for pairs of texts in windows, and windows of which none has a token that the others lack.
+    """
     if overflow not in KINDS:
         raise UserError(f"data.overflow is {overflow!r}; known are {', '.join(KINDS)}")
-    if overflow == "head_tail" and not getattr(tokenizer, "is_fast", False):
+    if overflow != "truncate" and not getattr(tokenizer, "is_fast", False):
         raise UserError(
-            "data.overflow=head_tail asks where each token lies in the text, and the tokenizer "
+            f"data.overflow={overflow} asks where each token lies in the text, and the tokenizer "
             f"{tokenizer.name_or_path!r} is a slow one, which does not say; use data.overflow=truncate"
         )
+    if overflow != "windows":
+        return
+    if columns > 1:
+        raise UserError(
+            "data.overflow=windows reads one text of a row in windows, and this task's rows have two; use "
+            "data.overflow=head_tail"
+        )
+    room, shared = max_length - tokenizer.num_special_tokens_to_add(), stride_of(stride, max_length)
+    if shared >= room > 0:
+        raise UserError(
+            f"data.stride is {shared}, and a window of data.max_length={max_length} has room for {room} tokens of the "
+            f"text, so that the next one would not get on; give {room - 1} or less, or a larger data.max_length"
+        )
+
+
+def stride_of(stride: int | None, max_length: int) -> int:
+    """The tokens that a window shares with the one before: a quarter of its length where the user does not say."""
+    return max_length // 4 if stride is None else stride
+
+
+def windows(texts: Sequence[str], tokenizer: Any, max_length: int, stride: int | None) -> tuple[dict[str, Any], int]:
+    """Token ids and perhaps types of N texts, each its windows one after the other, and how many have several.
+
+    Each window has the special tokens of a whole text. All but one of a text's windows have ``max_length`` tokens,
+    and that one stands last: ``collate.Collator`` cuts them apart by that.
+    """
+    encoded = tokenizer(
+        list(texts),
+        truncation=True,
+        max_length=max_length,
+        stride=stride_of(stride, max_length),
+        return_overflowing_tokens=True,
+        return_attention_mask=False,
+    )
+    of = encoded["overflow_to_sample_mapping"]
+    joined: dict[str, list[list[int]]] = {}
+    for name in ("input_ids", "token_type_ids"):
+        if name in encoded:
+            joined[name] = [[] for _ in texts]
+            for row, ids in zip(of, encoded[name], strict=True):
+                joined[name][row] += ids
+    return joined, sum(len(ids) > max_length for ids in joined["input_ids"])
 
 
 def head_tail(columns: Sequence[Sequence[str]], tokenizer: Any, max_length: int) -> tuple[list[list[str]], int]:

@@ -25,6 +25,8 @@ class Classifier(nn.Module):
         self.network = network
         self.order: list[int] | None = None
         """Of a teacher used as it is: the output that stands for each label of the task."""
+        self.fresh: set[str] = set()
+        """Names of the network's parameters that its checkpoint did not bring: they begin at random numbers."""
         self.inputs = inputs_of(network)  # a tokenizer may give more than this model reads
         self._head_name = find_head(network)
         config: Any = unwrapped(network).config
@@ -48,8 +50,10 @@ class Classifier(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``logits`` ``(B, C)``; their layer's inputs as ``features`` ``(B, H)`` where it is linear; and what ``keep``
-        names.
+        names. For texts in windows see `over_windows`.
         """
+        if batch["input_ids"].ndim == 3:
+            return self.over_windows(batch)
         if self._end is not None:  # found by the last of its end tokens, of which all rows must have as many
             counts = (batch["input_ids"] == self._end).sum(1)
             groups = [torch.nonzero(counts == n)[:, 0] for n in sorted(set(counts.tolist()))]
@@ -65,6 +69,22 @@ class Classifier(nn.Module):
             self._captured = None
         outputs |= {name: tap.take(batch.get("attention_mask")) for name, tap in self._taps.items()}
         return outputs
+
+    def over_windows(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs of rows of several windows, tokens ``(B, W, T)``: the means over each row's windows.
+
+        Those of the features go with those of the logits, which a linear head gives of them. Not for hidden states of
+        all tokens, whose windows overlap.
+        """
+        there = batch["attention_mask"].any(2)  # others are padding throughout
+        tokens = {name: batch[name][there] for name in (*self.inputs, "attention_mask") if name in batch}
+        row = there.nonzero()[:, 0]
+        count = there.sum(1)
+        means = {}
+        for name, output in self(tokens).items():
+            total = output.new_zeros(len(there), *output.shape[1:]).index_add(0, row, output)
+            means[name] = total / count.view(-1, *[1] * (output.ndim - 1))
+        return means
 
     def keep(self, name: str, layers: Sequence[int], pool: str = "tokens", values: bool = False) -> None:
         """Give out hidden states of these blocks, or their attention's values, as the output ``name`` from now on.

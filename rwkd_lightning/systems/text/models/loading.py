@@ -132,6 +132,7 @@ def load_classifier(
         ) from error
     try:
         classifier = Classifier(network)
+        classifier.fresh = set(report["missing_keys"])
         if pools_by_padding(network):
             network.config.get_text_config().pad_token_id = load_tokenizer(path).pad_token_id
     except UserError:

@@ -151,9 +151,9 @@ def tokenized(monkeypatch):
     """The splits that the tokenizer was called for."""
     names, real = [], encoding._tokenize
 
-    def spy(dataset, tokenizer, text_columns, max_length, name, overflow):
+    def spy(dataset, tokenizer, text_columns, max_length, name, *how):
         names.append(name)
-        return real(dataset, tokenizer, text_columns, max_length, name, overflow)
+        return real(dataset, tokenizer, text_columns, max_length, name, *how)
 
     monkeypatch.setattr(encoding, "_tokenize", spy)
     return names

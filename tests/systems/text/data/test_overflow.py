@@ -71,8 +71,8 @@ def test_what_cannot_be(backbone: Path) -> None:  # noqa: F811
 
     with pytest.raises(UserError, match="the tokenizer 'mine' is a slow one, which does not say; use data.overflow=tr"):
         check("head_tail", Slow())
-    with pytest.raises(UserError, match="data.overflow is 'windows'; known are truncate, head_tail"):
-        check("windows", AutoTokenizer.from_pretrained(backbone))
+    with pytest.raises(UserError, match="data.overflow is 'middle'; known are truncate, head_tail, windows"):
+        check("middle", AutoTokenizer.from_pretrained(backbone))
 
 
 def test_a_run_and_its_student(arguments: list[str], tmp_path: Path) -> None:  # noqa: F811
