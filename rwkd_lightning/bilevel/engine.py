@@ -83,13 +83,13 @@ class DirectionalEngine(Engine):
     def influence(self, problem: Problem) -> Tensor:
         outputs, tangents = self.push_forward(problem, meta_gradient(problem))  # nothing else keeps the gradient
         known = along_known(problem, tangents)
-        return along(problem.terms, outputs, tangents) if known is None else known
+        return along(problem.terms, outputs(), tangents) if known is None else known
 
     @abstractmethod
     def push_forward(
         self, problem: Problem, direction: dict[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the outputs at θ and their derivative along ``direction``, both detached; may take what is in
+    ) -> tuple[Callable[[], Outputs], dict[str, Tensor]]:
+        """Return what gives the outputs at θ, and their derivative along ``direction``, detached; may take what is in
         ``direction``.
         """
 
@@ -118,7 +118,7 @@ def along_known(problem: Problem, tangents: Outputs) -> Tensor | None:
             (g * tangents[name]).flatten(1).sum(1) for name, g in zip(names, gradients, strict=True) if g is not None
         ]
         influence.append(sum(products[1:], products[0]) if products else torch.zeros_like(column))
-    return torch.stack(influence, 1).detach()
+    return torch.stack(influence, 1)
 
 
 @torch.enable_grad()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -191,7 +192,6 @@ class DistillationModule(Hooks):
             for optimizer in self.trainer.optimizers[1:]:
                 unless(found, optimizer)
                 optimizer.step()
-                optimizer.zero_grad()
         return current if current is not None else self.weights_of(step)
 
     def student_step(self, passes: Passes, weights: Tensor, watch: Watch) -> None:
@@ -219,14 +219,12 @@ class DistillationModule(Hooks):
             self.weighting.observe(step)
         unit = unit_influence(step) if step.influence is not None and world_size() == 1 else None
         values, weights = self.ledger.record(visit, weights, bad, unit)
-        figures = None
-        if self.weighting.needs_influence:
-            figures = self.alarm.figures(weights, visit.valid.all(1))  # another row has no choice
+        heard = (weights, visit.valid) if self.weighting.needs_influence else ()
         done = self.global_step
         if self.guard is None:
-            self.sound(done, [] if figures is None else figures.tolist())
+            self.sound(done, *(x.numpy() for x in heard))
         else:
-            self.guard.end(watch, figures, lambda found: self.sound(done, found))
+            self.guard.end(watch, heard, lambda *found: self.sound(done, *found))
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (
             every and self.global_step % every == 0
@@ -235,9 +233,9 @@ class DistillationModule(Hooks):
             self.log_dict(summary(self.term_names, values, weights, visit.valid))
             self.log("loss", (weights * values).sum(1).mean().float(), prog_bar=True)
 
-    def sound(self, done: int, figures: Sequence[float]) -> None:
-        """Warn of a collapse of the weights, by the figures after ``done`` steps."""
-        message = self.alarm.take(figures) if self.weighting.needs_influence else None
+    def sound(self, done: int, *heard: NDArray[Any]) -> None:
+        """Warn of a collapse of the weights, by those after ``done`` steps; of nothing, where none are given."""
+        message = self.alarm(*heard) if heard else None
         if message and self.trainer.is_global_zero:
             log.warning("step %d: %s", done, message)
 
@@ -274,7 +272,8 @@ class DistillationModule(Hooks):
 
     def weights_of(self, step: Step) -> Tensor:
         """The weights ``(B, K)`` of the present φ, detached, without terms that have no value."""
-        return masked(self.weighting(step).detach(), step.valid)
+        with torch.no_grad():
+            return masked(self.weighting(step), step.valid)
 
     def backward_of(self, loss: Tensor, last: bool) -> None:
         """Add a loss's gradient to the student's; the last one's brings in those of the other ranks."""
