@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -111,7 +111,7 @@ class MetaStep(nn.Module):
         weights: Tensor,
         randomness: RandomState,
         gradient: Parameters | None = None,
-        by_term: Callable[[], Sequence[Tensor]] | None = None,
+        slopes: Callable[[Collection[str]], Outputs | None] | None = None,
         by_halves: bool = False,
     ) -> Tensor:
         """u ``(B, K)`` for a training batch whose training pass gives ``outputs`` from the state ``randomness``.
@@ -120,13 +120,13 @@ class MetaStep(nn.Module):
         are over, if at all, so that their memory and that of the training graph are not needed at the same time.
 
         ``gradient`` is that of the training loss under ``weights``, by the names of the student's parameters, where it
-        is known; only for a θ of such parameters (``Restriction.needs_pass``). ``by_term``: see ``Problem``; asked
-        after ``outputs``. ``by_halves``: by the held-out rows of even and of odd ``index`` in turn, see ``turn``.
+        is known; only for a θ of such parameters (``Restriction.needs_pass``). ``slopes``: see ``Problem``.
+        ``by_halves``: by the held-out rows of even and of odd ``index`` in turn, see ``turn``.
         """
         self.turn = self.steps % 2
         half = self.turn if by_halves else None
         influence = self.engine.influence(
-            self.problem(student, batch, outputs, terms, weights, randomness, gradient, by_term, half)
+            self.problem(student, batch, outputs, terms, weights, randomness, gradient, slopes, half)
         )
         self.steps += 1
         return influence
@@ -140,7 +140,7 @@ class MetaStep(nn.Module):
         weights: Tensor,
         randomness: RandomState,
         gradient: Parameters | None = None,
-        by_term: Callable[[], Sequence[Tensor]] | None = None,
+        slopes: Callable[[Collection[str]], Outputs | None] | None = None,
         half: int | None = None,
     ) -> Problem:
         """This step's problem for the engine; as ``influence``."""
@@ -177,7 +177,7 @@ class MetaStep(nn.Module):
             known,
             gradient,
             view.derivative,
-            by_term,
+            slopes,
         )
 
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from rwkd_lightning.meta import MetaStep
 from rwkd_lightning.meta.standard import standard_meta
 from rwkd_lightning.terms import Term, stack
+from rwkd_lightning.terms.base import at_least_float32
 from rwkd_lightning.training.batch_passes import OnePass, PassByPart, Passes, TwoPasses, split
 from rwkd_lightning.training.collapse_alarm import CollapseAlarm
 from rwkd_lightning.training.compatibility import check_module, check_unmoved, shares_gradient
@@ -170,9 +171,33 @@ class DistillationModule(Hooks):
             weights,
             passes.randomness,
             gradient,
-            lambda: self.columns if isinstance(passes, OnePass) and passes.descended is None else (),
+            lambda names: self.slopes(passes, names),
             self.weighting.by_halves,
         )
+
+    def slopes(self, passes: Passes, names: Collection[str]) -> dict[str, Tensor] | None:
+        """∂l_ik/∂o_i ``(B, K, ...)`` of these outputs, by the graph of the training pass; None where there is none, or
+        where a sample's terms read other samples.
+
+        A sample's term reads that sample's outputs alone, so the gradient of its sum over the samples holds those of
+        all. Where the terms read nothing else, the student's backward goes on from there.
+        """
+        if not isinstance(passes, OnePass) or passes.descended is not None:
+            return None
+        outputs, _ = passes.forward()
+        if not self.columns or not all(name in outputs and outputs[name].requires_grad for name in names):
+            return None
+        at, ones = [outputs[name] for name in names], torch.ones_like(self.columns[0])
+        each = functools.partial(torch.autograd.grad, retain_graph=True, allow_unused=True, materialize_grads=True)
+        by_term = [
+            each(column, at, ones.to(column.dtype)) if column.requires_grad else [torch.zeros_like(o) for o in at]
+            for column in self.columns
+        ]
+        found = {name: torch.stack(one, 1) for name, one in zip(names, zip(*by_term, strict=True), strict=True)}
+        alone = self.trained is self.student and all(set(term.reads) == set(names) for term in self.loss_terms)
+        if alone and len(names) == 1:
+            passes.slopes = next(iter(found.items()))
+        return found
 
     def weigh(self, step: Step, passes: Passes, watch: Watch) -> Tensor:
         """Train the method's own parameters φ, and return the weights ``(B, K)``."""
@@ -245,6 +270,8 @@ class DistillationModule(Hooks):
         """
         self.frozen.answer(batch, self.reads)
         outputs = self.student(batch)
+        if isinstance(outputs, Mapping):  # half precision is raised once for all terms, and their slopes stay exact
+            outputs = {n: at_least_float32(o) if n in self.reads else o for n, o in outputs.items()}
         columns = losses(self.loss_terms, outputs, batch)
         self.columns = () if any(term.in_batch for term in self.loss_terms) else columns
         return outputs, torch.stack(columns, 1)
@@ -275,8 +302,8 @@ class DistillationModule(Hooks):
         with torch.no_grad():
             return masked(self.weighting(step), step.valid)
 
-    def backward_of(self, loss: Tensor, last: bool) -> None:
+    def backward_of(self, loss: Tensor, last: bool, **options: Any) -> None:
         """Add a loss's gradient to the student's; the last one's brings in those of the other ranks."""
         no_sync = getattr(self.trainer.strategy.model, "no_sync", None)
         with contextlib.nullcontext() if last or no_sync is None else no_sync():
-            self.manual_backward(loss)
+            self.manual_backward(loss, **options)

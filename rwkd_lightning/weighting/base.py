@@ -106,7 +106,9 @@ class Step:
     def loss_of(self, term: Term) -> Tensor:
         """The loss ``(B,)`` that a term of these rows is, detached; computed only if it is not in ``losses``."""
         kinds = Columns.of(self.terms).kinds
-        loss: Tensor = self.losses[:, kinds.index(term.kind)] if term.kind in kinds else term(self.outputs, self.batch)
+        if term.kind in kinds:
+            return self.losses.detach()[:, kinds.index(term.kind)]
+        loss: Tensor = term(self.outputs, self.batch)
         return loss
 
     def marked(self, columns: Collection[int]) -> Tensor:
