@@ -1,7 +1,7 @@
 """Operators and host synchronisations of a training step, by weighting method: what a step costs on a GPU whose kernels
 are short.
 
-    python -m benchmarks.counts [--methods kd rwkd --blocks 2 --terms 2 --steps 16 --where]
+    python -m benchmarks.counts [--methods kd rwkd --blocks 2 --terms 2 --steps 16 --precision bf16-mixed --where]
 
 No GPU and no download is needed: a random BERT of two blocks runs on the CPU. Every operator that PyTorch dispatches is
 counted; launches are those that compute something, without views and empty tensors. A synchronisation is an operator
@@ -219,13 +219,13 @@ def build(method: str, terms: int = 2, blocks: int = 2) -> DistillationModule:
     return DistillationModule(student(blocks), made, weighting, functools.partial(adamw, lr=1e-5), ROWS, meta=meta)
 
 
-def count(module: DistillationModule, steps: int = 16, where: bool = False) -> Counter:
+def count(module: DistillationModule, steps: int = 16, where: bool = False, precision: Any = "32-true") -> Counter:
     """All operators that ``steps`` steps dispatch; none of these steps is logged."""
     counter, data = Counter(where), rows(ROWS, 0)
     whole = [{n: v[places] for n, v in data.items()} for places in torch.arange(ROWS).split(BATCH)]
     trainer = lightning.Trainer(
-        max_steps=FIRST + steps + 2, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
-        enable_model_summary=False, enable_progress_bar=False, log_every_n_steps=10_000,
+        max_steps=FIRST + steps + 2, accelerator="cpu", precision=precision, devices=1, logger=False,
+        enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False, log_every_n_steps=10_000,
         callbacks=[OnlySome(counter, FIRST + steps)])  # fmt: skip
     trainer.fit(module, DataLoader(Subset(whole, range(len(whole))), batch_size=None))  # type: ignore[arg-type]
     return counter
@@ -237,6 +237,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=2, help="transformer blocks of the student")
     parser.add_argument("--terms", type=int, default=2, help="loss terms")
     parser.add_argument("--steps", type=int, default=16, help="steps counted; a multiple of the refresh cycle")
+    parser.add_argument("--precision", default="32-true", help="as trainer.precision")
     parser.add_argument("--where", action="store_true", help="name the lines that the operators come from")
     options = parser.parse_args()
     from benchmarks.timing import quiet
@@ -246,7 +247,7 @@ def main() -> None:
     base: dict[str, float] = {}
     print(f"{'method':<26}{'operators':>10}{'above kd':>10}{'launches':>10}{'above kd':>10}{'synchronisations':>18}")
     for method in ["kd", *(m for m in options.methods if m != "kd")]:
-        found = count(build(method, options.terms, options.blocks), options.steps, options.where)
+        found = count(build(method, options.terms, options.blocks), options.steps, options.where, options.precision)
         mean = {
             n: sum(getattr(found, n).values()) / options.steps for n in ("operators", "launches", "synchronisations")
         }

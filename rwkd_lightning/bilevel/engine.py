@@ -165,7 +165,9 @@ def training_gradient(problem: Problem) -> dict[str, Tensor]:
 def meta_gradient(problem: Problem) -> dict[str, Tensor]:
     """v = ∇_θ̂ L_meta(θ̂), by name: the mean over all ranks, each with its share of the held-out samples."""
     theta = lookahead_parameters(problem)
-    gradients = torch.autograd.grad(problem.meta_loss(theta), list(theta.values()), allow_unused=True)
+    loss = problem.meta_loss(theta)
+    with torch.autocast(loss.device.type, enabled=False):  # a backward inside it is rounded, whatever the forward was
+        gradients = torch.autograd.grad(loss, list(theta.values()), allow_unused=True)
     direction = {
         n: g if g is not None else torch.zeros_like(p) for (n, p), g in zip(theta.items(), gradients, strict=True)
     }

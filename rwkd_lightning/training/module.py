@@ -305,5 +305,6 @@ class DistillationModule(Hooks):
     def backward_of(self, loss: Tensor, last: bool, **options: Any) -> None:
         """Add a loss's gradient to the student's; the last one's brings in those of the other ranks."""
         no_sync = getattr(self.trainer.strategy.model, "no_sync", None)
-        with contextlib.nullcontext() if last or no_sync is None else no_sync():
+        alone = contextlib.nullcontext() if last or no_sync is None else no_sync()
+        with alone, torch.autocast(self.device.type, enabled=False):  # the types are those of the forward pass
             self.manual_backward(loss, **options)
