@@ -72,6 +72,20 @@ class OnePass:
         self.descended = weights
 
 
+def goes_through(losses: Tensor, output: Tensor) -> bool:
+    """Whether the losses depend on leaves of their graph (parameters of student and terms) by this output alone."""
+    end, seen, left = (output.grad_fn, output.output_nr), set(), [(losses.grad_fn, losses.output_nr)]
+    while left:
+        node, place = left.pop()
+        if node is None or (node, place) == end or node in seen:
+            continue
+        if hasattr(node, "variable"):
+            return False
+        seen.add(node)
+        left += node.next_functions
+    return True
+
+
 class TwoPasses:
     """A batch in parts, of which only one at a time has a graph. The generators end where the first pass leaves them.
 

@@ -19,7 +19,7 @@ from rwkd_lightning.meta import MetaStep
 from rwkd_lightning.meta.standard import standard_meta
 from rwkd_lightning.terms import Term, stack
 from rwkd_lightning.terms.base import at_least_float32
-from rwkd_lightning.training.batch_passes import OnePass, PassByPart, Passes, TwoPasses, split
+from rwkd_lightning.training.batch_passes import OnePass, PassByPart, Passes, TwoPasses, goes_through, split
 from rwkd_lightning.training.collapse_alarm import CollapseAlarm
 from rwkd_lightning.training.compatibility import check_module, check_unmoved, shares_gradient
 from rwkd_lightning.training.contract import check_batch, losses
@@ -180,7 +180,7 @@ class DistillationModule(Hooks):
         where a sample's terms read other samples.
 
         A sample's term reads that sample's outputs alone, so the gradient of its sum over the samples holds those of
-        all. Where the terms read nothing else, the student's backward goes on from there.
+        all. Where the terms depend on nothing else, the student's backward goes on from there.
         """
         if not isinstance(passes, OnePass) or passes.descended is not None:
             return None
@@ -194,8 +194,7 @@ class DistillationModule(Hooks):
             for column in self.columns
         ]
         found = {name: torch.stack(one, 1) for name, one in zip(names, zip(*by_term, strict=True), strict=True)}
-        alone = self.trained is self.student and all(set(term.reads) == set(names) for term in self.loss_terms)
-        if alone and len(names) == 1:
+        if len(at) == 1 and all(goes_through(column, at[0]) for column in self.columns):
             passes.slopes = next(iter(found.items()))
         return found
 
