@@ -22,14 +22,14 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Subset
 
 import rwkd_lightning
+from benchmarks import tiny
 from rwkd_lightning.bilevel import Jvp
 from rwkd_lightning.meta import HeadWithBank, MetaStep
-from rwkd_lightning.systems.text.models import Classifier
 from rwkd_lightning.terms import CrossEntropy, DistillationKL, LogitMSE, Term
 from rwkd_lightning.training import finite_check
 from rwkd_lightning.training.module import DistillationModule
@@ -170,16 +170,6 @@ class Held:
         yield from (self.take(places) for places in torch.arange(HELD_OUT).split(batch_size))
 
 
-def student(blocks: int) -> nn.Module:
-    """A random BERT."""
-    from transformers import BertConfig, BertForSequenceClassification
-
-    torch.manual_seed(0)
-    config = BertConfig(vocab_size=64, hidden_size=16, num_hidden_layers=blocks, num_attention_heads=2,
-                        intermediate_size=32, max_position_embeddings=LENGTH, num_labels=CLASSES)  # fmt: skip
-    return Classifier(BertForSequenceClassification(config))
-
-
 def loss_terms(count: int) -> list[Term]:
     """Cross-entropy, KD, and further squared distances of the logits."""
     return [CrossEntropy(), DistillationKL(2.0), *(LogitMSE(name=f"mse{k}") for k in range(count - 2))]
@@ -216,7 +206,9 @@ def build(method: str, terms: int = 2, blocks: int = 2) -> DistillationModule:
     meta = None
     if weighting.needs_influence:
         meta = MetaStep(Jvp(), HeadWithBank(), [CrossEntropy()], Held())
-    return DistillationModule(student(blocks), made, weighting, functools.partial(adamw, lr=1e-5), ROWS, meta=meta)
+    return DistillationModule(
+        tiny.bert(num_hidden_layers=blocks), made, weighting, functools.partial(adamw, lr=1e-5), ROWS, meta=meta
+    )
 
 
 def count(module: DistillationModule, steps: int = 16, where: bool = False, precision: Any = "32-true") -> Counter:
