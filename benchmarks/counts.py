@@ -1,7 +1,7 @@
 """Operators and host synchronisations of a training step, by weighting method: what a step costs on a GPU whose kernels
 are short.
 
-    python -m benchmarks.counts [--methods kd rwkd --blocks 2 --terms 2 --steps 16 --where]
+    python -m benchmarks.counts [--methods kd rwkd --blocks 2 --terms 2 --steps 16 --precision bf16-mixed --where]
 
 No GPU and no download is needed: a random BERT of two blocks runs on the CPU. Every operator that PyTorch dispatches is
 counted; launches are those that compute something, without views and empty tensors. A synchronisation is an operator
@@ -22,14 +22,14 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Subset
 
 import rwkd_lightning
+from benchmarks import tiny
 from rwkd_lightning.bilevel import Jvp
 from rwkd_lightning.meta import HeadWithBank, MetaStep
-from rwkd_lightning.systems.text.models import Classifier
 from rwkd_lightning.terms import CrossEntropy, DistillationKL, LogitMSE, Term
 from rwkd_lightning.training import finite_check
 from rwkd_lightning.training.module import DistillationModule
@@ -170,16 +170,6 @@ class Held:
         yield from (self.take(places) for places in torch.arange(HELD_OUT).split(batch_size))
 
 
-def student(blocks: int) -> nn.Module:
-    """A random BERT."""
-    from transformers import BertConfig, BertForSequenceClassification
-
-    torch.manual_seed(0)
-    config = BertConfig(vocab_size=64, hidden_size=16, num_hidden_layers=blocks, num_attention_heads=2,
-                        intermediate_size=32, max_position_embeddings=LENGTH, num_labels=CLASSES)  # fmt: skip
-    return Classifier(BertForSequenceClassification(config))
-
-
 def loss_terms(count: int) -> list[Term]:
     """Cross-entropy, KD, and further squared distances of the logits."""
     return [CrossEntropy(), DistillationKL(2.0), *(LogitMSE(name=f"mse{k}") for k in range(count - 2))]
@@ -216,16 +206,18 @@ def build(method: str, terms: int = 2, blocks: int = 2) -> DistillationModule:
     meta = None
     if weighting.needs_influence:
         meta = MetaStep(Jvp(), HeadWithBank(), [CrossEntropy()], Held())
-    return DistillationModule(student(blocks), made, weighting, functools.partial(adamw, lr=1e-5), ROWS, meta=meta)
+    return DistillationModule(
+        tiny.bert(num_hidden_layers=blocks), made, weighting, functools.partial(adamw, lr=1e-5), ROWS, meta=meta
+    )
 
 
-def count(module: DistillationModule, steps: int = 16, where: bool = False) -> Counter:
+def count(module: DistillationModule, steps: int = 16, where: bool = False, precision: Any = "32-true") -> Counter:
     """All operators that ``steps`` steps dispatch; none of these steps is logged."""
     counter, data = Counter(where), rows(ROWS, 0)
     whole = [{n: v[places] for n, v in data.items()} for places in torch.arange(ROWS).split(BATCH)]
     trainer = lightning.Trainer(
-        max_steps=FIRST + steps + 2, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
-        enable_model_summary=False, enable_progress_bar=False, log_every_n_steps=10_000,
+        max_steps=FIRST + steps + 2, accelerator="cpu", precision=precision, devices=1, logger=False,
+        enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False, log_every_n_steps=10_000,
         callbacks=[OnlySome(counter, FIRST + steps)])  # fmt: skip
     trainer.fit(module, DataLoader(Subset(whole, range(len(whole))), batch_size=None))  # type: ignore[arg-type]
     return counter
@@ -237,6 +229,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=2, help="transformer blocks of the student")
     parser.add_argument("--terms", type=int, default=2, help="loss terms")
     parser.add_argument("--steps", type=int, default=16, help="steps counted; a multiple of the refresh cycle")
+    parser.add_argument("--precision", default="32-true", help="as trainer.precision")
     parser.add_argument("--where", action="store_true", help="name the lines that the operators come from")
     options = parser.parse_args()
     from benchmarks.timing import quiet
@@ -246,7 +239,7 @@ def main() -> None:
     base: dict[str, float] = {}
     print(f"{'method':<26}{'operators':>10}{'above kd':>10}{'launches':>10}{'above kd':>10}{'synchronisations':>18}")
     for method in ["kd", *(m for m in options.methods if m != "kd")]:
-        found = count(build(method, options.terms, options.blocks), options.steps, options.where)
+        found = count(build(method, options.terms, options.blocks), options.steps, options.where, options.precision)
         mean = {
             n: sum(getattr(found, n).values()) / options.steps for n in ("operators", "launches", "synchronisations")
         }

@@ -45,7 +45,7 @@ def main() -> None:
     ratio, by_turn = total["rwkd"] / total["kd"], [b / a for a, b in zip(seconds["kd"], seconds["rwkd"], strict=True)]
     later = statistics.median(by_turn[1:])
     print(
-        f"\n{options.task}, {options.layers} blocks, {turns * VISIT} steps, {int(meta.taken)} meta steps, bank of"
+        f"\n{options.task}, {options.layers} blocks, {turns * VISIT} steps, {meta.steps} meta steps, bank of"
         f" {len(meta.stream)}: kd {total['kd']:.1f} s, rwkd {total['rwkd']:.1f} s, ratio {ratio:.3f}\nturns after the"
         f" first, which fills the bank: median {later:.3f}, {min(by_turn[1:]):.3f} to {max(by_turn[1:]):.3f}"
     )
@@ -53,7 +53,7 @@ def main() -> None:
         "task": options.task,
         "layers": options.layers,
         "steps": turns * VISIT,
-        "meta_steps": int(meta.taken),
+        "meta_steps": meta.steps,
         "ratio": ratio,
         "median_of_later_turns": later,
         "machine": machine(),

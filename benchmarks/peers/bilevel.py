@@ -68,7 +68,7 @@ def ours(engine: Engine, lookahead: float | None, current: bool, scene: Scene) -
         return outputs, scene.losses(outputs)
 
     def cycle() -> Any:
-        meta.taken.zero_()
+        meta.steps = 0
         gradient: list[Tensor] = []
         passes = OnePass(
             scene.batch,

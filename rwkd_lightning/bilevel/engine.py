@@ -12,7 +12,7 @@ positive where more weight on term k of sample i would lower the meta loss.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -41,8 +41,8 @@ class Problem:
         gradient: ∇_θ mean_i Σ_k w_ik·l_ik(θ) over the samples of all ranks, by name, where it is known already: a
             lookahead along it needs neither a pass nor the graph of one. What is missing in it has none.
         derivative: direction -> ∂outputs/∂θ along it, where the outputs are linear in θ, so that no pass is needed.
-        by_term: gives the K loss terms at θ, ``(B,)`` each, with the graph that leads to the outputs that
-            ``outputs_at`` gives, where a sample's terms read no other sample's outputs; None: ``terms`` is asked.
+        slopes: names of outputs -> ∂l_ik/∂o_i ``(B, K, ...)`` by name, at those that ``outputs_at`` gives, where a
+            sample's terms read no other sample's outputs; None, or what gives None: ``terms`` is asked.
     """
 
     parameters: Parameters
@@ -54,7 +54,7 @@ class Problem:
     outputs_at: Outputs | Callable[[], Outputs] | None = None
     gradient: Parameters | None = None
     derivative: Callable[[Parameters], Outputs] | None = None
-    by_term: Callable[[], Sequence[Tensor]] | None = None
+    slopes: Callable[[Collection[str]], Outputs | None] | None = None
 
     def known(self) -> Outputs | None:
         """``outputs_at``; where that is a function it takes a pass, with a graph where the caller's mode allows one."""
@@ -83,42 +83,26 @@ class DirectionalEngine(Engine):
     def influence(self, problem: Problem) -> Tensor:
         outputs, tangents = self.push_forward(problem, meta_gradient(problem))  # nothing else keeps the gradient
         known = along_known(problem, tangents)
-        return along(problem.terms, outputs, tangents) if known is None else known
+        return along(problem.terms, outputs(), tangents) if known is None else known
 
     @abstractmethod
     def push_forward(
         self, problem: Problem, direction: dict[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the outputs at θ and their derivative along ``direction``, both detached; may take what is in
+    ) -> tuple[Callable[[], Outputs], dict[str, Tensor]]:
+        """Return what gives the outputs at θ, and their derivative along ``direction``, detached; may take what is in
         ``direction``.
         """
 
 
 def along_known(problem: Problem, tangents: Outputs) -> Tensor | None:
-    """As ``along``, by the graph of the terms that is there already; None where there is none.
-
-    A sample's term reads that sample's outputs alone, so the gradient of its sum over the samples holds those of all.
-    """
-    if problem.by_term is None or problem.derivative is None:  # the outputs of another pass may differ in their masks
+    """As ``along``, by the slopes of the terms that are known; None where they are not."""
+    if problem.slopes is None or problem.derivative is None:  # the outputs of another pass may differ in their masks
         return None
-    outputs, columns = problem.known(), problem.by_term()
-    if outputs is None or not columns:
+    slopes = problem.slopes(tangents)
+    if slopes is None or any(slopes[name].dtype != tangent.dtype for name, tangent in tangents.items()):
         return None
-    if not all(n in outputs and outputs[n].requires_grad and outputs[n].dtype == t.dtype for n, t in tangents.items()):
-        return None  # autocast has rounded them
-    names, at = list(tangents), [outputs[name] for name in tangents]
-    influence = []
-    ones = torch.ones_like(columns[0])
-    for column in columns:
-        if not column.requires_grad:
-            influence.append(torch.zeros_like(column))
-            continue
-        gradients = torch.autograd.grad(column, at, ones.to(column.dtype), retain_graph=True, allow_unused=True)
-        products = [
-            (g * tangents[name]).flatten(1).sum(1) for name, g in zip(names, gradients, strict=True) if g is not None
-        ]
-        influence.append(sum(products[1:], products[0]) if products else torch.zeros_like(column))
-    return torch.stack(influence, 1).detach()
+    first, *others = [(slopes[name] * tangent[:, None]).flatten(2).sum(2) for name, tangent in tangents.items()]
+    return sum(others, first)
 
 
 @torch.enable_grad()
@@ -181,7 +165,9 @@ def training_gradient(problem: Problem) -> dict[str, Tensor]:
 def meta_gradient(problem: Problem) -> dict[str, Tensor]:
     """v = ∇_θ̂ L_meta(θ̂), by name: the mean over all ranks, each with its share of the held-out samples."""
     theta = lookahead_parameters(problem)
-    gradients = torch.autograd.grad(problem.meta_loss(theta), list(theta.values()), allow_unused=True)
+    loss = problem.meta_loss(theta)
+    with torch.autocast(loss.device.type, enabled=False):  # a backward inside it is rounded, whatever the forward was
+        gradients = torch.autograd.grad(loss, list(theta.values()), allow_unused=True)
     direction = {
         n: g if g is not None else torch.zeros_like(p) for (n, p), g in zip(theta.items(), gradients, strict=True)
     }

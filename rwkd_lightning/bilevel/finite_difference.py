@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,7 @@ class FiniteDifference(DirectionalEngine):
 
     def push_forward(
         self, problem: Problem, direction: dict[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    ) -> tuple[Callable[[], Outputs], dict[str, Tensor]]:
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(v) for v in direction.values()]))
         device = norm.device.type
         autocast = torch.is_autocast_enabled(device)
@@ -49,7 +51,7 @@ class FiniteDifference(DirectionalEngine):
         with torch.no_grad(), torch.autocast(device, enabled=False):
             here = detached(problem.outputs(problem.parameters) if known is None else known)
             base, length = (there[1], 2 * steps[0]) if self.central else (here, steps[0])
-            return here, {n: (there[0][n] - base[n]) / length for n in here}
+            return lambda: here, {n: (there[0][n] - base[n]) / length for n in here}
 
     def __repr__(self) -> str:
         return f"finite_difference(radius={self.radius:g}, {'central' if self.central else 'one-sided'})"

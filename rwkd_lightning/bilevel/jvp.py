@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from rwkd_lightning.bilevel.engine import DirectionalEngine, Problem
+from rwkd_lightning.bilevel.engine import DirectionalEngine, Outputs, Problem
 
 
 class Jvp(DirectionalEngine):
@@ -16,14 +18,14 @@ class Jvp(DirectionalEngine):
 
     def push_forward(
         self, problem: Problem, direction: dict[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        theta = {n: p.detach() for n, p in problem.parameters.items()}
+    ) -> tuple[Callable[[], Outputs], dict[str, Tensor]]:
         if problem.derivative is not None:
             with torch.no_grad():
-                return dict(problem.outputs(theta)), dict(problem.derivative(direction))
+                return lambda: problem.outputs(problem.parameters), dict(problem.derivative(direction))
+        theta = {n: p.detach() for n, p in problem.parameters.items()}
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             both = torch.func.jvp(lambda p: dict(problem.outputs(p)), (theta,), (direction,))
-        return both[0], both[1]
+        return lambda: both[0], both[1]
 
     def __repr__(self) -> str:
         return "jvp"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,8 @@ from rwkd_lightning.bilevel import Engine, Problem, RandomState
 from rwkd_lightning.bilevel.engine import Outputs, Parameters
 from rwkd_lightning.data.indexed import held_out
 from rwkd_lightning.meta.restriction import Batch, MetaStream, Restriction
-from rwkd_lightning.terms import Term, stack
+from rwkd_lightning.terms import Term
+from rwkd_lightning.terms.base import of_each
 from rwkd_lightning.utils.distributed import all_reduce_mean
 from rwkd_lightning.utils.errors import UserError
 
@@ -71,10 +72,11 @@ class MetaStep(nn.Module):
         self.register_buffer("taken", torch.zeros((), dtype=torch.long))
         self.counted: int | None = 0
         self.register_load_state_dict_post_hook(MetaStep.recount)  # type: ignore[no-untyped-call]
+        self.register_state_dict_pre_hook(MetaStep.note)  # type: ignore[no-untyped-call]
 
     @property
     def steps(self) -> int:
-        """``taken``, read from the device once after it was loaded."""
+        """Meta steps taken so far, those before the checkpoint that was loaded too."""
         if self.counted is None:
             self.counted = int(self.taken)
         return self.counted
@@ -82,6 +84,10 @@ class MetaStep(nn.Module):
     @steps.setter
     def steps(self, count: int) -> None:
         self.counted = count
+
+    def note(self, *_: object) -> None:
+        """Write the number of steps into ``taken``, which is about to be saved."""
+        self.taken.fill_(self.steps)
 
     def recount(self, *_: object) -> None:
         """Forget the number of steps: ``taken`` was loaded."""
@@ -105,7 +111,7 @@ class MetaStep(nn.Module):
         weights: Tensor,
         randomness: RandomState,
         gradient: Parameters | None = None,
-        by_term: Callable[[], Sequence[Tensor]] | None = None,
+        slopes: Callable[[Collection[str]], Outputs | None] | None = None,
         by_halves: bool = False,
     ) -> Tensor:
         """u ``(B, K)`` for a training batch whose training pass gives ``outputs`` from the state ``randomness``.
@@ -114,16 +120,15 @@ class MetaStep(nn.Module):
         are over, if at all, so that their memory and that of the training graph are not needed at the same time.
 
         ``gradient`` is that of the training loss under ``weights``, by the names of the student's parameters, where it
-        is known; only for a θ of such parameters (``Restriction.needs_pass``). ``by_term``: see ``Problem``; asked
-        after ``outputs``. ``by_halves``: by the held-out rows of even and of odd ``index`` in turn, see ``turn``.
+        is known; only for a θ of such parameters (``Restriction.needs_pass``). ``slopes``: see ``Problem``.
+        ``by_halves``: by the held-out rows of even and of odd ``index`` in turn, see ``turn``.
         """
         self.turn = self.steps % 2
         half = self.turn if by_halves else None
         influence = self.engine.influence(
-            self.problem(student, batch, outputs, terms, weights, randomness, gradient, by_term, half)
+            self.problem(student, batch, outputs, terms, weights, randomness, gradient, slopes, half)
         )
         self.steps += 1
-        self.taken.fill_(self.steps)
         return influence
 
     def problem(
@@ -135,7 +140,7 @@ class MetaStep(nn.Module):
         weights: Tensor,
         randomness: RandomState,
         gradient: Parameters | None = None,
-        by_term: Callable[[], Sequence[Tensor]] | None = None,
+        slopes: Callable[[Collection[str]], Outputs | None] | None = None,
         half: int | None = None,
     ) -> Problem:
         """This step's problem for the engine; as ``influence``."""
@@ -153,7 +158,8 @@ class MetaStep(nn.Module):
 
         def meta_loss(parameters: Parameters) -> Tensor:
             meta_outputs, meta_batch = view.meta_outputs(parameters)
-            rows = stack(terms_of_loss, meta_outputs, meta_batch).sum(1)
+            first, *others = of_each(terms_of_loss, meta_outputs, meta_batch)
+            rows = sum(others, first)
             loss = rows.mean()
             self.held_out_loss = loss.detach()
             return loss if half is None else mean_of_half(rows, meta_batch["index"], half)
@@ -171,7 +177,7 @@ class MetaStep(nn.Module):
             known,
             gradient,
             view.derivative,
-            by_term,
+            slopes,
         )
 
 

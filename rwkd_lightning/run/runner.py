@@ -194,7 +194,7 @@ def cost_of(
         "train_seconds": fitted.train_seconds,
         "seconds_per_step": fitted.train_seconds / max(1, fitted.steps),
         "steps": fitted.steps,
-        "meta_steps": int(module.meta.taken) if module.meta is not None else 0,
+        "meta_steps": module.meta.steps if module.meta is not None else 0,
         "peak_memory_mib": fitted.peak_memory_mib,
         "student_parameters": count(student),
         "teacher_parameters": None if network is None else count(network),

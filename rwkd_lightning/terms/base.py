@@ -104,6 +104,13 @@ class Term(nn.Module, ABC):
         """The student's outputs that it reads. What it reads of the teacher is in the batch, as ``teacher_<name>``."""
         return (self.output,)
 
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """Class and options: two terms without tensors of their own, of which these are equal, compute the same."""
+        own = id(self) if self.state_dict() else None
+        options = {key: value for key, value in vars(self).items() if key[0] != "_" and key not in ("name", "training")}
+        return type(self), own, options
+
     def connect(self, student: Any, teacher: Any) -> None:
         """Make student and teacher give out what the term reads of them, once, before training; nothing for logits.
 

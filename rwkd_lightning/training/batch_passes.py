@@ -21,8 +21,10 @@ Batch = dict[str, Tensor]
 Outputs = dict[str, Tensor]
 Run = Callable[[Batch], tuple[Outputs, Tensor]]
 """Rows to the student's outputs and its losses ``(rows, K)``; it may add to the batch what the teacher says of them."""
-Backward = Callable[[Tensor, bool], None]
-"""Adds a loss's gradient to the student's; the flag marks the last one before the student's step."""
+Backward = Callable[..., None]
+"""(loss, last) adds a loss's gradient to the student's; ``last`` marks the last one before the student's step.
+``gradient`` is that of the loss by the tensor given in its place.
+"""
 Weigh = Callable[[Batch, Outputs, Tensor], Tensor]
 """Rows, their outputs and losses to their weights ``(rows, K)``, detached."""
 
@@ -38,9 +40,11 @@ class OnePass:
 
     Attributes:
         descended: the weights of the student's gradient, once that is taken.
+        slopes: ∂l_ik/∂o_i ``(B, K, ...)`` of the one output that the losses read, by its name, where it is known.
     """
 
     descended: Tensor | None = None
+    slopes: tuple[str, Tensor] | None = None
 
     def __init__(self, batch: Batch, run: Run, backward: Backward, device: torch.device) -> None:
         self.batch, self.run, self.backward = batch, run, backward
@@ -57,9 +61,29 @@ class OnePass:
     def descend(self, weights: Tensor) -> None:
         """Take the gradient of mean_i Σ_k w_ik·l_ik, for weights ``(B, K)``; its graph is gone afterwards."""
         outputs, losses = self.forward()
-        self.backward((weights * losses).sum(1).mean(), True)
+        if self.slopes is None:
+            self.backward((weights * losses).sum(1).mean(), True)
+        else:
+            name, slopes = self.slopes
+            share = weights.view(*weights.shape, *[1] * (slopes.ndim - 2)) / len(weights)
+            self.backward(outputs[name], True, gradient=(share * slopes).sum(1))
+            self.slopes = None
         self.passed = {name: output.detach() for name, output in outputs.items()}, losses.detach()
         self.descended = weights
+
+
+def goes_through(losses: Tensor, output: Tensor) -> bool:
+    """Whether the losses depend on leaves of their graph (parameters of student and terms) by this output alone."""
+    end, seen, left = (output.grad_fn, output.output_nr), set(), [(losses.grad_fn, losses.output_nr)]
+    while left:
+        node, place = left.pop()
+        if node is None or (node, place) == end or node in seen:
+            continue
+        if hasattr(node, "variable"):
+            return False
+        seen.add(node)
+        left += node.next_functions
+    return True
 
 
 class TwoPasses:

@@ -8,13 +8,17 @@ one by one, for the message.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import lightning
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rwkd_lightning.meta import MetaStep
@@ -176,27 +180,30 @@ class Guard:
         self.device = device
         self.sum = torch.zeros((), device=device)
         self.bad = torch.zeros((), device=device)
-        self.pending: deque[tuple[Watch, Tensor, torch.cuda.Event | None, Callable[[Sequence[float]], None]]] = deque()
+        self.pending: deque[tuple[Watch, Tensor, torch.cuda.Event | None, Callable[[NDArray[Any]], None]]] = deque()
 
     @torch.no_grad()
     def take(self, numbers: Sequence[Tensor]) -> None:
         """Add numbers of any shape to the sum."""
         if numbers:
-            flat = torch.cat([x.detach().flatten() for x in numbers])
-            self.sum = self.sum + flat.mul(0.0).sum().to(self.sum.dtype)
+            largest = nn.utils.get_total_norm(numbers, norm_type=math.inf)
+            self.sum = self.sum + largest.to(self.sum.dtype) * 0.0
             self.bad = self.sum.ne(self.sum).to(self.sum.dtype)
 
-    def end(self, watch: Watch, figures: Tensor | None, tell: Callable[[Sequence[float]], None]) -> None:
-        """A step is over; ``tell`` gets its figures ``(F,)`` when they are read, if nothing bad was found."""
+    def end(self, watch: Watch, heard: Sequence[Tensor], tell: Callable[..., None]) -> None:
+        """A step is over; ``tell`` gets what is ``heard`` of it, as float32 arrays, when that is read, if nothing bad
+        was found.
+        """
         watch.found()
-        sent = self.bad[None] if figures is None else torch.cat([self.bad[None], figures.to(self.bad.dtype)])
+        sent = torch.cat([x.flatten() for x in (self.bad, *heard)]) if heard else self.bad.flatten()
+        shapes = [x.shape for x in heard]
         event = None
         if self.device.type == "cuda":
             host = torch.empty(sent.shape, dtype=sent.dtype, pin_memory=True)
             host.copy_(sent, non_blocking=True)
             event, sent = torch.cuda.Event(), host  # type: ignore[no-untyped-call]
             event.record()
-        self.pending.append((watch, sent, event, tell))
+        self.pending.append((watch, sent, event, lambda found: tell(*apart(found, shapes))))
         self.read(LAG)
 
     def read(self, left: int = 0) -> None:
@@ -205,11 +212,17 @@ class Guard:
             watch, sent, event, tell = self.pending.popleft()
             if event is not None:
                 event.synchronize()
-            bad, *figures = sent.numpy().tolist()
-            if bad:
+            found = sent.numpy()
+            if found[0]:
                 watch.again()
                 raise RuntimeError(f"step {watch.done}: a number that is not finite was found, and not found again")
-            tell(figures)
+            tell(found[1:])
+
+
+def apart(numbers: NDArray[Any], shapes: Sequence[torch.Size]) -> list[NDArray[Any]]:
+    """Numbers ``(F,)`` that were laid one after the other, in their shapes."""
+    ends = np.cumsum([shape.numel() for shape in shapes])[:-1]
+    return [part.reshape(shape) for part, shape in zip(np.split(numbers, ends), shapes, strict=True)] if shapes else []
 
 
 def unless(found: Tensor | None, optimizer: Optimizer) -> None:

@@ -6,10 +6,11 @@ import contextlib
 import functools
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -17,7 +18,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from rwkd_lightning.meta import MetaStep
 from rwkd_lightning.meta.standard import standard_meta
 from rwkd_lightning.terms import Term, stack
-from rwkd_lightning.training.batch_passes import OnePass, PassByPart, Passes, TwoPasses, split
+from rwkd_lightning.terms.base import at_least_float32
+from rwkd_lightning.training.batch_passes import OnePass, PassByPart, Passes, TwoPasses, goes_through, split
 from rwkd_lightning.training.collapse_alarm import CollapseAlarm
 from rwkd_lightning.training.compatibility import check_module, check_unmoved, shares_gradient
 from rwkd_lightning.training.contract import check_batch, losses
@@ -169,9 +171,32 @@ class DistillationModule(Hooks):
             weights,
             passes.randomness,
             gradient,
-            lambda: self.columns if isinstance(passes, OnePass) and passes.descended is None else (),
+            lambda names: self.slopes(passes, names),
             self.weighting.by_halves,
         )
+
+    def slopes(self, passes: Passes, names: Collection[str]) -> dict[str, Tensor] | None:
+        """∂l_ik/∂o_i ``(B, K, ...)`` of these outputs, by the graph of the training pass; None where there is none, or
+        where a sample's terms read other samples.
+
+        A sample's term reads that sample's outputs alone, so the gradient of its sum over the samples holds those of
+        all. Where the terms depend on nothing else, the student's backward goes on from there.
+        """
+        if not isinstance(passes, OnePass) or passes.descended is not None:
+            return None
+        outputs, _ = passes.forward()
+        if not self.columns or not all(name in outputs and outputs[name].requires_grad for name in names):
+            return None
+        at, ones = [outputs[name] for name in names], torch.ones_like(self.columns[0])
+        each = functools.partial(torch.autograd.grad, retain_graph=True, allow_unused=True, materialize_grads=True)
+        by_term = [
+            each(column, at, ones.to(column.dtype)) if column.requires_grad else [torch.zeros_like(o) for o in at]
+            for column in self.columns
+        ]
+        found = {name: torch.stack(one, 1) for name, one in zip(names, zip(*by_term, strict=True), strict=True)}
+        if len(at) == 1 and all(goes_through(column, at[0]) for column in self.columns):
+            passes.slopes = next(iter(found.items()))
+        return found
 
     def weigh(self, step: Step, passes: Passes, watch: Watch) -> Tensor:
         """Train the method's own parameters φ, and return the weights ``(B, K)``."""
@@ -191,7 +216,6 @@ class DistillationModule(Hooks):
             for optimizer in self.trainer.optimizers[1:]:
                 unless(found, optimizer)
                 optimizer.step()
-                optimizer.zero_grad()
         return current if current is not None else self.weights_of(step)
 
     def student_step(self, passes: Passes, weights: Tensor, watch: Watch) -> None:
@@ -219,14 +243,12 @@ class DistillationModule(Hooks):
             self.weighting.observe(step)
         unit = unit_influence(step) if step.influence is not None and world_size() == 1 else None
         values, weights = self.ledger.record(visit, weights, bad, unit)
-        figures = None
-        if self.weighting.needs_influence:
-            figures = self.alarm.figures(weights, visit.valid.all(1))  # another row has no choice
+        heard = (weights, visit.valid) if self.weighting.needs_influence else ()
         done = self.global_step
         if self.guard is None:
-            self.sound(done, [] if figures is None else figures.tolist())
+            self.sound(done, *(x.numpy() for x in heard))
         else:
-            self.guard.end(watch, figures, lambda found: self.sound(done, found))
+            self.guard.end(watch, heard, lambda *found: self.sound(done, *found))
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (
             every and self.global_step % every == 0
@@ -235,9 +257,9 @@ class DistillationModule(Hooks):
             self.log_dict(summary(self.term_names, values, weights, visit.valid))
             self.log("loss", (weights * values).sum(1).mean().float(), prog_bar=True)
 
-    def sound(self, done: int, figures: Sequence[float]) -> None:
-        """Warn of a collapse of the weights, by the figures after ``done`` steps."""
-        message = self.alarm.take(figures) if self.weighting.needs_influence else None
+    def sound(self, done: int, *heard: NDArray[Any]) -> None:
+        """Warn of a collapse of the weights, by those after ``done`` steps; of nothing, where none are given."""
+        message = self.alarm(*heard) if heard else None
         if message and self.trainer.is_global_zero:
             log.warning("step %d: %s", done, message)
 
@@ -247,6 +269,8 @@ class DistillationModule(Hooks):
         """
         self.frozen.answer(batch, self.reads)
         outputs = self.student(batch)
+        if isinstance(outputs, Mapping):  # half precision is raised once for all terms, and their slopes stay exact
+            outputs = {n: at_least_float32(o) if n in self.reads else o for n, o in outputs.items()}
         columns = losses(self.loss_terms, outputs, batch)
         self.columns = () if any(term.in_batch for term in self.loss_terms) else columns
         return outputs, torch.stack(columns, 1)
@@ -274,10 +298,12 @@ class DistillationModule(Hooks):
 
     def weights_of(self, step: Step) -> Tensor:
         """The weights ``(B, K)`` of the present φ, detached, without terms that have no value."""
-        return masked(self.weighting(step).detach(), step.valid)
+        with torch.no_grad():
+            return masked(self.weighting(step), step.valid)
 
-    def backward_of(self, loss: Tensor, last: bool) -> None:
+    def backward_of(self, loss: Tensor, last: bool, **options: Any) -> None:
         """Add a loss's gradient to the student's; the last one's brings in those of the other ranks."""
         no_sync = getattr(self.trainer.strategy.model, "no_sync", None)
-        with contextlib.nullcontext() if last or no_sync is None else no_sync():
-            self.manual_backward(loss)
+        alone = contextlib.nullcontext() if last or no_sync is None else no_sync()
+        with alone, torch.autocast(self.device.type, enabled=False):  # the types are those of the forward pass
+            self.manual_backward(loss, **options)

@@ -102,6 +102,15 @@ class Step:
         """Columns of the terms that play this role, ``label`` or ``teacher`` say; UserError if there is none."""
         return columns(self.terms, role)
 
+    @torch.no_grad()
+    def loss_of(self, term: Term) -> Tensor:
+        """The loss ``(B,)`` that a term of these rows is, detached; computed only if it is not in ``losses``."""
+        kinds = Columns.of(self.terms).kinds
+        if term.kind in kinds:
+            return self.losses.detach()[:, kinds.index(term.kind)]
+        loss: Tensor = term(self.outputs, self.batch)
+        return loss
+
     def marked(self, columns: Collection[int]) -> Tensor:
         """``(K,)``, 1 in these columns and 0 elsewhere; not to be written to."""
         return self.vector([float(k in columns) for k in range(len(self.terms))])
@@ -196,27 +205,24 @@ def masked(weights: Tensor, valid: Tensor) -> Tensor:
 class Masked(torch.autograd.Function):
     """``masked``, with its gradient in closed form: half as many operators as it takes to be found.
 
-    With k = valid·w, T = Σ_k k, S = Σ_k w, y = k·S/T and d = Σ_k g·k/T, the gradient g by y is valid·(g − d)·S/T + d
-    by w.
+    With k = valid·w, T = Σ_k k, f = Σ_k w/T, y = k·f and d = Σ_k g·k/T, the gradient g by y is valid·(g − d)·f + d by
+    w. Where T is 0 so is k, and both are 0.
     """
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, valid: Tensor) -> Tensor:
-        kept = torch.where(valid, weights, zero(weights))
-        total = kept.sum(1, keepdim=True)
-        none = total == 0
-        shares, factor = kept / total.clamp_min(1e-30), weights.sum(1, keepdim=True)
-        ctx.save_for_backward(shares, total, factor, valid, none)
-        return (shares * factor).masked_fill(none, 0.0)
+        kept = weights * valid
+        total = kept.sum(1, keepdim=True).clamp_min(1e-30)
+        factor = weights.sum(1, keepdim=True) / total
+        ctx.save_for_backward(kept, total, factor, valid)
+        return kept * factor
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        shares, total, factor, valid, none = ctx.saved_tensors
-        g = gradients[0].masked_fill(none, 0.0)
-        along = (g * shares).sum(1, keepdim=True)
-        of_kept = (g - along) * (factor / total.clamp_min(1e-30))
-        return torch.where(valid, of_kept, zero(of_kept)) + along, None
+        (g,), (kept, total, factor, valid) = gradients, ctx.saved_tensors
+        along = (g * kept).sum(1, keepdim=True) / total
+        return (g - along) * factor * valid + along, None
 
 
 def zero(like: Tensor) -> Tensor:

@@ -17,10 +17,12 @@ class Columns(tuple[str, ...]):
     Attributes:
         roles: ``Term.role`` of each.
         preferences: ``Term.preference`` of each.
+        kinds: ``Term.kind`` of each; None where only a name was given.
     """
 
     roles: tuple[str, ...] = ()
     preferences: tuple[int | None, ...] = ()
+    kinds: tuple[Any, ...] = ()
 
     @classmethod
     def of(cls, terms: Sequence[str | Term]) -> Columns:
@@ -55,6 +57,7 @@ class Columns(tuple[str, ...]):
         columns = cls(names)
         columns.roles = tuple(kind.role for kind in kinds)
         columns.preferences = tuple(kind.preference for kind in kinds)
+        columns.kinds = tuple(None if isinstance(term, str) else term.kind for term in terms)
         return columns
 
     def having(self, role: str) -> list[int]:

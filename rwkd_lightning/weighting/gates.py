@@ -5,7 +5,6 @@ are 0.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +38,10 @@ class Gate(nn.Module, ABC):
         """Weights ``(B, K)``, at least 0."""
 
     @abstractmethod
-    def negative_entropy(self, weights: Tensor) -> Tensor:
-        """−H of each row ``(B,)`` of weights ``(B, K)``, those of terms without a value taken away."""
+    def entropy_slope(self, weights: Tensor) -> Tensor:
+        """−∂H/∂w ``(B, K)`` at weights ``(B, K)``, those of terms without a value taken away; finite also where such a
+        weight is 0. What is the same for all weights that share a fixed total may be left out.
+        """
 
     def without_invalid(self, weights: Tensor, valid: Tensor) -> Tensor:
         """Weights ``(B, K)`` before ``base.masked``, which deals out the share of a term without a value."""
@@ -61,8 +62,8 @@ class Softmax(Gate):
     def forward(self, logits: Tensor) -> Tensor:
         return self.bounded(logits).softmax(1)
 
-    def negative_entropy(self, weights: Tensor) -> Tensor:
-        return p_log_p(weights).sum(1)
+    def entropy_slope(self, weights: Tensor) -> Tensor:
+        return logarithm(weights)
 
 
 class Sigmoid(Gate):
@@ -75,9 +76,10 @@ class Sigmoid(Gate):
     def forward(self, logits: Tensor) -> Tensor:
         return torch.sigmoid(self.bounded(logits)) * (2 / logits.shape[1])
 
-    def negative_entropy(self, weights: Tensor) -> Tensor:
-        p = weights * (weights.shape[1] / 2)
-        return (p_log_p(p) + p_log_p((1 - p).clamp_min(0))).sum(1)
+    def entropy_slope(self, weights: Tensor) -> Tensor:
+        scale = weights.shape[1] / 2
+        p = weights * scale
+        return scale * (logarithm(p) - logarithm(1 - p))
 
     def without_invalid(self, weights: Tensor, valid: Tensor) -> Tensor:
         return torch.where(valid, weights, 0.0)
@@ -98,30 +100,12 @@ class Reject(Gate):
         terms = logits.shape[1] - 1
         return self.bounded(logits).softmax(1)[:, :-1] * ((terms + 1) / terms)
 
-    def negative_entropy(self, weights: Tensor) -> Tensor:
-        terms = weights.shape[1]
-        p = weights * (terms / (terms + 1))
-        return p_log_p(p).sum(1) + p_log_p((1 - p.sum(1)).clamp_min(0))
+    def entropy_slope(self, weights: Tensor) -> Tensor:
+        scale = weights.shape[1] / (weights.shape[1] + 1)
+        p = weights * scale
+        return scale * (logarithm(p) - logarithm(1 - p.sum(1, keepdim=True)))
 
 
-def p_log_p(p: Tensor) -> Tensor:
-    """p·log p, and 0 with a finite slope at p = 0, where a term is masked."""
-    product: Tensor = PLogP.apply(p)  # type: ignore[no-untyped-call]
-    return product
-
-
-class PLogP(torch.autograd.Function):
-    """``p_log_p``; its slope is log p + 1, and below 1e-12 log 1e-12."""
-
-    @staticmethod
-    def forward(ctx: Any, p: Tensor) -> Tensor:
-        logarithm = p.clamp_min(1e-12).log()
-        ctx.save_for_backward(p, logarithm)
-        return p * logarithm
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        p, logarithm = ctx.saved_tensors
-        slope: Tensor = gradients[0] * (logarithm + (p >= 1e-12))
-        return slope
+def logarithm(p: Tensor) -> Tensor:
+    """log p, and that of 1e-12 below it."""
+    return p.clamp_min(1e-12).log()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from rwkd_lightning.bilevel import normalised, surrogate_loss
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting, masked
-from rwkd_lightning.weighting.gates import p_log_p
+from rwkd_lightning.weighting.gates import logarithm
 
 
 class MetaLearned(Weighting):
@@ -40,19 +40,22 @@ class MetaLearned(Weighting):
         self.entropy = entropy
 
     def own_loss(self, step: Step) -> Tensor | None:
+        """−mean_i Σ_k (û_ik − τ·s_ik)·w_ik with the detached s = −∂H/∂w, whose gradient is that of −mean Σ û·w − τ·H.
+        Where the weights are a distribution, so is its value.
+        """
         if step.influence is None:
             return None
-        weights = masked(self(step), step.valid)
-        loss = surrogate_loss(weights, unit_influence(step))
+        weights, worth = masked(self(step), step.valid), unit_influence(step)
         if self.entropy:
-            loss = loss + self.entropy * self.negative_entropy(weights).mean()
-        return loss
+            with torch.no_grad():
+                worth = torch.sub(worth, self.entropy_slope(weights), alpha=self.entropy)
+        return surrogate_loss(weights, worth)
 
-    def negative_entropy(self, weights: Tensor) -> Tensor:
-        """−H of each row ``(B,)`` of masked weights ``(B, K)``, a distribution over the terms unless a method says
-        otherwise.
+    def entropy_slope(self, weights: Tensor) -> Tensor:
+        """−∂H/∂w ``(B, K)`` at masked weights ``(B, K)``, a distribution over the terms unless a method says otherwise;
+        see ``Gate.entropy_slope``.
         """
-        return p_log_p(weights).sum(1)
+        return logarithm(weights)
 
     def own_optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)

@@ -88,8 +88,8 @@ class RWKD(MetaLearned):
         weights = self.gate.without_invalid(self.gate(at_least_float32(logits)), step.valid)
         return smoothed(weights, step.history, self.smoothing) if self.smoothing else weights
 
-    def negative_entropy(self, weights: Tensor) -> Tensor:
-        return self.gate.negative_entropy(weights)
+    def entropy_slope(self, weights: Tensor) -> Tensor:
+        return self.gate.entropy_slope(weights)
 
     def __repr__(self) -> str:
         return (

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import BertConfig, BertForSequenceClassification
 
+from benchmarks import tiny
 from rwkd_lightning.bilevel import Problem, RandomState
 from rwkd_lightning.systems.text.models import Classifier, load_classifier
 from rwkd_lightning.terms import CrossEntropy, DistillationKL, LogitMSE, SquaredError, Term
@@ -150,14 +150,8 @@ class Case:
 
 
 def bert(dropout: float, classes: int, seed: int = 0) -> Classifier:
-    config = BertConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, vocab_size=100,
-        max_position_embeddings=32, num_labels=classes, initializer_range=0.2,
-        hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
-    )  # fmt: skip
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return Classifier(BertForSequenceClassification(config)).train()
+        return tiny.bert(seed, dropout, num_labels=classes)
 
 
 @pytest.fixture(scope="session")

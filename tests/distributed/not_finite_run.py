@@ -37,7 +37,7 @@ def main(out: str, case: str) -> None:
     weighting = FixedAlpha() if case == "kd" else RWKD(ClassificationFeatures())
     if case == "influence":  # of one rank alone
         taken = meta.influence
-        meta.influence = lambda *a: taken(*a) * (float("nan") if rank == 1 and int(meta.taken) == 3 else 1.0)  # type: ignore
+        meta.influence = lambda *a: taken(*a) * (float("nan") if rank == 1 and meta.steps == 3 else 1.0)  # type: ignore
     else:
         data.rows["x"][21] = float("nan")
     module = DistillationModule(

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertForSequenceClassification
 
+from benchmarks import tiny
 from rwkd_lightning.systems.text.models import Classifier
 from rwkd_lightning.terms import CrossEntropy, DistillationKL, stack
 
@@ -57,13 +57,7 @@ def stream() -> type[Stream]:
 
 def bert(dropout: float = 0.1, dtype: torch.dtype = torch.float64, std: float = 0.2) -> Classifier:
     """A random two-block BERT."""
-    config = BertConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, vocab_size=100,
-        max_position_embeddings=32, num_labels=CLASSES, initializer_range=std,
-        hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    return Classifier(BertForSequenceClassification(config)).to(dtype).train()
+    return tiny.bert(dropout=dropout, num_labels=CLASSES, initializer_range=std).to(dtype)
 
 
 @pytest.fixture

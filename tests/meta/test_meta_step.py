@@ -149,7 +149,7 @@ def test_bank_by_hand_and_its_refresh(student, data, stream, theta):
         p.data += 0.05 * torch.randn_like(p)
     bank[5:10] = net.eval()(rows)["features"].detach()[5:10]  # the rows of step 1 alone are read again
     torch.testing.assert_close(influence(meta, net.train(), batch)[0][:, 0], by_hand(bank), rtol=1e-9, atol=0)
-    assert int(meta.taken) == 2
+    assert meta.steps == 2
 
 
 @pytest.mark.parametrize("engine", [Unrolled(), Jvp(), FiniteDifference(), FiniteDifference(central=True)], ids=repr)

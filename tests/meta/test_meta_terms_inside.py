@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks import tiny
 from rwkd_lightning.bilevel import FiniteDifference, Jvp, RandomState, Unrolled
 from rwkd_lightning.meta import All, Head, HeadWithBank, LastBlock, MetaStep
-from rwkd_lightning.systems.text.models import Classifier
 from rwkd_lightning.systems.text.terms import HiddenStates, ValueRelation
 from rwkd_lightning.terms import CrossEntropy, DistillationKL, LogitMSE, SoftCrossEntropy, stack
 from rwkd_lightning.training.compatibility import check_reach
@@ -23,20 +23,7 @@ ENGINES = {"finite difference": (functools.partial(FiniteDifference, 1e-4, centr
 
 def wide(width):
     """A teacher of another width and depth."""
-    from transformers import BertConfig, BertForSequenceClassification
-
-    torch.manual_seed(1)
-    config = BertConfig(
-        hidden_size=width,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        intermediate_size=64,
-        vocab_size=100,
-        max_position_embeddings=32,
-        num_labels=3,
-        initializer_range=0.2,
-    )
-    return Classifier(BertForSequenceClassification(config)).double().eval()
+    return tiny.bert(seed=1, hidden_size=width, num_hidden_layers=4).double().eval()
 
 
 def setting(student, data, terms, dropout=0.1):

@@ -102,7 +102,7 @@ def test_max_steps_counts_student_steps(module, rows, fit, name):
     trainer = fit(net, rows(80, 1), max_steps=7, max_epochs=-1, callbacks=[spy])
     assert len(spy.moves) == trainer.global_step == net.global_step == 7
     assert all(move > 0 for move in spy.moves)
-    assert net.meta is None or int(net.meta.taken) == 7
+    assert net.meta is None or net.meta.steps == 7
 
 
 @pytest.mark.parametrize("theta", [All, LastBlock, Head, HeadWithBank])
@@ -303,7 +303,7 @@ def test_every(module, rows, fit, meta_step):
     fit(net, rows(32, 1), callbacks=[spy])
     first = [w[0, 0].item() for w in spy.weights]
     assert first[0] == first[1] != first[2] == first[3]
-    assert int(net.meta.taken) == 2
+    assert net.meta.steps == 2
 
 
 @pytest.mark.parametrize("name", ["rwkd", "rwkd_online", "global", "l2rw", "tgeo"])
@@ -313,7 +313,7 @@ def test_start(module, rows, fit, meta_step, name):
     fit(net, rows(32, 1), callbacks=[spy], max_epochs=2)
     uniform = [bool((w == 0.5).all()) for w in spy.weights]
     assert uniform == [True] * 4 + [False] * 4
-    assert int(net.meta.taken) == 4
+    assert net.meta.steps == 4
 
 
 class Recorded(AnnealedMSE):

@@ -142,7 +142,7 @@ def test_a_plain_network_is_distilled(trainer: Any, head: str | None, theta: typ
     module = made(student=student)
     assert isinstance(module.meta, MetaStep) and isinstance(module.meta.theta, theta)
     trainer(max_epochs=20).fit(module, loader(shuffle=True))
-    assert module.ledger.visits.tolist() == [20] * 48 and int(module.meta.taken) == 120
+    assert module.ledger.visits.tolist() == [20] * 48 and module.meta.steps == 120
     assert bool(module.ledger.influence.ne(0).any(1).all())
     test = rows(300, 5)
     accuracy = (module({"x": test.tensors[0]})["logits"].argmax(1) == test.tensors[1]).float().mean()

@@ -141,7 +141,7 @@ def test_an_influence(module, rows, fit, name, value):
 
     def overflowing(*arguments):
         u = influence(*arguments)
-        u[3, 1] = value if int(net.meta.taken) == 3 else u[3, 1]
+        u[3, 1] = value if net.meta.steps == 3 else u[3, 1]
         return u
 
     net.meta.influence = overflowing

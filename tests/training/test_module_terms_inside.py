@@ -8,7 +8,8 @@ from torch import nn
 
 from rwkd_lightning.meta import All
 from rwkd_lightning.systems.text.terms import HiddenStates
-from rwkd_lightning.terms import CrossEntropy, DistillationKL
+from rwkd_lightning.terms import CrossEntropy, DistillationKL, Term
+from rwkd_lightning.training.batch_passes import goes_through
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import RWKD, ClassificationFeatures, FixedAlpha
 from tests.training.conftest import Student
@@ -151,3 +152,40 @@ class FixedShares(FixedAlpha):
 
     def __init__(self):
         super().__init__(0.75)
+
+
+class Undeclared(Term):
+    """Reads the features, and does not say so."""
+
+    name = "undeclared"
+
+    def forward(self, outputs, batch):
+        return outputs["logits"].square().mean(1) + outputs["features"].square().mean(1)
+
+
+@pytest.mark.parametrize("terms", [
+    [CrossEntropy(), DistillationKL(2.0)], [CrossEntropy(), DistillationKL(2.0), Undeclared()],
+], ids=["logits alone", "undeclared"])  # fmt: skip
+def test_the_terms_derivatives_serve_the_students_step(module, rows, fit, monkeypatch, terms):
+    """Prevents a student that learns nothing from what a term reads beside the head's output, or something else than
+    by the backward of its loss.
+    """
+    ends, shared = [], []
+    for alone in (goes_through, lambda *_: False):
+        monkeypatch.setattr("rwkd_lightning.training.module.goes_through", alone)
+        shared.append(all(goes_through(*pair) for pair in through_logits(terms)))
+        method = RWKD(ClassificationFeatures(), tuple(term.name for term in terms))
+        net = module(method, terms=terms, optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=0.5))
+        fit(net, rows(32, 1), precision="64-true")
+        ends.append(torch.cat([p.flatten() for p in net.student.parameters()]))
+    assert shared == [len(terms) == 2] * 2
+    torch.testing.assert_close(*ends, rtol=1e-10, atol=1e-10)
+
+
+def through_logits(terms):
+    """Each term's losses, and the output that it should go through."""
+    weight = torch.ones(3, 2, requires_grad=True)
+    features = torch.ones(4, 3) * weight[:, 0]
+    outputs = {"features": features, "logits": features @ weight}
+    batch = {"labels": torch.zeros(4, dtype=torch.long), "teacher_logits": torch.ones(4, 2), "index": torch.arange(4)}
+    return [(term(outputs, batch), outputs["logits"]) for term in terms]

@@ -252,7 +252,7 @@ def test_an_lstm_works_as_told(module, fit):
         meta=MetaStep(FiniteDifference(), All(), [CrossEntropy()], Stream(separable(20, 7), 5)),
     )
     fit(net, rows(16, 1))
-    assert int(net.meta.taken) == 2
+    assert net.meta.steps == 2
 
 
 def test_rehearsal_leaves_no_trace(module, meta_step, fit, rows, monkeypatch):

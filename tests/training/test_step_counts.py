@@ -8,7 +8,7 @@ import torch
 from benchmarks import counts
 from rwkd_lightning.meta.head import TOGETHER
 
-ABOVE_KD = {"operators": 250, "launches": 165}
+ABOVE_KD = {"operators": 160, "launches": 108}
 A_TERM = {"operators": 10, "launches": 10}
 
 
@@ -18,9 +18,9 @@ def later(monkeypatch):
     monkeypatch.setattr("rwkd_lightning.training.finite_check.AT_ONCE", ())
 
 
-def a_step(method, terms=2):
+def a_step(method, terms=2, precision="32-true"):
     """Operators and launches of a step, and what synchronises, by line of the package, without the student's own."""
-    found = counts.count(counts.build(method, terms), steps=TOGETHER)
+    found = counts.count(counts.build(method, terms), steps=TOGETHER, precision=precision)
     mean = {name: sum(getattr(found, name).values()) / TOGETHER for name in ABOVE_KD}
     return mean, {line: n for line, n in found.synchronisations.items() if "systems/" not in line}
 
@@ -36,6 +36,13 @@ def test_the_default_above_kd():
         above = {terms: default[terms][what] - base[terms][what] for terms in base}
         assert 0 < above[2] <= most
         assert above[4] - above[2] <= 2 * A_TERM[what]
+
+
+def test_half_precision_adds_no_casts():
+    """Prevents a meta step whose tensors are cast back and forth under autocast, once a term and in every backward."""
+    base, default = (a_step(method, precision="bf16-mixed")[0] for method in ("kd", "rwkd"))
+    for what, most in ABOVE_KD.items():
+        assert 0 < default[what] - base[what] <= most + 8
 
 
 @pytest.mark.parametrize("method", counts.METHODS)

