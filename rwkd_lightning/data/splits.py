@@ -71,13 +71,16 @@ def cuts(
     Raises:
         UserError: for rows that are too few.
     """
-    rest, total, rows = np.arange(len(labels)), len(labels), {}
+    rest, total = np.arange(len(labels)), len(labels)
+    rows: dict[str, np.ndarray] = {}
     for number, (name, share) in enumerate(shares.items()):
         of_rest = min(0.5, share * total / max(1, len(rest)))
-        kept, held = stratified_group_split([groups[row] for row in rest], labels[rest], of_rest, 3 * seed + number)
+        kept, held = stratified_group_split(
+            [groups[row] for row in rest.tolist()], labels[rest], of_rest, 3 * seed + number
+        )
         if not len(held):
             raise UserError(
-                f"data.train has {len({groups[row] for row in rest})} {called}, too few to cut a {name} split that "
+                f"data.train has {len({groups[row] for row in rest.tolist()})} {called}, too few to cut a {name} split that "
                 "keeps each class on both sides; give more"
             )
         rows[name], rest = rest[held], rest[kept]

@@ -251,4 +251,4 @@ def weights_of(file: Sentences, rows: np.ndarray, key: str) -> np.ndarray:
     for row, value in enumerate(file.weights):
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
             raise UserError(f"{file.at(row)} has {value!r} as {key!r}; give each sentence a weight of 0 or more")
-    return np.array(file.weights, np.float32)[rows]
+    return np.array([file.weights[row] for row in rows.tolist()], np.float32)
