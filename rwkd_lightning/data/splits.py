@@ -75,12 +75,11 @@ def cuts(
     rows: dict[str, np.ndarray] = {}
     for number, (name, share) in enumerate(shares.items()):
         of_rest = min(0.5, share * total / max(1, len(rest)))
-        kept, held = stratified_group_split(
-            [groups[row] for row in rest.tolist()], labels[rest], of_rest, 3 * seed + number
-        )
+        left = [groups[row] for row in rest.tolist()]
+        kept, held = stratified_group_split(left, labels[rest], of_rest, 3 * seed + number)
         if not len(held):
             raise UserError(
-                f"data.train has {len({groups[row] for row in rest.tolist()})} {called}, too few to cut a {name} split that "
+                f"data.train has {len(set(left))} {called}, too few to cut a {name} split that "
                 "keeps each class on both sides; give more"
             )
         rows[name], rest = rest[held], rest[kept]

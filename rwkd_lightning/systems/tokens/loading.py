@@ -62,18 +62,18 @@ def load_tagger(
     fresh = any(name in report["missing_keys"] for name in outside)
     if trained and fresh:
         raise UserError(
-            f"model {path!r} has no trained head of a token classifier ({', '.join(outside)} not all in its weights), so "
-            "it cannot be used as it is; fine-tune it: pair.teacher.epochs=3"
+            f"model {path!r} has no trained head of a token classifier ({', '.join(outside)} not all in its weights), "
+            "so it cannot be used as it is; fine-tune it: pair.teacher.epochs=3"
         )
     order = None
     if new_head:
         reset_head(network)
     elif not fresh:
         own = [config.id2label[i] for i in range(config.num_labels)]
-        if [entry for entry in mismatched(report)] and len(own) == len(tags):
+        if mismatched(report) and len(own) == len(tags):
             raise UserError(
-                f"model {path!r} names {len(own)} outputs in its config.json, and its weights hold another number; fetch "
-                "both again"
+                f"model {path!r} names {len(own)} outputs in its config.json, and its weights hold another number; "
+                "fetch both again"
             )
         order = order_of(own if names is None else names, tags, path, len(own))
         if not trained and order != sorted(order):
@@ -97,8 +97,8 @@ def order_of(names: Sequence[str], tags: Sequence[str], path: str, outputs: int)
     """
     if len(names) != outputs:
         raise UserError(
-            f"pair.teacher.labels={list(names)} names {len(names)} tags, model {path!r} has {outputs} outputs; name each "
-            "output once, in order"
+            f"pair.teacher.labels={list(names)} names {len(names)} tags, model {path!r} has {outputs} outputs; name "
+            "each output once, in order"
         )
     if len(names) == len(tags) and all(re.fullmatch(r"LABEL_\d+", name) for name in names):
         log.warning(
@@ -109,8 +109,8 @@ def order_of(names: Sequence[str], tags: Sequence[str], path: str, outputs: int)
         return list(range(len(tags)))
     if sorted(names) != sorted(tags):
         raise UserError(
-            f"model {path!r} has the tags {', '.join(names)}, and the data have {', '.join(tags)}; give a model of these "
-            f"tags, say what its outputs mean (pair.teacher.labels=[...] with pair.teacher.epochs=0), or {NEW_HEAD}"
+            f"model {path!r} has the tags {', '.join(names)}, and the data have {', '.join(tags)}; give a model of "
+            f"these tags, say what its outputs mean (pair.teacher.labels=[...] with pair.teacher.epochs=0), or {NEW_HEAD}"
         )
     return [list(names).index(tag) for tag in tags]
 
@@ -124,8 +124,8 @@ def load_word_tokenizer(path: str) -> Any:
     tokenizer: Any = load_tokenizer(path)
     if not tokenizer.is_fast:
         raise UserError(
-            f"model {path!r}: its tokenizer ({type(tokenizer).__name__}) is a slow one, which does not tell which word a "
-            "token is of; give a model with a tokenizer.json"
+            f"model {path!r}: its tokenizer ({type(tokenizer).__name__}) is a slow one, which does not tell which word "
+            "a token is of; give a model with a tokenizer.json"
         )
     if getattr(tokenizer, "add_prefix_space", None) is False:  # as of GPT-2 and RoBERTa: words are parts of a text
         from transformers import AutoTokenizer
