@@ -110,7 +110,8 @@ def order_of(names: Sequence[str], tags: Sequence[str], path: str, outputs: int)
     if sorted(names) != sorted(tags):
         raise UserError(
             f"model {path!r} has the tags {', '.join(names)}, and the data have {', '.join(tags)}; give a model of "
-            f"these tags, say what its outputs mean (pair.teacher.labels=[...] with pair.teacher.epochs=0), or {NEW_HEAD}"
+            "these tags, say what its outputs mean (pair.teacher.labels=[...] with pair.teacher.epochs=0), or "
+            f"{NEW_HEAD}"
         )
     return [list(names).index(tag) for tag in tags]
 

@@ -80,7 +80,6 @@ BAD: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "no_key": ("a.jsonl", '{"words": ["a"], "tags": ["O"]}', {}, "has no list as 'tokens'|has no column 'tokens'"),
     "one_key": ("a.jsonl", "{}", {"tags": "tokens"}, "give two keys"),
     "weight": ("a.conll", "Ann O\n", {"weight": "w"}, "is a key of JSON lines"),
-    "negative": ("a.jsonl", '{"tokens": ["a", "b"], "tags": ["O", "B-A"], "w": -1}\n' * 1, {"weight": "w"}, "give"),
     "iob1": ("a.conll", "Ann I-PER\nran O\n", {}, "line 1 has 'I-PER' where an entity begins: the file is in IOB1"),
     "order": ("a.conll", "a B-A\nb O\nc I-A\n\nd B-A\n", {}, "line 3 has 'I-A' after O.*, which IOB2 does not allow"),
     "bioes": ("a.conll", "a S-A\nb B-A\n", {}, "line 2 has 'B-A' after S-A as the last tag of its sentence"),
@@ -144,3 +143,13 @@ def test_cuts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert "train 56 sentences (224 words), meta 8 sentences (32 words)" in caplog.text
     assert "3 tags, scheme iob2: O 112, B-LOC 56, B-PER 56" in caplog.text
     assert "40 sentences repeat the words of another one" in caplog.text
+
+
+@pytest.mark.parametrize("weight", [-1, None, "a", True, float("inf")])
+def test_weights_that_cannot_be(tmp_path: Path, weight: Any) -> None:
+    """Prevents: a sentence that is unlearnt, or a text taken for a number."""
+    rows = [{"tokens": [f"w{i}", "Ann"], "tags": ["O", "B-PER"], "w": weight} for i in range(40)]
+    path = write(tmp_path, "\n".join(map(json.dumps, rows)), "a.jsonl")
+    message = "has no column 'w'|line 1 has .* as 'w'; give each sentence a weight of 0 or more"
+    with pytest.raises(UserError, match=message):
+        load_tokens(path, weight="w")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet
 import pytest
 import torch
 
 from rwkd_lightning.run.build import weighting_of
+from rwkd_lightning.systems.tokens.system import TokenSystem
 from rwkd_lightning.utils.errors import UserError
 from tests.run.test_pipeline_run import ROOT, config, finished
+from tests.run.test_resume import check_same, power_cut
 
 REFUSED = ("tgeo", "wls", "teacher_confidence")
 METHODS = sorted(p.stem for p in (ROOT / "conf/weighting").glob("*.yaml") if p.stem not in ("given", *REFUSED))
@@ -47,3 +50,60 @@ def test_methods_that_read_one_class_per_row_are_refused(method: str, tiny: list
         UserError, match=r"reads one class per row, and a sentence has a tag for each word; use weighting="
     ):
         finished(tiny, tmp_path / "run", f"weighting={method}")
+
+
+@pytest.mark.parametrize("method", ["rwkd", "l2rw"])
+def test_an_interrupted_run_ends_as_if_it_had_not_been(
+    method: str, tiny: list[str], tmp_path: Path, last: dict[str, dict[str, Any]]
+) -> None:
+    """Prevents: a bank of words, or an order of sentences, that a checkpoint loses."""
+    arguments = [*tiny, f"weighting={method}", "trainer.log_every_n_steps=1"]
+    finished(arguments, tmp_path / "whole")
+    with power_cut(5, True):
+        finished(arguments, tmp_path / "cut", "checkpoint.steps=1")
+    finished(arguments, tmp_path / "cut")
+    check_same(tmp_path / "whole", tmp_path / "cut", last)
+
+
+@pytest.mark.parametrize("meta", ["head", "last_block", "all"])
+def test_other_meta_steps(meta: str, tiny: list[str], tmp_path: Path) -> None:
+    """Prevents: a θ whose outputs are those of sentences as one class each."""
+    result = finished(tiny, tmp_path / "run", f"meta={meta}", "trainer.max_epochs=1", "trainer.accumulate=1")
+    assert result["cost"]["meta_steps"] > 0
+
+
+def test_weights_of_ones_own_plain_tags_and_a_student_of_the_teacher(tiny: list[str], tmp_path: Path) -> None:
+    """Prevents: the same from JSON lines, where a sentence has a weight and the tags mark no entities."""
+    lines = [line.split() for line in Path(tiny[1].partition("=")[2]).read_text().split("\n")]
+    words: list[list[str]] = [[]]
+    for line in lines:
+        words[-1].append(line[0]) if line else words.append([])
+    rows = [
+        {"tokens": w, "tags": ["Aa" if x[0].isupper() else "aa" for x in w], "trust": i % 2}
+        for i, w in enumerate(words)
+        if w
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    arguments = [*tiny, f"data.train={tmp_path / 'a.jsonl'}", "data.weight=trust", "weighting=given"]
+    result = finished(
+        arguments, tmp_path / "run", "pair.student.path=teacher", "pair.student.layers=[0]", "terms=[ce,logit_mse]"
+    )
+    assert result["metric"] == "accuracy" and set(result["student"]["test"]) == {"accuracy", "macro_f1"}
+    assert result["teacher"]["test"]["accuracy"] > 0.9
+    table = pyarrow.parquet.read_table(tmp_path / "run/weights.parquet").to_pydict()
+    assert {w == 0 for w, idx in zip(table["w_ce"], table["idx"], strict=True) if idx % 2 == 0} == {True}
+
+
+def test_a_finished_teacher_is_used_as_it_is(tiny: list[str], tmp_path: Path) -> None:
+    """Prevents: a finished student that cannot be the teacher of the next one."""
+    finished(tiny, tmp_path / "one", "weighting=ce", "pair.student.layers=null")
+    more = [f"pair.teacher.path={tmp_path / 'one'}", "pair.teacher.epochs=0", "weighting=kd"]
+    result = finished(tiny, tmp_path / "two", *more)
+    one = json.loads((tmp_path / "one/metrics.json").read_text())
+    assert result["teacher"]["test"]["f1"] == pytest.approx(one["student"]["test"]["f1"], abs=1e-6)
+
+
+def test_students_are_not_exported_yet(tiny: list[str], tmp_path: Path) -> None:
+    """Prevents: an export that fails in the middle."""
+    with pytest.raises(UserError, match="students of TokenSystem cannot be exported; their folder is"):
+        TokenSystem(config(tiny)).shipment(tmp_path)
