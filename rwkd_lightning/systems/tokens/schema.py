@@ -24,22 +24,27 @@ from rwkd_lightning.systems.tokens.schemes import SCHEMES
 CUT = number("a number above 0 and up to 0.5", lambda x: 0 < x <= 0.5)
 COLUMN = whole(-1000, 1000)
 
+FILES = {
+    "train": or_null(PATH),
+    "validation": or_null(PATH),
+    "test": or_null(PATH),
+    "token_column": COLUMN,
+    "tag_column": COLUMN,
+    "tokens": TEXT,
+    "tags": TEXT,
+    "weight": or_null(TEXT),
+    "scheme": or_null(one_of(*SCHEMES)),
+    "encoding": or_null(TEXT),
+    "validation_fraction": CUT,
+    "test_fraction": CUT,
+}
+"""Keys of ``data`` that say how the files are read."""
+
 SCHEMA = Schema(
     needed={
         "task.regression": or_null(YES_NO),
         **SPLITS,
-        "data.train": or_null(PATH),
-        "data.validation": or_null(PATH),
-        "data.test": or_null(PATH),
-        "data.token_column": COLUMN,
-        "data.tag_column": COLUMN,
-        "data.tokens": TEXT,
-        "data.tags": TEXT,
-        "data.weight": or_null(TEXT),
-        "data.scheme": or_null(one_of(*SCHEMES)),
-        "data.encoding": or_null(TEXT),
-        "data.validation_fraction": CUT,
-        "data.test_fraction": CUT,
+        **{f"data.{key}": kind for key, kind in FILES.items()},
         "data.max_length": COUNT,
         "data.label_noise": SHARE,
         **TEACHER,
@@ -52,5 +57,9 @@ SCHEMA = Schema(
         "pair.student.layers": BLOCKS,
         "pair.student.new_head": YES_NO,
     },
-    optional={"pair.blocks.*": BLOCKS},
+    optional={
+        "pair.blocks.*": BLOCKS,
+        "loss_terms.*mask": TEXT,
+        **{f"task.load.{key}": kind for key, kind in FILES.items()},
+    },
 )
