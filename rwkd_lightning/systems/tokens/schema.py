@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rwkd_lightning.cli.kinds import (
     AMOUNT,
     BLOCKS,
@@ -20,6 +23,7 @@ from rwkd_lightning.cli.kinds import (
     whole,
 )
 from rwkd_lightning.systems.tokens.schemes import SCHEMES
+from rwkd_lightning.utils.errors import UserError
 
 CUT = number("a number above 0 and up to 0.5", lambda x: 0 < x <= 0.5)
 COLUMN = whole(-1000, 1000)
@@ -39,6 +43,16 @@ FILES = {
     "test_fraction": CUT,
 }
 """Keys of ``data`` that say how the files are read."""
+
+
+def check_path(given: Mapping[str, Any]) -> None:
+    """Raise UserError for ``data.path``, by which other tasks name their data."""
+    if given.get("data.path") is not None:
+        raise UserError(
+            f"data.path={given['data.path']} is not read by task=tokens; give data.train=FILE, and "
+            "data.test if there is one"
+        )
+
 
 SCHEMA = Schema(
     needed={
@@ -62,4 +76,5 @@ SCHEMA = Schema(
         "loss_terms.*mask": TEXT,
         **{f"task.load.{key}": kind for key, kind in FILES.items()},
     },
+    checks=(check_path,),
 )

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rwkd_lightning.export.shipped import Shipment
 from rwkd_lightning.meta import Restriction
 from rwkd_lightning.run import inputs
 from rwkd_lightning.run.build import check_interval, create, optimizer_of, schedule_of
@@ -26,6 +27,7 @@ from rwkd_lightning.systems.tokens.data import TokenData
 from rwkd_lightning.systems.tokens.datamodule import TokenDataModule
 from rwkd_lightning.systems.tokens.evaluate import WordScores, monitor_of, names_of, score, score_names
 from rwkd_lightning.systems.tokens.loading import TOKEN, check_tagger, load_tagger, load_word_tokenizer
+from rwkd_lightning.systems.tokens.tag import describe
 from rwkd_lightning.systems.tokens.tagger import Tagger
 from rwkd_lightning.terms import Term
 from rwkd_lightning.training.compatibility import check_outputs, check_parts, check_reach
@@ -171,7 +173,14 @@ class TokenSystem(System):
         return Evaluation(self.name, self.monitor, meta, scores, network, pairs)
 
     def export(self, folder: Path, student: nn.Module, result: Mapping[str, Any]) -> int:
-        return write_student(folder / "student", student, self.tokenizer, lambda part: None)
+        length = self.config.data.max_length
+        return write_student(folder / "student", student, self.tokenizer, lambda part: describe(part, length))
+
+    def shipment(self, folder: Path) -> Shipment:
+        raise UserError(
+            f"token classifiers are not exported; {folder / 'student'} is whole, and its tags of new sentences are had "
+            f"by `python -m rwkd_lightning.systems.tokens.tag {folder / 'student'} FILE --to OUT`"
+        )
 
     def columns(self) -> dict[str, Tensor]:
         """``loss_teacher_ce``: the teacher's own cross-entropy, the mean over the words that are read."""

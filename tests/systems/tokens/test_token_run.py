@@ -11,6 +11,9 @@ import pytest
 import torch
 
 from rwkd_lightning.run.build import weighting_of
+from rwkd_lightning.systems.tokens import tag
+from rwkd_lightning.systems.tokens.reader import Fields, read_sentences
+from rwkd_lightning.systems.tokens.spans import entity_scores
 from rwkd_lightning.systems.tokens.system import TokenSystem
 from rwkd_lightning.utils.errors import UserError
 from tests.run.test_pipeline_run import ROOT, config, finished
@@ -65,10 +68,10 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     check_same(tmp_path / "whole", tmp_path / "cut", last)
 
 
-@pytest.mark.parametrize("meta", ["head", "last_block", "all"])
-def test_other_meta_steps(meta: str, tiny: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("meta", "parts"), [("head", 2), ("last_block", 1), ("all", 1)])
+def test_other_meta_steps(meta: str, parts: int, tiny: list[str], tmp_path: Path) -> None:
     """Prevents: a θ whose outputs are those of sentences as one class each."""
-    result = finished(tiny, tmp_path / "run", f"meta={meta}", "trainer.max_epochs=1", "trainer.accumulate=1")
+    result = finished(tiny, tmp_path / "run", f"meta={meta}", "trainer.max_epochs=1", f"trainer.accumulate={parts}")
     assert result["cost"]["meta_steps"] > 0
 
 
@@ -103,7 +106,26 @@ def test_a_finished_teacher_is_used_as_it_is(tiny: list[str], tmp_path: Path) ->
     assert result["teacher"]["test"]["f1"] == pytest.approx(one["student"]["test"]["f1"], abs=1e-6)
 
 
-def test_students_are_not_exported_yet(tiny: list[str], tmp_path: Path) -> None:
-    """Prevents: an export that fails in the middle."""
-    with pytest.raises(UserError, match="students of TokenSystem cannot be exported; their folder is"):
-        TokenSystem(config(tiny)).shipment(tmp_path)
+def test_a_student_tags_new_sentences(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Prevents: tags of other words than those that they stand beside, and words without one."""
+    result = finished(tiny, tmp_path / "run", "weighting=ce", "pair.student.layers=null", "trainer.max_epochs=6")
+    student = str(tmp_path / "run/student")
+    system = TokenSystem(config(tiny))
+    system.read()
+    split, truth = system.data.splits["test"], system.data.named("test")
+    (tmp_path / "new.jsonl").write_text("\n".join(json.dumps({"tokens": words}) for words in split.tokens))
+    assert tag.main([student, str(tmp_path / "new.jsonl"), "--to", str(tmp_path / "out.conll")]) == 0
+    said = read_sentences(str(tmp_path / "out.conll"), "file", Fields())
+    assert said.tokens == split.tokens
+    assert entity_scores(truth, said.tags)["f1"] == pytest.approx(result["student"]["test"]["f1"], abs=1e-6)
+    assert result["student"]["test"]["f1"] > 0.5
+    assert tag.main([student, str(tmp_path / "new.jsonl"), "--to", str(tmp_path / "out.conll")]) == 1
+    assert "exists; add --force" in capsys.readouterr().err
+    (tmp_path / "long.conll").write_text("\n".join(["Ann", "the"] * 20))
+    assert tag.main([student, str(tmp_path / "long.conll"), "--to", str(tmp_path / "long.jsonl")]) == 0
+    row = json.loads((tmp_path / "long.jsonl").read_text())
+    assert len(row["tags"]) == 40 and row["tags"][-5:] == ["O"] * 5
+    assert tag.main([str(tmp_path), str(tmp_path / "long.conll"), "--to", str(tmp_path / "a.jsonl")]) == 1
+    assert "is no student of task=tokens" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"token classifiers are not exported; .*rwkd_lightning.systems.tokens.tag"):
+        system.shipment(tmp_path / "run")
