@@ -47,8 +47,7 @@ class Tagger(nn.Module):
         """
         self._captured = None
         logits = self.network(**{n: batch[n] for n in self.inputs if n in batch}).logits
-        mask = batch["attention_mask"]
-        places = (batch["starts"] + mask.argmax(1, keepdim=True)).clamp_max(mask.shape[1] - 1)  # padded on the left
+        places = first_tokens(batch["starts"], batch["attention_mask"])
         outputs = {"logits": at(logits if self.order is None else logits[..., self.order], places)}
         if self._captured is not None:
             outputs["features"] = at(self._captured, places)
@@ -67,6 +66,12 @@ class Tagger(nn.Module):
     def num_blocks(self) -> int:
         """Transformer blocks."""
         return len(find_blocks(self.network)[1])
+
+
+def first_tokens(starts: Tensor, mask: Tensor) -> Tensor:
+    """The places ``(B, W)`` of words' first tokens in a padded batch with this mask ``(B, T)``."""
+    padding = mask.argmax(1, keepdim=True)  # on the left, where a kind of model takes it there
+    return (starts + padding).clamp_max(mask.shape[1] - 1)
 
 
 def at(states: Tensor, places: Tensor) -> Tensor:

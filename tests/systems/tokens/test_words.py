@@ -16,7 +16,8 @@ from rwkd_lightning.systems.tokens.data import Split, TokenData, load_tokens
 from rwkd_lightning.systems.tokens.datamodule import TokenDataModule
 from rwkd_lightning.systems.tokens.evaluate import names_of
 from rwkd_lightning.systems.tokens.features import WordFeatures
-from rwkd_lightning.systems.tokens.loading import load_tagger, load_word_tokenizer
+from rwkd_lightning.systems.tokens.loading import check_tagger, load_tagger, load_word_tokenizer
+from rwkd_lightning.systems.tokens.tagger import first_tokens
 from rwkd_lightning.terms import CrossEntropy, DistillationKL
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import ClassificationFeatures
@@ -67,7 +68,7 @@ def test_padding_may_stand_on_either_side(side: str, data: TokenData, bert: Path
     words = load_word_tokenizer(str(bert))
     words.padding_side = side
     batch = TokenDataModule(data, words, max_length=24).meta_stream[0]
-    places = batch["starts"] + batch["attention_mask"].argmax(1, keepdim=True)
+    places = first_tokens(batch["starts"], batch["attention_mask"])
     for row, index in enumerate(batch["index"].tolist()):
         first = [words.convert_tokens_to_ids(words.tokenize(word)[0]) for word in data.splits["meta"].tokens[index]]
         assert batch["input_ids"][row, places[row, : len(first)]].tolist() == first
@@ -193,3 +194,36 @@ def test_a_tokenizer_takes_words(bert: Path, data: TokenData) -> None:
     for length in (2, 65):
         with pytest.raises(UserError, match=rf"data.max_length is {length}; this tokenizer takes 3 to 64 tokens"):
             TokenDataModule(data, words, max_length=length)
+
+
+def test_words_of_a_byte_level_tokenizer_begin_with_a_blank(tmp_path: Path) -> None:
+    """Prevents: RoBERTa's words read as parts of one long word, or refused by its tokenizer."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import RobertaConfig, RobertaModel
+
+    special = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    made = ByteLevelBPETokenizer()
+    made.train_from_iterator(["so Ann went to Rome"] * 9, 300, 1, special_tokens=[*special.values(), "<mask>"])
+    made.save(str(tmp_path / "tokenizer.json"))
+    made.save_model(str(tmp_path))
+    settings = {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": False, "model_max_length": 40, **special}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**settings, "cls_token": "<s>", "sep_token": "</s>"}))
+    config = RobertaConfig(
+        vocab_size=len(vocabulary(tmp_path)),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    )
+    RobertaModel(config).save_pretrained(tmp_path)
+    words = load_word_tokenizer(str(tmp_path))
+    found = words(["Ann", "went", "to"], is_split_into_words=True)
+    assert found.tokens() == ["<s>", "ĠAnn", "Ġwent", "Ġto", "</s>"]
+    check_tagger(load_tagger(str(tmp_path), TAGS), words, 24, str(tmp_path))
+
+
+def vocabulary(folder: Path) -> dict[str, int]:
+    """The tokens of a byte-level vocabulary."""
+    found: dict[str, int] = json.loads((folder / "vocab.json").read_text())
+    return found
