@@ -58,7 +58,12 @@ def stratified_group_split(
 
 
 def cuts(
-    groups: Sequence[Hashable], labels: np.ndarray, shares: Mapping[str, float], seed: int, called: str
+    groups: Sequence[Hashable],
+    labels: np.ndarray,
+    shares: Mapping[str, float],
+    seed: int,
+    called: str,
+    way_out: str = "give more",
 ) -> dict[str, np.ndarray]:
     """Cut N rows into one part for each of ``shares``, a share of all N, in their order, and what is left, ``train``.
 
@@ -67,6 +72,7 @@ def cuts(
         labels: ``(N,)``, kept in proportion.
         seed: of all cuts.
         called: what the groups are, for messages.
+        way_out: what to do about too few of them.
 
     Raises:
         UserError: for rows that are too few.
@@ -80,7 +86,7 @@ def cuts(
         if not len(held):
             raise UserError(
                 f"data.train has {len(set(left))} {called}, too few to cut a {name} split that "
-                "keeps each class on both sides; give more"
+                f"keeps each class on both sides; {way_out}"
             )
         rows[name], rest = rest[held], rest[kept]
     return {**rows, "train": rest}
