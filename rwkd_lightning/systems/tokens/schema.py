@@ -54,6 +54,12 @@ def check_path(given: Mapping[str, Any]) -> None:
         )
 
 
+def check_lora(given: Mapping[str, Any]) -> None:
+    """Raise UserError for low-rank updates, which token classifiers do not have."""
+    if given.get("pair.student.lora") is not None:
+        raise UserError("pair.student.lora is not for task=tokens, whose student is trained whole; leave it out")
+
+
 SCHEMA = Schema(
     needed={
         "task.regression": or_null(YES_NO),
@@ -76,5 +82,5 @@ SCHEMA = Schema(
         "loss_terms.*mask": TEXT,
         **{f"task.load.{key}": kind for key, kind in FILES.items()},
     },
-    checks=(check_path,),
+    checks=(check_path, check_lora),
 )

@@ -34,3 +34,5 @@ def test_another_tasks_key_is_refused() -> None:
     """Prevents: a file that was named and is not read."""
     with pytest.raises(UserError, match=r"data.path=x.conll is not read by task=tokens; give data.train=FILE"):
         config("task=tokens", "data.path=x.conll")
+    with pytest.raises(UserError, match=r"pair.student.lora is not for task=tokens"):
+        config("task=tokens", "pair.student.lora=8")
