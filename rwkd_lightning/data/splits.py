@@ -1,8 +1,8 @@
-"""Cutting the meta split out of the training rows."""
+"""Cutting the meta split, and others, out of the training rows."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
@@ -55,3 +55,38 @@ def stratified_group_split(
     in_held = np.zeros(len(labels), dtype=bool)
     in_held[[row for group in taken for row in members[group]]] = True
     return np.flatnonzero(~in_held), np.flatnonzero(in_held)
+
+
+def cuts(
+    groups: Sequence[Hashable],
+    labels: np.ndarray,
+    shares: Mapping[str, float],
+    seed: int,
+    called: str,
+    way_out: str = "give more",
+) -> dict[str, np.ndarray]:
+    """Cut N rows into one part for each of ``shares``, a share of all N, in their order, and what is left, ``train``.
+
+    Args:
+        groups: of each row; none is torn apart.
+        labels: ``(N,)``, kept in proportion.
+        seed: of all cuts.
+        called: what the groups are, for messages.
+        way_out: what to do about too few of them.
+
+    Raises:
+        UserError: for rows that are too few.
+    """
+    rest, total = np.arange(len(labels)), len(labels)
+    rows: dict[str, np.ndarray] = {}
+    for number, (name, share) in enumerate(shares.items()):
+        of_rest = min(0.5, share * total / max(1, len(rest)))
+        left = [groups[row] for row in rest.tolist()]
+        kept, held = stratified_group_split(left, labels[rest], of_rest, 3 * seed + number)
+        if not len(held):
+            raise UserError(
+                f"data.train has {len(set(left))} {called}, too few to cut a {name} split that "
+                f"keeps each class on both sides; {way_out}"
+            )
+        rows[name], rest = rest[held], rest[kept]
+    return {**rows, "train": rest}

@@ -11,6 +11,7 @@ from rwkd_lightning.cli.kinds import Schema
 from rwkd_lightning.cli.overrides import check
 from rwkd_lightning.cli.schema import schema_of
 from rwkd_lightning.systems.text.schema import SCHEMA as TEXT
+from rwkd_lightning.systems.tokens.schema import SCHEMA as TOKENS
 from rwkd_lightning.systems.topics.schema import SCHEMA as TOPICS
 from rwkd_lightning.utils.errors import UserError
 
@@ -55,6 +56,7 @@ class Wrong:
     [
         ({"_target_": "rwkd_lightning.systems.text.system.TextSystem"}, TEXT),
         ({"_target_": "rwkd_lightning.systems.topics.system.TopicSystem"}, TOPICS),
+        ({"_target_": "rwkd_lightning.systems.tokens.system.TokenSystem"}, TOKENS),
         ({"_target_": "collections.OrderedDict"}, Schema()),
     ],
 )

@@ -20,6 +20,7 @@ from rwkd_lightning.run.signals import Stop
 from rwkd_lightning.run.system import Run
 from rwkd_lightning.systems.text import teacher as text
 from rwkd_lightning.systems.text.build import data_of
+from rwkd_lightning.systems.tokens import teacher as tokens
 from rwkd_lightning.systems.topics import teacher as topics
 from rwkd_lightning.systems.topics.system import documents_of
 from tests.run.test_pipeline_run import ROOT, config
@@ -98,12 +99,17 @@ def belongs(key: str, group: tuple[str, ...]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in group)
 
 
-KEYS = {"tweets": (text.TEACHER, text.LOGITS), "topics": (topics.TOPIC_TEACHER,)}
+KEYS = {
+    "tweets": (text.TEACHER, text.LOGITS),
+    "topics": (topics.TOPIC_TEACHER,),
+    "tokens": (tokens.TOKEN_TEACHER, tokens.TOKEN_LOGITS),
+}
 BASES = {
     task: composed(*more, task=task)
     for task, more in {
         "tweets": ["logger=tensorboard", "callbacks=[early_stopping,model_summary,lr_monitor]"],
         "topics": ["weighting=rwkd"],
+        "tokens": ["weighting=rwkd"],
     }.items()
 }
 LEAVES = {task: dict(leaves(OmegaConf.to_container(base))) for task, base in BASES.items()}
@@ -270,7 +276,9 @@ CONTENT = (
 def test_the_rule_is_documented() -> None:
     """Prevents: a rule that nobody can look up, or one that the document states otherwise."""
     rows = [line for line in (ROOT / "docs/identity.md").read_text().splitlines() if line.startswith("| ")]
-    for module, name in ((text, "TEACHER"), (topics, "TOPIC_TEACHER"), (text, "LOGITS"), (identity, "NO_RESULT")):
+    of_tokens = ((tokens, "TOKEN_TEACHER"), (tokens, "TOKEN_LOGITS"))
+    of_others = ((text, "TEACHER"), (topics, "TOPIC_TEACHER"), (text, "LOGITS"), (identity, "NO_RESULT"))
+    for module, name in (*of_tokens, *of_others):
         (row,) = [row for row in rows if f"`{module.__name__.removeprefix('rwkd_lightning.')}.{name}`" in row]
         keys = set(re.findall(r"`([^`]+)`", row.split("|")[2]))
         assert keys == set(getattr(module, name)), name

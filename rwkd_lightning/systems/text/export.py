@@ -15,15 +15,16 @@ from torch import Tensor
 from rwkd_lightning.run.outputs import ROW_GROUP, area_under_roc, differs, whole
 from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
 from rwkd_lightning.systems.text.data.task import UNLABELLED
-from rwkd_lightning.systems.text.models import Classifier, load_tokenizer
+from rwkd_lightning.systems.text.models import load_tokenizer
+from rwkd_lightning.systems.text.models.loading import SEQUENCE, Kind
 from rwkd_lightning.systems.text.models.lora import merged
 from rwkd_lightning.systems.text.models.probing import probe_ids, taking
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.model_files import size
 
 
-def write_student(folder: Path, student: Classifier, tokenizer: Any, describe: Callable[[Path], None]) -> int:
-    """``student/`` for ``AutoModelForSequenceClassification.from_pretrained``; returns the bytes of its weights.
+def write_student(folder: Path, student: Any, tokenizer: Any, describe: Callable[[Path], None]) -> int:
+    """``student/`` for ``from_pretrained`` of its kind; returns the bytes of its weights.
 
     Args:
         describe: adds to the folder how rows are read.
@@ -34,33 +35,34 @@ def write_student(folder: Path, student: Classifier, tokenizer: Any, describe: C
     return size(folder)
 
 
-def save(folder: Path, student: Classifier, tokenizer: Any) -> None:
+def save(folder: Path, student: Any, tokenizer: Any) -> None:
     """Write a student's network, its low-rank updates merged, and its tokenizer."""
     merged(student.network).save_pretrained(folder)  # type: ignore[operator]
     tokenizer.save_pretrained(folder)
 
 
-def try_writing(folder: Path, student: Classifier, tokenizer: Any, source: str) -> None:
+def try_writing(folder: Path, student: Any, tokenizer: Any, source: str, kind: Kind = SEQUENCE) -> None:
     """Write an untrained model into ``folder``, load it again as its users will, and leave nothing behind.
 
     Args:
         folder: where the temporary one is made.
-        student: the model.
+        student: the model, whose attribute ``network`` is transformers' own.
         tokenizer: its own.
         source: for messages, the setting that it comes from, as ``pair.student.path=PATH``.
+        kind: which sort of head it has.
 
     Raises:
         UserError: if it cannot be written or loaded, or says other things than the one in memory: after the training
             there would be no student.
     """
-    from transformers import AutoModelForSequenceClassification
+    import transformers
 
     ids = probe_ids(student.network, 16)
     with tempfile.TemporaryDirectory(prefix=".student-", dir=folder) as part, torch.random.fork_rng(devices=[]):
         try:
             save(Path(part), student, tokenizer)
             load_tokenizer(part)
-            again = AutoModelForSequenceClassification.from_pretrained(part, trust_remote_code=False)
+            again = getattr(transformers, kind.auto).from_pretrained(part, trust_remote_code=False)
             same = torch.allclose(taking(again, ids), taking(student.network, ids), atol=1e-5)
         except (OSError, SafetensorError):  # of the disk, not of the model
             raise

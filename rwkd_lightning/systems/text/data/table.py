@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rwkd_lightning.data.splits import stratified_group_split
+from rwkd_lightning.data.splits import cuts
 from rwkd_lightning.data.table_file import Table, read_table
 from rwkd_lightning.systems.text.data.table_label_sets import label_sets, rarest, shares_of
 from rwkd_lightning.systems.text.data.table_labels import class_numbers, numbers, weights
@@ -224,19 +224,11 @@ def cut(
         strata = rarest(labels, task.label_sets, task.num_labels)
     unlabelled = {group for group, lacks in zip(groups, task.lacks_label(labels).tolist(), strict=True) if lacks}
     rest = np.array([row for row, group in enumerate(groups) if group not in unlabelled], int)
-    rows, total = {}, len(rest)
-    for number, (name, share) in enumerate(shares.items()):
-        if not len(rest):
-            raise UserError("data.train has too few rows with a label to cut a meta split; label some")
-        of_rest = min(0.5, share * total / len(rest))
-        _, held = stratified_group_split([groups[row] for row in rest], strata[rest], of_rest, 3 * seed + number)
-        if not len(held):
-            raise UserError(
-                f"data.train has {len({groups[row] for row in rest})} distinct texts (or groups) with a label, too few "
-                f"to cut a {name} split that keeps each class on both sides; {way_out}"
-            )
-        rows[name] = rest[held]
-        rest = np.delete(rest, held)
+    if not len(rest):
+        raise UserError("data.train has too few rows with a label to cut a meta split; label some")
+    left = [groups[row] for row in rest]
+    rows = cuts(left, strata[rest], shares, seed, "distinct texts (or groups) with a label", way_out)
+    rows = {name: rest[held] for name, held in rows.items() if name != "train"}
     held_out = np.concatenate(list(rows.values()))
     return {**rows, "train": np.setdiff1d(np.arange(len(labels)), held_out)}
 

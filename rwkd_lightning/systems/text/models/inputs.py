@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rwkd_lightning.systems.text.data.collate import Collator
-from rwkd_lightning.systems.text.models.classifier import Classifier
 from rwkd_lightning.systems.text.models.probing import longest
 from rwkd_lightning.utils.errors import UserError
 
@@ -20,8 +19,11 @@ REFUSALS = (IndexError, RuntimeError, ValueError, AssertionError)
 
 
 @torch.no_grad()
-def check_inputs(classifier: Classifier, tokenizer: Any, max_length: int, path: str) -> None:
+def check_inputs(classifier: nn.Module, tokenizer: Any, max_length: int, path: str) -> None:
     """Run texts of its tokenizer through the model, so that what it cannot take fails now and not in epoch 2.
+
+    Args:
+        classifier: batch to logits by name; its attribute ``network`` is transformers' own.
 
     Raises:
         UserError: if the vocabulary is larger than the model's, a text of ``max_length`` tokens too long for it, or its
@@ -48,7 +50,7 @@ def check_inputs(classifier: Classifier, tokenizer: Any, max_length: int, path: 
         network.train(was_training)
 
 
-def answer(classifier: Classifier, tokenizer: Any, *lengths: int) -> dict[str, Tensor]:
+def answer(classifier: nn.Module, tokenizer: Any, *lengths: int) -> dict[str, Tensor]:
     """Logits and features for texts of so many tokens in one batch."""
     device = next(classifier.parameters()).device
     batch = Collator(tokenizer)([text_of(tokenizer, n) for n in lengths])
@@ -56,7 +58,7 @@ def answer(classifier: Classifier, tokenizer: Any, *lengths: int) -> dict[str, T
     return {name: value for name, value in outputs.items() if name in ("logits", "features")}
 
 
-def check_length(classifier: Classifier, tokenizer: Any, max_length: int, path: str) -> None:
+def check_length(classifier: nn.Module, tokenizer: Any, max_length: int, path: str) -> None:
     """Raise UserError if the model has no answer to a text of ``max_length`` tokens."""
 
     def takes(length: int) -> bool:
@@ -84,7 +86,7 @@ def check_length(classifier: Classifier, tokenizer: Any, max_length: int, path: 
         )
 
 
-def check_neighbours(classifier: Classifier, tokenizer: Any, max_length: int, path: str) -> None:
+def check_neighbours(classifier: nn.Module, tokenizer: Any, max_length: int, path: str) -> None:
     """Raise UserError if the model answers a short text differently alone and beside a longer one, for padding."""
     short = sorted({min(max_length, n) for n in range(3, 8)})
     try:
@@ -104,7 +106,7 @@ def check_neighbours(classifier: Classifier, tokenizer: Any, max_length: int, pa
         )
 
 
-def unreadable(classifier: Classifier, path: str, error: Exception) -> UserError:
+def unreadable(classifier: nn.Module, path: str, error: Exception) -> UserError:
     """A model that cannot read some texts of its tokenizer, and not for their length alone."""
     kind = classifier.network.config.model_type  # type: ignore[union-attr]
     reason = " ".join(str(error).split())[:160]

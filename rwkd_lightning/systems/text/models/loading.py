@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -27,6 +27,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
+
+
+class Kind(NamedTuple):
+    """A kind of model with a head, as transformers has it."""
+
+    auto: str
+    """The class that loads one."""
+    known: str
+    """The mapping of ``transformers.models.auto.modeling_auto`` that names all of them."""
+    words: str
+
+
+SEQUENCE = Kind(
+    "AutoModelForSequenceClassification", "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES", "sequence classifier"
+)
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
@@ -85,51 +100,12 @@ def load_classifier(
     Raises:
         UserError: if the model cannot be had, lacks one of the layers, or its head is not one for this task.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-    from transformers.utils import logging as noise
-
-    noise.set_verbosity_error()
-    noise.disable_progress_bar()
-    folder = find(path)
-    check_kind(read_config(folder, path), path)
-    # always float32: config.json's dtype would round the weights, and train half-precision models in half precision
-    dtype = "dtype" if tuple(map(int, version("transformers").split(".")[:2])) >= (4, 56) else "torch_dtype"
-    options: dict[str, Any] = {
-        dtype: torch.float32,
-        "problem_type": problem_of(task),
-    }
+    options: dict[str, Any] = {"problem_type": problem_of(task)}
     if not trained and task.label_names is not None:
         options["id2label"] = dict(enumerate(task.label_names))
         options["label2id"] = {name: i for i, name in enumerate(task.label_names)}
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        check_size(config, tensors(folder, path), path)
-        if getattr(config, "attention_type", None) == "block_sparse":
-            log.info(
-                "model %r: attention_type=original_full in place of block_sparse, which depends on the longest text of"
-                " a batch",
-                path,
-            )
-            options["attention_type"] = "original_full"
-        network, report = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            num_labels=task.num_labels,
-            trust_remote_code=False,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **options,
-        )
-        network.float()  # buffers too
-    except UserError:
-        raise
-    except (
-        Exception
-    ) as error:  # half a file, a config without its numbers, a kind without a classifier: all raise differently
-        cut_off = "; if a file is cut off, fetch it again" if isinstance(error, SafetensorError | OSError) else ""
-        raise UserError(
-            f"model {path!r} in {folder} cannot be loaded as a sequence classifier ({_line(error)}){cut_off}"
-        ) from error
+    folder = find(path)
+    network, report, config = load_network(path, task.num_labels, options)
     try:
         classifier = Classifier(network)
         classifier.fresh = set(report["missing_keys"])
@@ -188,6 +164,63 @@ def load_classifier(
     return classifier
 
 
+def load_network(
+    path: str, num_labels: int, options: Mapping[str, Any], kind: Kind = SEQUENCE
+) -> tuple[Any, Mapping[str, Any], Any]:
+    """A network in float32, what its checkpoint lacked or had otherwise (transformers' report), and its own config.
+
+    Args:
+        path: see ``models.source.find``.
+        num_labels: its outputs.
+        options: for its config.
+        kind: which sort of head it has.
+
+    Raises:
+        UserError: if it cannot be had or is no such model, or if its weights are far fewer than its config's.
+    """
+    import transformers
+    from transformers import AutoConfig
+    from transformers.utils import logging as noise
+
+    noise.set_verbosity_error()
+    noise.disable_progress_bar()
+    folder, auto = find(path), getattr(transformers, kind.auto)
+    check_kind(read_config(folder, path), path, kind)
+    # always float32: config.json's dtype would round the weights, and train half-precision models in half precision
+    dtype = "dtype" if tuple(map(int, version("transformers").split(".")[:2])) >= (4, 56) else "torch_dtype"
+    given: dict[str, Any] = {dtype: torch.float32, **options}
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        check_size(config, tensors(folder, path), path, auto)
+        if getattr(config, "attention_type", None) == "block_sparse":
+            log.info(
+                "model %r: attention_type=original_full in place of block_sparse, which depends on the longest text of"
+                " a batch",
+                path,
+            )
+            given["attention_type"] = "original_full"
+        network, report = auto.from_pretrained(
+            folder,
+            num_labels=num_labels,
+            trust_remote_code=False,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **given,
+        )
+        network.float()  # buffers too
+    except UserError:
+        raise
+    except (
+        Exception
+    ) as error:  # half a file, a config without its numbers, a kind without a classifier: all raise differently
+        cut_off = "; if a file is cut off, fetch it again" if isinstance(error, SafetensorError | OSError) else ""
+        raise UserError(
+            f"model {path!r} in {folder} cannot be loaded as a {kind.words} ({_line(error)}){cut_off}"
+        ) from error
+    return network, report, config
+
+
 NEW_HEAD = (
     "train a new head on it: pair.student.new_head=true, or pair.teacher.new_head=true with pair.teacher.epochs=3"
 )
@@ -200,14 +233,14 @@ def problem_of(task: TaskSpec) -> str:
     return "regression" if task.is_regression else "single_label_classification"
 
 
-def check_kind(config: Mapping[str, Any], path: str) -> None:
-    """Raise UserError for a kind of model that classifies no texts."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KINDS
+def check_kind(config: Mapping[str, Any], path: str, kind: Kind) -> None:
+    """Raise UserError for a kind of model that never has such a head."""
+    from transformers.models.auto import modeling_auto
 
-    if config["model_type"] not in KINDS:
+    if config["model_type"] not in getattr(modeling_auto, kind.known):
         raise UserError(
-            f"model {path!r} is a {config['model_type']}, for which transformers has no sequence classifier; give a "
-            "model of another kind"
+            f"model {path!r} is a {config['model_type']}, for which transformers has no {kind.words}; give a model of "
+            "another kind"
         )
 
 
@@ -299,15 +332,17 @@ def tensors(folder: Path, path: str) -> dict[str, int]:
     return sizes
 
 
-def check_size(config: Any, given: Mapping[str, int], path: str) -> None:
-    """Refuse a config.json of a far larger model than its weights, before memory is asked for it."""
-    from transformers import AutoModelForSequenceClassification
+def check_size(config: Any, given: Mapping[str, int], path: str, auto: Any) -> None:
+    """Refuse a config.json of a far larger model than its weights, before memory is asked for it.
 
+    Args:
+        auto: the class of transformers that makes it of its config.
+    """
     blocks = getattr(config, "num_hidden_layers", 0)
     wanted = math.inf
     if isinstance(blocks, int) and blocks <= max(100, len(given)):  # each takes time, also without memory
         with torch.device("meta"):
-            wanted = sum(p.numel() for p in AutoModelForSequenceClassification.from_config(config).parameters())
+            wanted = sum(p.numel() for p in auto.from_config(config).parameters())
     if wanted > 2 * sum(given.values()) + 10_000_000:  # a pooler and a head may be new
         size = f"{wanted:,} parameters" if wanted < math.inf else f"{blocks} blocks"
         raise UserError(

@@ -1,0 +1,1 @@
+"""Token classification with Hugging Face models: a tag for every word."""

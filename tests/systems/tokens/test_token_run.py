@@ -1,0 +1,131 @@
+"""Whole runs of token classification on tiny data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+import torch
+
+from rwkd_lightning.run.build import weighting_of
+from rwkd_lightning.systems.tokens import tag
+from rwkd_lightning.systems.tokens.reader import Fields, read_sentences
+from rwkd_lightning.systems.tokens.spans import entity_scores
+from rwkd_lightning.systems.tokens.system import TokenSystem
+from rwkd_lightning.utils.errors import UserError
+from tests.run.test_pipeline_run import ROOT, config, finished
+from tests.run.test_resume import check_same, power_cut
+
+REFUSED = ("tgeo", "wls", "teacher_confidence")
+METHODS = sorted(p.stem for p in (ROOT / "conf/weighting").glob("*.yaml") if p.stem not in ("given", *REFUSED))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_leaves_a_whole_run_behind(method: str, tiny: list[str], tmp_path: Path) -> None:
+    """Prevents: a method that trains on sentences, but whose results cannot be loaded or read."""
+    from transformers import pipeline
+
+    folder = tmp_path / method
+    noise = ["data.label_noise=0.4", "data.teacher_noise=0.4"]
+    result = finished(tiny, folder, f"weighting={method}", *noise)
+    assert json.loads((folder / "metrics.json").read_text()) == result
+    assert (result["task"], result["metric"]) == ("tokens", "f1")
+    assert set(result["student"]["test"]) == {"f1", "precision", "recall", "accuracy"}
+    composed = config([*tiny, f"weighting={method}"])
+    bilevel, terms = weighting_of(composed).needs_influence, list(composed.terms)
+    assert (result["cost"]["meta_steps"] > 0) == bilevel
+    table = pyarrow.parquet.read_table(folder / "weights.parquet").to_pydict()
+    w = torch.tensor([table[f"w_{term}"] for term in terms])
+    assert bool(w.isfinite().all()) and bool((w > 0).any()) and set(table["visits"]) == {2}
+    assert sum(table["label_flipped"]) == sum(table["teacher_corrupted"]) == round(0.4 * len(table["idx"]))
+    tagger = pipeline("token-classification", str(folder / "student"), device="cpu", ignore_labels=[])
+    said = tagger("Ann Lee went to Rome")
+    assert len(said) == 8 and {one["entity"] for one in said} <= {"O", "B-LOC", "I-LOC", "B-PER", "I-PER"}
+
+
+@pytest.mark.parametrize("method", REFUSED)
+def test_methods_that_read_one_class_per_row_are_refused(method: str, tiny: list[str], tmp_path: Path) -> None:
+    """Prevents: a method that takes the tags of a sentence for several labels of it."""
+    with pytest.raises(
+        UserError, match=r"reads one class per row, and a sentence has a tag for each word; use weighting="
+    ):
+        finished(tiny, tmp_path / "run", f"weighting={method}")
+
+
+@pytest.mark.parametrize("method", ["rwkd", "l2rw"])
+def test_an_interrupted_run_ends_as_if_it_had_not_been(
+    method: str, tiny: list[str], tmp_path: Path, last: dict[str, dict[str, Any]]
+) -> None:
+    """Prevents: a bank of words, or an order of sentences, that a checkpoint loses."""
+    arguments = [*tiny, f"weighting={method}", "trainer.log_every_n_steps=1"]
+    finished(arguments, tmp_path / "whole")
+    with power_cut(5, True):
+        finished(arguments, tmp_path / "cut", "checkpoint.steps=1")
+    finished(arguments, tmp_path / "cut")
+    check_same(tmp_path / "whole", tmp_path / "cut", last)
+
+
+@pytest.mark.parametrize(("meta", "parts"), [("head", 2), ("last_block", 1), ("all", 1)])
+def test_other_meta_steps(meta: str, parts: int, tiny: list[str], tmp_path: Path) -> None:
+    """Prevents: a θ whose outputs are those of sentences as one class each."""
+    result = finished(tiny, tmp_path / "run", f"meta={meta}", "trainer.max_epochs=1", f"trainer.accumulate={parts}")
+    assert result["cost"]["meta_steps"] > 0
+
+
+def test_weights_of_ones_own_plain_tags_and_a_student_of_the_teacher(tiny: list[str], tmp_path: Path) -> None:
+    """Prevents: the same from JSON lines, where a sentence has a weight and the tags mark no entities."""
+    lines = [line.split() for line in Path(tiny[1].partition("=")[2]).read_text().split("\n")]
+    words: list[list[str]] = [[]]
+    for line in lines:
+        words[-1].append(line[0]) if line else words.append([])
+    rows = [
+        {"tokens": w, "tags": ["Aa" if x[0].isupper() else "aa" for x in w], "trust": i % 2}
+        for i, w in enumerate(words)
+        if w
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    arguments = [*tiny, f"data.train={tmp_path / 'a.jsonl'}", "data.weight=trust", "weighting=given"]
+    result = finished(
+        arguments, tmp_path / "run", "pair.student.path=teacher", "pair.student.layers=[0]", "terms=[ce,logit_mse]"
+    )
+    assert result["metric"] == "accuracy" and set(result["student"]["test"]) == {"accuracy", "macro_f1"}
+    assert result["teacher"]["test"]["accuracy"] > 0.9
+    table = pyarrow.parquet.read_table(tmp_path / "run/weights.parquet").to_pydict()
+    assert {w == 0 for w, idx in zip(table["w_ce"], table["idx"], strict=True) if idx % 2 == 0} == {True}
+
+
+def test_a_finished_teacher_is_used_as_it_is(tiny: list[str], tmp_path: Path) -> None:
+    """Prevents: a finished student that cannot be the teacher of the next one."""
+    finished(tiny, tmp_path / "one", "weighting=ce", "pair.student.layers=null")
+    more = [f"pair.teacher.path={tmp_path / 'one'}", "pair.teacher.epochs=0", "weighting=kd"]
+    result = finished(tiny, tmp_path / "two", *more)
+    one = json.loads((tmp_path / "one/metrics.json").read_text())
+    assert result["teacher"]["test"]["f1"] == pytest.approx(one["student"]["test"]["f1"], abs=1e-6)
+
+
+def test_a_student_tags_new_sentences(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Prevents: tags of other words than those that they stand beside, and words without one."""
+    result = finished(tiny, tmp_path / "run", "weighting=ce", "pair.student.layers=null", "trainer.max_epochs=6")
+    student = str(tmp_path / "run/student")
+    system = TokenSystem(config(tiny))
+    system.read()
+    split, truth = system.data.splits["test"], system.data.named("test")
+    (tmp_path / "new.jsonl").write_text("\n".join(json.dumps({"tokens": words}) for words in split.tokens))
+    assert tag.main([student, str(tmp_path / "new.jsonl"), "--to", str(tmp_path / "out.conll")]) == 0
+    said = read_sentences(str(tmp_path / "out.conll"), "file", Fields())
+    assert said.tokens == split.tokens
+    assert entity_scores(truth, said.tags)["f1"] == pytest.approx(result["student"]["test"]["f1"], abs=1e-6)
+    assert result["student"]["test"]["f1"] > 0.5
+    assert tag.main([student, str(tmp_path / "new.jsonl"), "--to", str(tmp_path / "out.conll")]) == 1
+    assert "exists; add --force" in capsys.readouterr().err
+    (tmp_path / "long.conll").write_text("\n".join(["Ann", "the"] * 20))
+    assert tag.main([student, str(tmp_path / "long.conll"), "--to", str(tmp_path / "long.jsonl")]) == 0
+    row = json.loads((tmp_path / "long.jsonl").read_text())
+    assert len(row["tags"]) == 40 and row["tags"][-5:] == ["O"] * 5
+    assert tag.main([str(tmp_path), str(tmp_path / "long.conll"), "--to", str(tmp_path / "a.jsonl")]) == 1
+    assert "is no student of task=tokens" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"token classifiers are not exported; .*rwkd_lightning.systems.tokens.tag"):
+        system.shipment(tmp_path / "run")
