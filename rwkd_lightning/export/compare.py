@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from rwkd_lightning.export.shipped import Columns, Shipped
 from rwkd_lightning.run.result_table import columns as aligned
@@ -52,9 +51,8 @@ def outputs(
     """Outputs ``(N, C)`` for N rows, those of similar length together."""
     order = by_length(columns)
     parts = [order[start : start + size] for start in range(0, len(order), size)]
-    hidden = None if show and bars.shown() else True
     found = []
-    for rows in tqdm(parts, desc=description, leave=False, disable=hidden):
+    for rows in bars.over(parts, description) if show else parts:
         batch = model.batch(pick(columns, rows))
         found.append(model.gathered(call(batch), batch))
     back = torch.empty(len(order), dtype=torch.long)
@@ -87,7 +85,7 @@ def measure(forms: Mapping[str, Form], columns: Columns) -> dict[str, dict[str, 
         for form in forms.values():
             for _ in range(WARM_UP):
                 form.call(form.model.batch(pick(columns, batches[0])))
-        for kind, rows in tqdm(work, desc="timing", leave=False, disable=None if bars.shown() else True):
+        for kind, rows in bars.over(work, "timing"):
             for name, form in forms.items():
                 start = time.perf_counter()
                 tensors = form.model.batch(pick(columns, rows))

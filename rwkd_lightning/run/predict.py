@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from rwkd_lightning.meta.restriction import to_device
 from rwkd_lightning.utils import bars
@@ -33,7 +32,7 @@ def predict(
     """
     model.eval().to(device)
     table: Tensor | None = None
-    for batch in tqdm(loader, desc=description, leave=False, disable=not bars.drawn()):
+    for batch in bars.over(loader, description):
         with torch.autocast(device.type, torch.bfloat16, enabled=precision.startswith("bf16")):
             out = model(to_device(batch, device))[output].to(dtype).cpu()
         if table is None:

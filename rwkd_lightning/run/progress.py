@@ -9,13 +9,12 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
-from rwkd_lightning.utils.bars import spoken
+from rwkd_lightning.utils import bars
+from rwkd_lightning.utils.bars import EVERY, FIRST, spoken
 
 log = logging.getLogger(__name__)
-
-FIRST, EVERY = 10.0, 60.0
-"""Seconds to the first line, and between two lines."""
 
 
 class TimeLeft:
@@ -41,7 +40,9 @@ def steps_of(trainer: lightning.Trainer) -> float:
 
 
 class Bar(TQDMProgressBar):
-    """Lightning's bar, which names the stage and tells the time left for all epochs."""
+    """Lightning's bar, which names the stage and tells the time left for all epochs; passes that score have no bar of
+    their own beside it.
+    """
 
     def __init__(self, description: str) -> None:
         super().__init__(refresh_rate=5)
@@ -51,7 +52,29 @@ class Bar(TQDMProgressBar):
     def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
         kept = {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
         seconds = math.inf if self.left is None else self.left.seconds(trainer)
-        return kept if seconds == math.inf else {**kept, "left": spoken(seconds)}
+        return kept if seconds == math.inf else {"left": spoken(seconds), **kept}
+
+    def init_train_tqdm(self) -> Tqdm:
+        bar = super().init_train_tqdm()
+        bar.bar_format = bars.narrow("{postfix}") or bar.bar_format
+        return bar
+
+    def init_validation_tqdm(self) -> Tqdm:
+        return Tqdm(disable=True)
+
+    def on_validation_start(self, trainer: lightning.Trainer, *args: Any) -> None:
+        super().on_validation_start(trainer, *args)
+        if not trainer.sanity_checking and self.left is not None:
+            self.name(trainer, ", scoring")
+
+    def on_validation_end(self, trainer: lightning.Trainer, *args: Any) -> None:
+        super().on_validation_end(trainer, *args)
+        if not trainer.sanity_checking and self.left is not None:
+            self.name(trainer)
+
+    def name(self, trainer: lightning.Trainer, more: str = "") -> None:
+        """Say which stage it is."""
+        self.train_progress_bar.set_description(f"{self.description}: epoch {trainer.current_epoch + 1}{more}")
 
     def on_train_start(self, trainer: lightning.Trainer, *args: Any) -> None:
         super().on_train_start(trainer, *args)
@@ -63,7 +86,7 @@ class Bar(TQDMProgressBar):
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, *args: Any) -> None:
         super().on_train_epoch_start(trainer, *args)
-        self.train_progress_bar.set_description(f"{self.description}: epoch {trainer.current_epoch + 1}")
+        self.name(trainer)
 
 
 class Lines(Callback):

@@ -1,10 +1,21 @@
-"""Whether progress bars are shown: those of Lightning, of our own passes over the data, and of other libraries."""
+"""How far a pass over the data has come: a bar on a terminal, lines in a log file, or nothing."""
 
 from __future__ import annotations
 
+import logging
 import math
+import shutil
 import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
 
+log = logging.getLogger(__name__)
+Part = TypeVar("Part")
+FIRST, EVERY = 10.0, 60.0
+"""Seconds to the first line, and between two lines."""
+ROOM = 70
+"""Columns of a terminal from which on a bar is drawn as usual."""
 _shown = True
 
 
@@ -35,3 +46,27 @@ def spoken(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def narrow(more: str) -> str | None:
+    """The format of a bar, ``more`` at its end, where a terminal has no room for the usual one; None where it has."""
+    return f"{{desc}} {{percentage:.0f}}%{more}" if shutil.get_terminal_size().columns < ROOM else None
+
+
+def over(parts: Iterable[Part], description: str) -> Iterator[Part]:
+    """The parts of a pass one after the other; the time left is told where there is a number of them."""
+    if drawn():
+        from tqdm.auto import tqdm
+
+        layout = narrow(" {remaining} left")
+        yield from tqdm(parts, desc=description, leave=False, dynamic_ncols=True, bar_format=layout)
+        return
+    began, total = time.monotonic(), len(parts) if isinstance(parts, Sized) else 0
+    due = began + FIRST
+    for done, part in enumerate(parts):
+        now = time.monotonic()
+        if _shown and now >= due:
+            due = now + EVERY
+            left = f" of {total}, {spoken((now - began) * (total - done) / done)} left" if total and done else ""
+            log.info("%s: batch %d%s", description, done, left)
+        yield part

@@ -50,11 +50,45 @@ def test_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapt
     assert said[-1] == "student (rwkd): epoch 3, step 300 of 300, 1 s left" and len(said) == 5
 
 
+def test_a_pass_without_a_training(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Prevents: an evaluation of an hour of which a log file says nothing, or a line for each batch."""
+    now = [0.0]
+    monkeypatch.setattr(bars.time, "monotonic", lambda: now[0])
+    seen = []
+    with caplog.at_level(logging.INFO):
+        for part in bars.over(range(200), "student logits: test"):
+            seen.append(part)
+            now[0] += 1.0
+    assert seen == list(range(200))
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0] == "student logits: test: batch 10 of 200, 3 min left"
+    assert said[-1] == "student logits: test: batch 190 of 200, 10 s left" and len(said) == 4
+    caplog.clear()
+    monkeypatch.setattr(bars, "_shown", False)
+    for _ in bars.over(iter(range(90)), "without a length"):
+        now[0] += 1.0
+    assert not caplog.records
+
+
+def test_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """Prevents: a bar in 40 columns that is cut off before it tells the time left, or that wraps."""
+    monkeypatch.setattr(bars, "drawn", lambda: True)
+    for columns in (40, 80):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        list(bars.over(range(50), "student logits: validation"))
+        said = capfd.readouterr().err.split("\r")
+        assert all(len(line) <= columns for line in said)
+        assert any(
+            line.startswith("student logits: validation") and ("left" in line) == (columns == 40) for line in said
+        )
+
+
 def test_on_a_terminal(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Prevents: a bar that tells the end of the epoch alone."""
     monkeypatch.setattr(bars, "drawn", lambda: True)
-    finished([*arguments, "trainer.log_every_n_steps=1"], tmp_path / "run", "weighting=kd")
+    finished([*arguments, "trainer.log_every_n_steps=1", "trainer.select=best"], tmp_path / "run", "weighting=kd")
     said = "".join(capfd.readouterr())
     assert "student (kd): epoch 2" in said and "left=" in said
+    assert "epoch 1, scoring" in said and "Validation" not in said

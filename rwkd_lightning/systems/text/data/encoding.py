@@ -9,8 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from rwkd_lightning.cache.store import digest
 from rwkd_lightning.systems.text.data.overflow import check, head_tail, stride_of, windows
 from rwkd_lightning.systems.text.data.task import release
@@ -190,7 +188,7 @@ def _tokenize(
 
     types = {"input_ids": pa.list_(pa.int32()), "token_type_ids": pa.list_(pa.int8())}
     starts = range(0, len(dataset), _CHUNK)
-    for start in tqdm(starts, desc=f"tokenizing {name}", leave=False, disable=len(dataset) < _SHOW or not bars.shown()):
+    for start in starts if len(dataset) < _SHOW else bars.over(starts, f"tokenizing {name}"):
         rows = dataset.with_format(None)[start : start + _CHUNK]
         texts, shortened = [list(rows[column]) for column in text_columns], 0
         if overflow == "head_tail":
