@@ -15,7 +15,7 @@ from torch import Tensor
 from rwkd_lightning.terms.base import at_least_float32
 from rwkd_lightning.utils.distributed import all_reduce_mean
 from rwkd_lightning.utils.errors import UserError
-from rwkd_lightning.weighting.base import Step, Weighting, constant
+from rwkd_lightning.weighting.base import Step, Weighting
 from rwkd_lightning.weighting.features.checked import Features, read, width_of
 from rwkd_lightning.weighting.gates import Gate, Sigmoid
 from rwkd_lightning.weighting.meta_learned import unit_influence
@@ -63,6 +63,7 @@ class CrossFittedRWKD(Weighting):
     sums: Tensor
     coefficients: Tensor
     products: Tensor
+    penalties: Tensor
 
     def __init__(
         self, features: Features, terms: Sequence[str] = ("ce", "kd"), tau: float = 0.3, gate: Gate | None = None
@@ -84,6 +85,7 @@ class CrossFittedRWKD(Weighting):
         self.register_buffer("sums", torch.zeros(2, k, columns + 1, columns + 1))  # of [p, û]ᵀ[p, û]
         self.register_buffer("coefficients", torch.zeros(columns, k))
         self.register_buffer("products", torch.triu_indices(width, width), persistent=False)
+        self.register_buffer("penalties", torch.tensor(PENALTIES), persistent=False)
         self.counted: int | None = 0
         self.register_load_state_dict_post_hook(CrossFittedRWKD.recount)  # type: ignore[no-untyped-call]
 
@@ -146,7 +148,7 @@ class CrossFittedRWKD(Weighting):
         gram, moment = sums[..., :-1, :-1] / count, sums[..., :-1, -1:] / count  # (2, K, P, P), (2, K, P, 1)
         ridge = gram.diagonal(dim1=-2, dim2=-1).clone()
         ridge[..., 0] = 0  # not the intercept: with all else shrunk, one weight for all is left
-        penalties = constant(PENALTIES, sums.dtype, sums.device)[:, None, None, None]
+        penalties = self.penalties.to(sums.dtype)[:, None, None, None]
         factor, _ = torch.linalg.cholesky_ex(gram + torch.diag_embed(penalties * ridge + 1e-6))
         found = torch.cholesky_solve(moment.expand(len(PENALTIES), -1, -1, -1, -1), factor)  # (L, 2, K, P, 1)
         # the error of each half's fit on the visits of the other, but for Σ u²
