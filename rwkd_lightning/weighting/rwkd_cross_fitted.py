@@ -147,7 +147,7 @@ class CrossFittedRWKD(Weighting):
         count = sums[..., :1, :1].clamp_min(1)  # the visits: the intercept's sum of squares
         gram, moment = sums[..., :-1, :-1] / count, sums[..., :-1, -1:] / count  # (2, K, P, P), (2, K, P, 1)
         ridge = gram.diagonal(dim1=-2, dim2=-1).clone()
-        ridge[..., 0] = 0  # not the intercept: with all else shrunk, one weight for all is left
+        ridge[..., 0].zero_()  # not the intercept: with all else shrunk, one weight for all is left
         penalties = self.penalties.to(sums.dtype)[:, None, None, None]
         factor, _ = torch.linalg.cholesky_ex(gram + torch.diag_embed(penalties * ridge + 1e-6))
         found = torch.cholesky_solve(moment.expand(len(PENALTIES), -1, -1, -1, -1), factor)  # (L, 2, K, P, 1)
