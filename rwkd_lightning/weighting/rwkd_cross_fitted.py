@@ -101,7 +101,9 @@ class CrossFittedRWKD(Weighting):
         return self.counted
 
     def forward(self, step: Step) -> Tensor:
-        fitted = self.design(self.read(step)) @ self.coefficients
+        features = self.read(step)
+        with torch.autocast(features.device.type, enabled=False):  # which would round the products
+            fitted = self.design(features) @ self.coefficients
         beyond = self.gate.width(fitted.shape[1]) - fitted.shape[1]
         weights = self.gate(at_least_float32(F.pad(fitted, (0, beyond)) / self.tau))
         return self.gate.without_invalid(weights, step.valid)
@@ -128,7 +130,8 @@ class CrossFittedRWKD(Weighting):
         influence = torch.where(step.valid, unit_influence(step), 0.0).to(features.dtype).T[..., None]  # (K, B, 1)
         design = self.design(features).expand(len(influence), -1, -1)
         rows = torch.cat([design, influence], 2) * step.valid.T[..., None]
-        self.sums[step.half] += all_reduce_mean(rows.mT @ rows)
+        with torch.autocast(rows.device.type, enabled=False):
+            self.sums[step.half] += all_reduce_mean(rows.mT @ rows)
         self.taken += 1
         self.counted = self.steps + 1
         if self.counted % REFIT == 0:

@@ -155,6 +155,18 @@ def test_constant_and_repeated_features_are_harmless():
     assert bool(method(step).isfinite().all()) and float(method(step)[:, 0].std()) > 0.05
 
 
+def test_half_precision_rounds_nothing():
+    """Prevents sums of products with eight bits, from which small effects are lost, in a run with `bf16-mixed`."""
+    found = []
+    for enabled in (False, True):
+        method = CrossFittedRWKD(Columns())
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            for step in visits(REFIT, two_sided):
+                method.observe(step)
+            found += [method.sums, method(step)]
+    assert torch.equal(found[0], found[2]) and torch.equal(found[1], found[3])
+
+
 @pytest.mark.parametrize("gate", [Softmax, Sigmoid, Reject])
 def test_every_gate(gate):
     """Prevents a gate whose further logit is missing, and weights beyond its range."""
