@@ -12,6 +12,7 @@ from rwkd_lightning.cache.store import Store
 from rwkd_lightning.data.batching import LengthSortedBatchSampler
 from rwkd_lightning.systems.text.data import encoding
 from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
+from rwkd_lightning.utils import bars
 from rwkd_lightning.utils.errors import UserError
 
 
@@ -323,5 +324,6 @@ def test_long_splits_show_progress(make_data, tokenizer, monkeypatch, capsys):
     encoding.encode(rows, tokenizer, ("text",), 12, "train")
     assert "tokenizing" not in capsys.readouterr().err
     monkeypatch.setattr(encoding, "_SHOW", 40)
+    monkeypatch.setattr(bars, "drawn", lambda: True)  # in a log file a line comes after ten seconds
     encoding.encode(rows, tokenizer, ("text",), 12, "train")
     assert "tokenizing train" in capsys.readouterr().err
