@@ -18,7 +18,6 @@ from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import Step, Weighting
 from rwkd_lightning.weighting.features.checked import Features, read, width_of
 from rwkd_lightning.weighting.gates import Gate, Sigmoid
-from rwkd_lightning.weighting.meta_learned import unit_influence
 
 PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Of the ridge, as shares of each column's own sum of squares. At the last one little more than the intercept is left,
@@ -31,8 +30,8 @@ WIDEST = 40
 
 
 class CrossFittedRWKD(Weighting):
-    """w_i = gate(m(x_i)/τ), with m_k(x) = β_kᵀ[1, z, products of z] the fitted influence of term k, in units of the
-    mean size of each step, and z the features x, standardised and cut off at ±3.
+    """w_i = gate(m(x_i)/τ), with m_k(x) = β_kᵀ[1, z, products of z] the fitted influence of term k, in units of its
+    mean size over the training, and z the features x, standardised and cut off at ±3.
 
     Meta steps take turns between two halves of the held-out rows, A and B, so that u comes from either. β^A_k and β^B_k
     are ridge regressions on the visits of each, their penalty that by which each predicts the *other* half's u best,
@@ -40,7 +39,9 @@ class CrossFittedRWKD(Weighting):
     confirm is shrunk away, down to one weight per term where samples do not differ. Visits at which a term has no value
     are left out of its fit.
 
-    Kept are sums over the visits, ``2·K·(P + 1)²`` numbers for P = 1 + d(d + 3)/2 columns: nothing per sample, and
+    Steps count by the size of their u, and not alike: v is largest, and tells most, while the student learns most.
+
+    Kept are sums over the visits, ``2·K·(P + 2)²`` numbers for P = 1 + d(d + 3)/2 columns: nothing per sample, and
     neither a rate nor an optimizer.
 
     Args:
@@ -82,7 +83,7 @@ class CrossFittedRWKD(Weighting):
         columns = 1 + width * (width + 3) // 2
         self.register_buffer("taken", torch.zeros((), dtype=torch.long))  # meta steps
         self.register_buffer("units", torch.stack([torch.zeros(width), torch.ones(width)]))  # of the features
-        self.register_buffer("sums", torch.zeros(2, k, columns + 1, columns + 1))  # of [p, û]ᵀ[p, û]
+        self.register_buffer("sums", torch.zeros(2, k, columns + 2, columns + 2))  # of [p, u, |u|]ᵀ[p, u, |u|]
         self.register_buffer("coefficients", torch.zeros(columns, k))
         self.register_buffer("products", torch.triu_indices(width, width), persistent=False)
         self.register_buffer("penalties", torch.tensor(PENALTIES), persistent=False)
@@ -127,9 +128,9 @@ class CrossFittedRWKD(Weighting):
         features = self.read(step)
         if not self.steps:
             self.standardise(features)
-        influence = torch.where(step.valid, unit_influence(step), 0.0).to(features.dtype).T[..., None]  # (K, B, 1)
+        influence = torch.where(step.valid, step.influence, 0.0).to(features.dtype).T[..., None]  # (K, B, 1)
         design = self.design(features).expand(len(influence), -1, -1)
-        rows = torch.cat([design, influence], 2) * step.valid.T[..., None]
+        rows = torch.cat([design, influence, influence.abs()], 2) * step.valid.T[..., None]
         with torch.autocast(rows.device.type, enabled=False):
             self.sums[step.half] += all_reduce_mean(rows.mT @ rows)
         self.taken += 1
@@ -148,7 +149,7 @@ class CrossFittedRWKD(Weighting):
         # float64, as products of features nearly depend on each other; Apple's devices have none
         sums = self.sums.to(torch.float32 if self.sums.device.type == "mps" else torch.float64)
         count = sums[..., :1, :1].clamp_min(1)  # the visits: the intercept's sum of squares
-        gram, moment = sums[..., :-1, :-1] / count, sums[..., :-1, -1:] / count  # (2, K, P, P), (2, K, P, 1)
+        gram, moment = sums[..., :-2, :-2] / count, sums[..., :-2, -2:-1] / count  # (2, K, P, P), (2, K, P, 1)
         ridge = gram.diagonal(dim1=-2, dim2=-1).clone()
         ridge[..., 0].zero_()  # not the intercept: with all else shrunk, one weight for all is left
         penalties = self.penalties.to(sums.dtype)[:, None, None, None]
@@ -158,6 +159,8 @@ class CrossFittedRWKD(Weighting):
         error = (found * (gram.flip(0) @ found - 2 * moment.flip(0))).sum((1, 3, 4))  # (L, K)
         best = error.argmin(0).expand(1, found.shape[3], -1)
         fitted = found.mean(1)[..., 0].mT.gather(0, best)[0]  # (P, K)
+        unit = sums[..., 0, -1].sum() / count.sum()
+        fitted = torch.nan_to_num(fitted / unit, posinf=0.0, neginf=0.0)  # no unit: all influences are 0
         self.coefficients.copy_(fitted)
 
     def __repr__(self) -> str:
