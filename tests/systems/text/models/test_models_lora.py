@@ -55,7 +55,7 @@ def test_the_merged_student_says_what_the_adapted_one_says(save: Any, batch: Any
     assert not torch.allclose(expected, before, atol=1e-2)
     save_student(tmp_path / "student", bare, load_tokenizer(folder))
     again = Classifier(AutoModelForSequenceClassification.from_pretrained(tmp_path / "student")).eval()
-    torch.testing.assert_close(again(rows)["logits"], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(again(rows)["logits"], expected, atol=1e-4, rtol=1e-4)  # of float32; unmerged: 1e-2
     assert lora.adapted(bare.network)  # a copy was merged
     merge(bare.network)
     assert set(bare.network.state_dict()) == keys and merged(bare.network) is bare.network
