@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import pkgutil
 import re
 from collections.abc import Iterator
 from typing import Any, Generic, NoReturn, TypeVar
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, get_method, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -125,9 +126,8 @@ def told(key: str, target: str, config: DictConfig | None = None) -> Iterator[No
 def in_words(error: UserError, key: str, target: str) -> UserError:
     """The error that a class has raised when it was made, in the words of the config."""
     arguments: set[str] = set()
-    for found in (get_class, get_method):  # each raises its own for the other's kind
-        with contextlib.suppress(Exception):
-            arguments |= parameters(found(target))
+    with contextlib.suppress(Exception):
+        arguments |= parameters(pkgutil.resolve_name(target))
     message = in_config_words(str(error), key.replace("weighting.features", "meta_features"), arguments)
     error.args = (message,)
     return error
