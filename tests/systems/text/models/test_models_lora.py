@@ -59,7 +59,7 @@ def test_the_merged_student_says_what_the_adapted_one_says(save: Any, batch: Any
     assert lora.adapted(bare.network)  # a copy was merged
     merge(bare.network)
     assert set(bare.network.state_dict()) == keys and merged(bare.network) is bare.network
-    torch.testing.assert_close(bare(rows)["logits"], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(bare(rows)["logits"], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_what_is_trained(save: Any) -> None:
