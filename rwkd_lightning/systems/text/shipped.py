@@ -215,7 +215,7 @@ def teacher_at_hand(config: DictConfig, data: TaskData) -> Teacher:
 
 
 def length_limit(reading: Mapping[str, Any]) -> str:
-    """What becomes of long texts, in a sentence."""
+    """A sentence that says how long texts are read."""
     length = reading["max_length"]
     if reading.get("overflow") == "windows":
         return (

@@ -96,13 +96,7 @@ class TextSystem(System):
         teachers = paths_of(self.config)
         paths = {names[i] if i < len(names) else f"teacher {i + 1}": path for i, path in enumerate(teachers)}
         paths["student"] = self.config.pair.student.path
-        try:
-            models = {who: fingerprint(find(path)) for who, path in paths.items() if path != "teacher"}
-        except Unreachable as error:
-            if find_spec(OFFLINE) is None:
-                raise
-            raise UserError(f"{error}; without a hub, pair=minilm_6to3 takes the models of {OFFLINE}") from error
-        return inputs.inputs(splits, models)
+        return inputs.inputs(splits, fingerprints(paths))
 
     def prepare(self, run: Run, terms: Sequence[Term], weighting: Weighting) -> Classifier:
         config, task = self.config, self.data.task
@@ -232,3 +226,17 @@ def module_of(
         metrics=metrics(loaders.task),
         **options,
     )
+
+
+def fingerprints(paths: Mapping[str, str]) -> dict[str, Any]:
+    """The files of each model of a pair; a student that is the teacher has none.
+
+    Raises:
+        UserError: for one that is out of reach; where the offline pair is installed it is named.
+    """
+    try:
+        return {who: fingerprint(find(path)) for who, path in paths.items() if path != "teacher"}
+    except Unreachable as error:
+        if find_spec(OFFLINE) is None:
+            raise
+        raise UserError(f"{error}; without a hub, pair=minilm_6to3 takes the models of {OFFLINE}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from rwkd_lightning.run.inputs import Inputs
 from rwkd_lightning.run.processes import is_first
 from rwkd_lightning.run.system import Evaluation, Run, System, Teacher
 from rwkd_lightning.systems.text.export import corruption_scores, try_writing, write_student
-from rwkd_lightning.systems.text.system import OFFLINE
+from rwkd_lightning.systems.text.system import fingerprints
 from rwkd_lightning.systems.tokens import teacher as stages
 from rwkd_lightning.systems.tokens.bank import with_words
 from rwkd_lightning.systems.tokens.data import TokenData
@@ -33,7 +32,7 @@ from rwkd_lightning.terms import Term
 from rwkd_lightning.training.compatibility import check_outputs, check_parts, check_reach
 from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.utils.errors import UserError
-from rwkd_lightning.utils.model_files import Unreachable, find, fingerprint
+from rwkd_lightning.utils.model_files import fingerprint
 from rwkd_lightning.weighting import Weighting
 
 log = logging.getLogger(__name__)
@@ -69,13 +68,7 @@ class TokenSystem(System):
     def inputs(self) -> Inputs:
         splits = {name: (len(split), split.fingerprint()) for name, split in self.data.splits.items()}
         paths = {"teacher": self.config.pair.teacher.path, "student": self.config.pair.student.path}
-        try:
-            models = {who: fingerprint(find(path)) for who, path in paths.items() if path != "teacher"}
-        except Unreachable as error:
-            if find_spec(OFFLINE) is None:
-                raise
-            raise UserError(f"{error}; without a hub, pair=minilm_6to3 takes the models of {OFFLINE}") from error
-        return inputs.inputs(splits, models)
+        return inputs.inputs(splits, fingerprints(paths))
 
     def prepare(self, run: Run, terms: Sequence[Term], weighting: Weighting) -> Tagger:
         config = self.config

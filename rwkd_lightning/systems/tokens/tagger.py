@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rwkd_lightning.systems.text.models.classifier import find_blocks, find_head
+from rwkd_lightning.systems.text.models.classifier import find_blocks, find_head, names_from_last_block
 from rwkd_lightning.systems.text.models.wrapping import inputs_of
 
 
@@ -56,11 +56,7 @@ class Tagger(nn.Module):
 
     def block_names(self) -> list[str]:
         """Names of the trainable parameters from the last transformer block on; none where all of these are frozen."""
-        name, blocks = find_blocks(self.network)
-        last = f"network.{name}.{len(blocks) - 1}."
-        named = list(self.named_parameters())
-        first = next((i for i, (n, _) in enumerate(named) if n.startswith(last)), 0)
-        return [n for n, p in named[first:] if p.requires_grad]
+        return names_from_last_block(self, self.network)
 
     @property
     def num_blocks(self) -> int:

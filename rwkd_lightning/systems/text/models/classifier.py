@@ -127,11 +127,16 @@ class Classifier(nn.Module):
 
     def block_names(self) -> list[str]:
         """Names of the trainable parameters from the last transformer block on; none where all of these are frozen."""
-        name, blocks = find_blocks(self.network)
-        last = f"network.{name}.{len(blocks) - 1}."
-        named = list(self.named_parameters())
-        first = next((i for i, (n, _) in enumerate(named) if n.startswith(last)), 0)
-        return [n for n, p in named[first:] if p.requires_grad]
+        return names_from_last_block(self, self.network)
+
+
+def names_from_last_block(student: nn.Module, network: nn.Module) -> list[str]:
+    """Names of the student's trainable parameters from the last block of its ``network`` on."""
+    name, blocks = find_blocks(network)
+    last = f"network.{name}.{len(blocks) - 1}."
+    named = list(student.named_parameters())
+    first = next((i for i, (n, _) in enumerate(named) if n.startswith(last)), 0)
+    return [n for n, p in named[first:] if p.requires_grad]
 
 
 def find_blocks(network: nn.Module) -> tuple[str, nn.ModuleList]:

@@ -148,7 +148,7 @@ def merged(network: nn.Module) -> nn.Module:
 
 
 def told(student: Classifier, settings: Lora) -> str:
-    """What is trained, for a message."""
+    """A line that says which parameters are trained."""
     kinds = ", ".join(dict.fromkeys(last(name) for name, _ in adapted(student.network)))
     whole = sum(p.numel() for p in student.parameters())
     trained = sum(p.numel() for p in student.parameters() if p.requires_grad)
