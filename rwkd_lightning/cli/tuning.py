@@ -20,7 +20,7 @@ PACKAGES = ("ax", "nevergrad", "optuna")
 MAXIMISE = {"direction": "maximize", "optim.maximize": True, "ax_config.experiment.minimize": False}
 """The settings by which Optuna, Nevergrad and Ax maximise; each minimises by default."""
 REMEMBER = "rwkd_lightning.run.pruning.remember"
-"""What Optuna's sweeper shows each trial to, for ``callbacks=pruning``."""
+"""Optuna's sweeper passes each trial to this function; ``callbacks=pruning`` needs it."""
 
 
 def prepare(overrides: Sequence[Override], sweep: bool) -> None:

@@ -1,8 +1,8 @@
 """Trials of Optuna that end early: ``-m hydra/sweeper=optuna callbacks=pruning``.
 
-Hydra's sweeper gives a job the values of a trial, and not the trial, and takes whatever a job returns for the trial's
-result. It shows each trial to a function, though, before the job begins (``hydra.sweeper.custom_search_space``): here
-`remember`, by which the job finds its trial, and the study is told of a pruned one that it was pruned.
+Hydra's sweeper gives a job the values of a trial but not the trial itself, and takes what the job returns for its
+result. Before the job begins, it passes the trial to a function of the user's (``hydra.sweeper.custom_search_space``).
+Ours is `remember`: through it the job finds its trial, and the study records a pruned trial as pruned.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def narrow(more: str) -> str | None:
 
 
 def over(parts: Iterable[Part], description: str) -> Iterator[Part]:
-    """The parts of a pass one after the other; the time left is told where there is a number of them."""
+    """Yield the parts of a pass and show its progress; the time left is shown if the number of parts is known."""
     if drawn():
         from tqdm.auto import tqdm
 

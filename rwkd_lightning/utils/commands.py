@@ -1,4 +1,4 @@
-"""What the commands for finished runs share: a mistake is one line, a stop leaves nothing half written."""
+"""How every command for finished runs ends: it prints a mistake in one line, and a stop leaves no half-written file."""
 
 from __future__ import annotations
 

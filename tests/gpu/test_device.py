@@ -1,4 +1,4 @@
-"""What only a GPU can show, and on the CPU the same code: engines, resuming, one process of several, no waiting, a run.
+"""Tests for a GPU, most of which run on the CPU too: engines, resuming, a process group of one, no waiting, a run.
 
 pytest -m gpu -n 0
 """

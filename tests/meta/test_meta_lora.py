@@ -34,8 +34,8 @@ def low_rank(dropout: float = 0.1, **options: Any) -> Any:
 @pytest.mark.parametrize("engine", [Unrolled(), Jvp(), FiniteDifference(1e-5)], ids=repr)
 @thetas
 def test_influence_equals_double_backward(data, stream, theta, engine, lookahead, dropout):
-    """Prevents: a θ with frozen weights in it or without the updates, a mask of the update's dropout that is drawn
-    anew, an update that the passes by name do not reach.
+    """Prevents: a θ that holds frozen weights or lacks the updates; a second pass that draws another dropout mask;
+    updates that `functional_call` does not replace.
     """
     net, batch, rows, meta = setting(low_rank, data, stream, theta, engine, lookahead, dropout=dropout)
     phi = nn.Linear(2, 2).double()
