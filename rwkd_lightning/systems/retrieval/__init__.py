@@ -1,0 +1,1 @@
+"""Dense retrieval distilled from a late-interaction teacher."""
