@@ -89,7 +89,9 @@ def records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             raise UserError(f'{file}, line {number} is no {{"_id": ..., "text": ...}}: {line[:60]!r}')
         name = str(record["_id"])
         if name in seen:
-            raise UserError(f"{file}: _id {name!r} stands in line {seen[name]} and in line {number}; each needs its own")
+            raise UserError(
+                f"{file}: _id {name!r} stands in line {seen[name]} and in line {number}; each needs its own"
+            )
         seen[name] = number
         for key in ("title", "text"):
             if not isinstance(record.get(key) or "", str):
@@ -100,7 +102,8 @@ def records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def documents_of(file: Path) -> tuple[list[str], list[str]]:
     """Identifiers and texts of a corpus."""
     found = [
-        (name, " ".join(f"{record.get('title') or ''} {record['text'] or ''}".split())) for name, record in records(file)
+        (name, " ".join(f"{record.get('title') or ''} {record['text'] or ''}".split()))
+        for name, record in records(file)
     ]
     if not found:
         raise UserError(f"{file} holds no document; give {LAYOUT}")

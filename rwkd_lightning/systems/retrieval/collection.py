@@ -74,6 +74,11 @@ class Collection:
         """Digest of the documents."""
         return digest([self.ids, self.texts])
 
+    def stand_ins(self) -> np.ndarray:
+        """Of each document the place of the first one with the same text, ``(D,)``; an empty one stands for itself."""
+        first: dict[str, int] = {}
+        return np.array([first.setdefault(text, i) if text else i for i, text in enumerate(self.texts)])
+
     def named(self, split: str) -> Queries:
         """The queries of a split; UserError for one that there is not."""
         if split not in self.splits:

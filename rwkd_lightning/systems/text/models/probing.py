@@ -43,15 +43,19 @@ def first(value: Any, size: int) -> int | None:
 
 @torch.no_grad()
 def taking(network: nn.Module, ids: Tensor) -> Tensor:
-    """Logits ``(B, C)`` for ids ``(B, T)`` without padding, in evaluation mode; the network keeps its mode."""
+    """Logits ``(B, C)`` for ids ``(B, T)`` without padding, in evaluation mode; the network keeps its mode.
+
+    Of a network without a head it is the states ``(B, T, H)`` of its last block.
+    """
     was_training = network.training
     ids = ids.to(next(network.parameters()).device)
     network.eval()
     try:
-        logits: Tensor = network(input_ids=ids).logits  # without a mask every token counts
+        said = network(input_ids=ids)  # without a mask every token counts
     finally:
         network.train(was_training)
-    return logits
+    answer: Tensor = said.logits if "logits" in said else said.last_hidden_state
+    return answer
 
 
 def longest(takes: Callable[[int], bool], below: int) -> int:

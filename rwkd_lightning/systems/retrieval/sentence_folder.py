@@ -1,0 +1,83 @@
+"""A student on disk, in the layout that ``SentenceTransformer(path)`` loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from rwkd_lightning.run.outputs import whole
+from rwkd_lightning.systems.retrieval.encoder import load_transformer
+from rwkd_lightning.systems.retrieval.student import BiEncoder
+from rwkd_lightning.systems.text.models.loading import load_tokenizer
+from rwkd_lightning.utils.errors import UserError
+
+POOLING, DENSE, NORMALIZE = "1_Pooling", "2_Dense", "3_Normalize"
+MODULES = {"": "Transformer", POOLING: "Pooling", DENSE: "Dense", NORMALIZE: "Normalize"}
+SETTINGS = "retrieval.json"
+"""How this package reads the folder again."""
+
+
+def write_student(folder: Path, student: BiEncoder, tokenizer: Any, query_length: int, document_length: int) -> int:
+    """Write the student; returns the bytes of its weights. Texts are cut at ``document_length`` tokens by its users."""
+    with whole(folder) as part:
+        student.network.save_pretrained(part)
+        tokenizer.model_max_length = document_length
+        tokenizer.save_pretrained(part)
+        width, states = student.projection.weight.shape
+        for name in (POOLING, DENSE, NORMALIZE):
+            (part / name).mkdir()
+        write(part / "modules.json", [module(*item) for item in enumerate(MODULES.items())])
+        write(part / "sentence_bert_config.json", {"max_seq_length": document_length, "do_lower_case": False})
+        write(
+            part / "config_sentence_transformers.json",
+            {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine", "prompts": {}},
+        )
+        write(part / POOLING / "config.json", {"word_embedding_dimension": states, "pooling_mode_mean_tokens": True})
+        write(
+            part / DENSE / "config.json",
+            {
+                "in_features": states,
+                "out_features": width,
+                "bias": False,
+                "activation_function": "torch.nn.modules.linear.Identity",
+            },
+        )
+        save_file(
+            {"linear.weight": student.projection.weight.detach().cpu().contiguous()},
+            part / DENSE / "model.safetensors",
+        )
+        write(
+            part / SETTINGS,
+            {"query_length": query_length, "document_length": document_length, "temperature": student.temperature},
+        )
+    return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+
+
+def read_student(folder: Path) -> tuple[BiEncoder, Any, dict[str, Any]]:
+    """A student that was written here, its tokenizer, and ``query_length`` and ``document_length``.
+
+    Raises:
+        UserError: if the folder holds none.
+    """
+    try:
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        weight = load_file(folder / DENSE / "model.safetensors")["linear.weight"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder} holds no student of task=retrieval ({error}); give RUN/student") from error
+    student = BiEncoder(load_transformer(str(folder)), len(weight), settings["temperature"])
+    student.projection.load_state_dict({"weight": weight})
+    return student.eval(), load_tokenizer(str(folder)), settings
+
+
+def module(number: int, item: tuple[str, str]) -> dict[str, Any]:
+    """An entry of ``modules.json``."""
+    path, kind = item
+    return {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+
+
+def write(path: Path, value: Any) -> None:
+    """A JSON file."""
+    path.write_text(json.dumps(value, indent=2) + "\n")
