@@ -69,10 +69,11 @@ class Pairs(Dataset[Any]):
     def drawn(self, place: int, visit: int) -> np.ndarray:
         """The negatives of a row at one visit."""
         assert self.negatives is not None
-        mined = self.negatives[self.queries[place]]
+        mined: np.ndarray = self.negatives[self.queries[place]]
         if self.fixed:
             return mined[: self.each]
-        return np.random.default_rng([self.seed, visit, place, NEGATIVES]).choice(mined, self.each, replace=False)
+        chosen = np.random.default_rng([self.seed, visit, place, NEGATIVES]).permutation(len(mined))[: self.each]
+        return mined[chosen]
 
     def batch(self, places: Sequence[int], visits: Sequence[int]) -> dict[str, Tensor]:
         """The rows at these places, and the U documents of all of them, each once.
