@@ -8,11 +8,14 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from rwkd_lightning.cache.store import digest, file_digest
 from rwkd_lightning.run.outputs import whole
 from rwkd_lightning.systems.retrieval.encoder import load_transformer
 from rwkd_lightning.systems.retrieval.student import BiEncoder
 from rwkd_lightning.systems.text.models.loading import load_tokenizer
 from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.model_files import fingerprint
+from rwkd_lightning.utils.paths import place
 
 POOLING, DENSE, NORMALIZE = "1_Pooling", "2_Dense", "3_Normalize"
 MODULES = {"": "Transformer", POOLING: "Pooling", DENSE: "Dense", NORMALIZE: "Normalize"}
@@ -70,6 +73,24 @@ def read_student(folder: Path) -> tuple[BiEncoder, Any, dict[str, Any]]:
     student = BiEncoder(load_transformer(str(folder)), len(weight), settings["temperature"])
     student.projection.load_state_dict({"weight": weight})
     return student.eval(), load_tokenizer(str(folder)), settings
+
+
+def student_digest(folder: Path) -> str:
+    """Changes with every file that its vectors depend on."""
+    return digest([fingerprint(folder), file_digest(folder / DENSE / "model.safetensors")])
+
+
+def student_of(run: str) -> Path:
+    """The folder ``student/`` of a run, or that folder itself.
+
+    Raises:
+        UserError: if there is none.
+    """
+    folder = place(run, "RUN")
+    found = next((f for f in (folder / "student", folder) if (f / SETTINGS).is_file()), None)
+    if found is None:
+        raise UserError(f"RUN={run!r} holds no student of task=retrieval; give the folder of a finished run")
+    return found
 
 
 def module(number: int, item: tuple[str, str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from rwkd_lightning.meta.head import Head
 from rwkd_lightning.run import inputs
 from rwkd_lightning.run.build import check_interval, create, optimizer_of, schedule_of
 from rwkd_lightning.run.inputs import Inputs
-from rwkd_lightning.run.outputs import area_under_roc, differs
+from rwkd_lightning.run.outputs import area_under_roc, differs, whole
 from rwkd_lightning.run.processes import processes
 from rwkd_lightning.run.result_table import columns as aligned
 from rwkd_lightning.run.result_table import number
@@ -29,12 +29,14 @@ from rwkd_lightning.systems.retrieval.collection import META, TEST, TRAIN, Colle
 from rwkd_lightning.systems.retrieval.datamodule import RetrievalDataModule
 from rwkd_lightning.systems.retrieval.encoder import load_transformer
 from rwkd_lightning.systems.retrieval.evaluate import Found, meta_score, score_student, score_table, unseen
-from rwkd_lightning.systems.retrieval.index import Index, write_run
 from rwkd_lightning.systems.retrieval.metrics import NAMES, rankings
-from rwkd_lightning.systems.retrieval.sentence_folder import write_student
+from rwkd_lightning.systems.retrieval.sentence_folder import student_digest, write_student
 from rwkd_lightning.systems.retrieval.student import BiEncoder
+from rwkd_lightning.systems.retrieval.terms import MarginMSE
 from rwkd_lightning.systems.retrieval.tokens import Texts
+from rwkd_lightning.systems.retrieval.trec import write_run
 from rwkd_lightning.systems.retrieval.validation import MONITOR, CandidateRank
+from rwkd_lightning.systems.retrieval.vectors import write_part, write_summary
 from rwkd_lightning.systems.text.models.loading import load_tokenizer
 from rwkd_lightning.systems.text.system import fingerprints
 from rwkd_lightning.terms import AnnealedMSE, Term
@@ -73,8 +75,8 @@ class RetrievalSystem(System):
 
     def read(self) -> None:
         data = self.config.data
-        whole = create(self.config, "task.load", Collection)
-        self.collection = whole.held_out(data.meta_fraction, data.validation_fraction, data.split_seed)
+        read = create(self.config, "task.load", Collection)
+        self.collection = read.held_out(data.meta_fraction, data.validation_fraction, data.split_seed)
         stages.check_table(self.collection)
         check_interval(self.config, len(self.collection.splits[TRAIN].pairs))
 
@@ -161,8 +163,8 @@ class RetrievalSystem(System):
         spec = self.config.pair.student
         path = self.config.pair.teacher.path if spec.path == "teacher" else spec.path
         with torch.random.fork_rng(devices=[]):
-            whole = BiEncoder(load_transformer(path))
-        return score_student(whole, self.batches, device, "zero-shot").scores
+            untrained = BiEncoder(load_transformer(path))
+        return score_student(untrained, self.batches, device, "zero-shot").scores
 
     def module(
         self, student: nn.Module, terms: Sequence[Term], weighting: Weighting, **options: Any
@@ -221,7 +223,10 @@ class RetrievalSystem(System):
         size = write_student(
             folder / "student", as_bi_encoder(student), self.tokenizer, data.query_length, data.document_length
         )
-        Index(self.collection.ids, self.found.vectors).write(folder / "index")
+        with whole(folder / "index") as part:
+            write_part(part, 0, self.collection.ids, self.found.vectors)
+            made_of = {"student": student_digest(folder / "student"), "corpus": self.collection.fingerprint()}
+            write_summary(part, {**made_of, "parts": 1, "documents": len(self.collection.ids)})
         write_run(
             folder / "run.test.trec", queries.ids, self.collection.ids, self.found.ranked.tolist(), self.found.cosines
         )
@@ -298,6 +303,11 @@ def check_loop(config: Any, run: Run, terms: Sequence[Term]) -> None:
             "they are not gathered from other processes yet; use trainer.devices=1"
         )
     for term in terms:
+        if isinstance(term, MarginMSE) and config.data.negatives == "none":
+            raise UserError(
+                f"terms: {term.name!r} compares margins to mined negatives, and with data.negatives=none there are no "
+                "mined negatives; use data.negatives=bm25"
+            )
         if isinstance(term, AnnealedMSE):
             raise UserError(
                 f"terms: {term.name!r} takes the teacher's scores for the student's, and they are on another scale "
