@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,23 +44,3 @@ class BM25:
             if words:
                 row[:] = self.index.get_scores(words)
         return found
-
-
-def hardest(scores: np.ndarray, relevant: Sequence[Mapping[int, float]], depth: int) -> np.ndarray:
-    """The places ``(Q, depth)`` of the best-scored documents ``(Q, D)`` that are not relevant, best first.
-
-    Raises:
-        UserError: where a query has fewer documents that are not relevant to it.
-    """
-    room = min((scores.shape[1] - len(grades) for grades in relevant), default=depth)
-    if room < depth:
-        raise UserError(
-            f"a query has only {room} documents that are not relevant to it, and data.negative_depth={depth} asks for "
-            f"more; give data.negative_depth={max(1, room)} or negatives of another kind: data.negatives=none"
-        )
-    found = np.empty((len(scores), depth), dtype=np.int64)
-    for place, (row, grades) in enumerate(zip(scores, relevant, strict=True)):
-        masked = row.copy()
-        masked[list(grades)] = -np.inf
-        found[place] = np.argsort(-masked, kind="stable")[:depth]
-    return found

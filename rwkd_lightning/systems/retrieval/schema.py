@@ -11,14 +11,16 @@ from rwkd_lightning.cli.kinds import (
     SHARE,
     SPLITS,
     TEACHER,
+    TEXT,
     YES_NO,
+    Kind,
     Schema,
     number,
-    one_of,
     or_null,
     whole,
 )
 
+NEGATIVES = Kind("bm25, teacher, none, or the folder of a finished run", TEXT.fits)
 CUT = number("a number above 0 and up to 0.5", lambda x: 0 < x <= 0.5)
 
 SCHEMA = Schema(
@@ -28,13 +30,15 @@ SCHEMA = Schema(
         "data.validation_fraction": CUT,
         "data.query_length": COUNT,
         "data.document_length": COUNT,
-        "data.negatives": one_of("bm25", "none"),
+        "data.negatives": NEGATIVES,
+        "data.negative_margin": or_null(number()),
         "data.negatives_each": COUNT,
         "data.negative_depth": COUNT,
         "data.meta_negatives": COUNT,
         "data.label_noise": SHARE,
         **TEACHER,
         "pair.teacher.path": PATH,
+        "pair.teacher.negatives": NEGATIVES,
         "pair.teacher.width": or_null(whole(2)),
         "pair.teacher.temperature": RATE,
         "pair.teacher.warmup": SHARE,

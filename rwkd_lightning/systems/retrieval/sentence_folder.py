@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
-
 from rwkd_lightning.cache.store import digest, file_digest
 from rwkd_lightning.run.outputs import whole
 from rwkd_lightning.systems.retrieval.encoder import load_transformer
+from rwkd_lightning.systems.retrieval.modules_file import WEIGHTS, read_dense, write_dense, write_json, write_modules
 from rwkd_lightning.systems.retrieval.student import BiEncoder
 from rwkd_lightning.systems.text.models.loading import load_tokenizer
 from rwkd_lightning.utils.errors import UserError
@@ -18,7 +17,8 @@ from rwkd_lightning.utils.model_files import fingerprint
 from rwkd_lightning.utils.paths import place
 
 POOLING, DENSE, NORMALIZE = "1_Pooling", "2_Dense", "3_Normalize"
-MODULES = {"": "Transformer", POOLING: "Pooling", DENSE: "Dense", NORMALIZE: "Normalize"}
+KINDS = {"": "Transformer", POOLING: "Pooling", DENSE: "Dense", NORMALIZE: "Normalize"}
+MODULES = {path: f"sentence_transformers.models.{kind}" for path, kind in KINDS.items()}
 SETTINGS = "retrieval.json"
 """How this package reads the folder again."""
 
@@ -27,32 +27,17 @@ def write_student(folder: Path, student: BiEncoder, tokenizer: Any, query_length
     """Write the student; returns the bytes of its weights. Texts are cut at ``document_length`` tokens by its users."""
     with whole(folder) as part:
         student.network.save_pretrained(part)
-        tokenizer.model_max_length = document_length
         tokenizer.save_pretrained(part)
-        width, states = student.projection.weight.shape
-        for name in (POOLING, DENSE, NORMALIZE):
-            (part / name).mkdir()
-        write(part / "modules.json", [module(*item) for item in enumerate(MODULES.items())])
-        write(part / "sentence_bert_config.json", {"max_seq_length": document_length, "do_lower_case": False})
-        write(
-            part / "config_sentence_transformers.json",
-            {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine", "prompts": {}},
+        write_modules(
+            part, MODULES, {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine", "prompts": {}}
         )
-        write(part / POOLING / "config.json", {"word_embedding_dimension": states, "pooling_mode_mean_tokens": True})
-        write(
-            part / DENSE / "config.json",
-            {
-                "in_features": states,
-                "out_features": width,
-                "bias": False,
-                "activation_function": "torch.nn.modules.linear.Identity",
-            },
+        write_json(part / "sentence_bert_config.json", {"max_seq_length": document_length, "do_lower_case": False})
+        states = student.projection.in_features
+        write_json(
+            part / POOLING / "config.json", {"word_embedding_dimension": states, "pooling_mode_mean_tokens": True}
         )
-        save_file(
-            {"linear.weight": student.projection.weight.detach().cpu().contiguous()},
-            part / DENSE / "model.safetensors",
-        )
-        write(
+        write_dense(part / DENSE, student.projection.weight)
+        write_json(
             part / SETTINGS,
             {"query_length": query_length, "document_length": document_length, "temperature": student.temperature},
         )
@@ -67,7 +52,7 @@ def read_student(folder: Path) -> tuple[BiEncoder, Any, dict[str, Any]]:
     """
     try:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        weight = load_file(folder / DENSE / "model.safetensors")["linear.weight"]
+        weight = read_dense(folder / DENSE)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} holds no student of task=retrieval ({error}); give RUN/student") from error
     student = BiEncoder(load_transformer(str(folder)), len(weight), settings["temperature"])
@@ -77,7 +62,7 @@ def read_student(folder: Path) -> tuple[BiEncoder, Any, dict[str, Any]]:
 
 def student_digest(folder: Path) -> str:
     """Changes with every file that its vectors depend on."""
-    return digest([fingerprint(folder), file_digest(folder / DENSE / "model.safetensors")])
+    return digest([fingerprint(folder), file_digest(folder / DENSE / WEIGHTS)])
 
 
 def student_of(run: str) -> Path:
@@ -91,14 +76,3 @@ def student_of(run: str) -> Path:
     if found is None:
         raise UserError(f"RUN={run!r} holds no student of task=retrieval; give the folder of a finished run")
     return found
-
-
-def module(number: int, item: tuple[str, str]) -> dict[str, Any]:
-    """An entry of ``modules.json``."""
-    path, kind = item
-    return {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
-
-
-def write(path: Path, value: Any) -> None:
-    """A JSON file."""
-    path.write_text(json.dumps(value, indent=2) + "\n")

@@ -24,13 +24,22 @@ from rwkd_lightning.run.result_table import columns as aligned
 from rwkd_lightning.run.result_table import number
 from rwkd_lightning.run.system import Evaluation, Run, System, Teacher
 from rwkd_lightning.systems.retrieval import teacher as stages
-from rwkd_lightning.systems.retrieval.bm25 import BM25, hardest
-from rwkd_lightning.systems.retrieval.collection import META, TEST, TRAIN, Collection, tell
+from rwkd_lightning.systems.retrieval.collection import TEST, TRAIN, Collection, tell
 from rwkd_lightning.systems.retrieval.datamodule import RetrievalDataModule
 from rwkd_lightning.systems.retrieval.encoder import load_transformer
 from rwkd_lightning.systems.retrieval.evaluate import Found, meta_score, score_student, score_table, unseen
+from rwkd_lightning.systems.retrieval.late_folder import read_teacher, teacher_digest
 from rwkd_lightning.systems.retrieval.metrics import NAMES, rankings
-from rwkd_lightning.systems.retrieval.sentence_folder import student_digest, write_student
+from rwkd_lightning.systems.retrieval.mining import (
+    BY_TEACHER,
+    BY_WORDS,
+    NONE,
+    is_run,
+    negatives_by,
+    scores_by_student,
+    scores_by_words,
+)
+from rwkd_lightning.systems.retrieval.sentence_folder import student_digest, student_of, write_student
 from rwkd_lightning.systems.retrieval.student import BiEncoder
 from rwkd_lightning.systems.retrieval.terms import MarginMSE
 from rwkd_lightning.systems.retrieval.tokens import Texts
@@ -43,7 +52,6 @@ from rwkd_lightning.terms import AnnealedMSE, Term
 from rwkd_lightning.training.compatibility import check_outputs, check_reach
 from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.utils.errors import UserError
-from rwkd_lightning.utils.model_files import fingerprint
 from rwkd_lightning.weighting import Weighting
 
 log = logging.getLogger(__name__)
@@ -64,7 +72,12 @@ class RetrievalSystem(System):
     files = ("index", "run.test.trec")
     less_memory = "lower data.batch_size or data.document_length"
     collection: Collection
+    by_words: dict[str, np.ndarray]
+    """BM25's scores by split."""
+    of_teacher: dict[str, np.ndarray]
+    """The negatives that the teacher is trained with."""
     negatives: dict[str, np.ndarray]
+    """Those of the student."""
     baselines: dict[str, dict[str, dict[str, float]]]
     batches: RetrievalDataModule
     tokenizer: Any
@@ -87,7 +100,12 @@ class RetrievalSystem(System):
             for name, queries in self.collection.splits.items()
         }
         paths = {"teacher": self.config.pair.teacher.path, "student": self.config.pair.student.path}
-        return inputs.inputs(splits, fingerprints(paths))
+        miners = {
+            f"student that mines for the {who}": student_digest(student_of(kind))
+            for who, kind in (("student", self.config.data.negatives), ("teacher", self.config.pair.teacher.negatives))
+            if is_run(kind)
+        }
+        return inputs.inputs(splits, {**fingerprints(paths), **miners})
 
     def prepare(self, run: Run, terms: Sequence[Term], weighting: Weighting) -> BiEncoder:
         config, self.terms = self.config, terms
@@ -107,25 +125,35 @@ class RetrievalSystem(System):
                     "meta=projection, or meta=all"
                 )
             check_reach(terms, weighting, theta, student)
-            self.begin()
+            self.by_words = scores_by_words(self.collection)
+            self.of_teacher = self.mined(self.config.pair.teacher.negatives, run)
+            if config.data.negatives == BY_WORDS:  # too few are found now
+                self.mined(BY_WORDS, run)
+        tables = {name: torch.from_numpy(table) for name, table in self.by_words.items()}
+        self.baselines = {"BM25": score_table(self.collection, tables)}
         return student
 
-    def begin(self) -> None:
-        """BM25's scores, and the negatives that it mines."""
-        data, splits = self.config.data, self.collection.splits
-        index = BM25(self.collection.texts)
-        tables = {name: index.scores(queries.texts) for name, queries in splits.items()}
-        self.baselines = {"BM25": score_table(self.collection, {n: torch.from_numpy(t) for n, t in tables.items()})}
-        self.negatives = {}
-        if data.negatives != "none":
-            self.negatives = {
-                name: hardest(tables[name], splits[name].relevant, data.negative_depth) for name in (TRAIN, META)
-            }
+    def mined(
+        self, kind: str, run: Run, scores: Mapping[str, Tensor] | None = None, margin: float | None = None
+    ) -> dict[str, np.ndarray]:
+        """Negatives of this kind, by split; ``scores`` are the teacher's, once there is one."""
+        if kind == NONE:
+            return {}
+        if kind == BY_WORDS:
+            tables = self.by_words
+        elif kind == BY_TEACHER:
+            assert scores is not None
+            tables = {name: table.numpy() for name, table in scores.items()}
+        else:
+            tables = scores_by_student(kind, self.collection, self.config.data.eval_batch_size, run.device)
+        return negatives_by(tables, self.collection, self.config.data.negative_depth, scores, margin)
 
     def teacher(self, run: Run) -> tuple[Teacher, Any]:
-        self.taught = stages.teacher_of(self.config, self.collection, self.negatives, run)
+        self.taught = stages.teacher_of(self.config, self.collection, self.of_teacher, run)
         self.scores = stages.scores(self.config, self.taught, self.collection, run.store, run.device)
-        return self.taught, fingerprint(self.taught.folder)
+        data = self.config.data
+        self.negatives = self.mined(data.negatives, run, self.scores, data.negative_margin)
+        return self.taught, teacher_digest(self.taught.folder)
 
     def student(self, run: Run, terms: Sequence[Term]) -> BiEncoder | None:
         spec = self.config.pair.student
@@ -182,7 +210,7 @@ class RetrievalSystem(System):
     def evaluate(self, run: Run, student: nn.Module, device: torch.device) -> Evaluation:
         own = as_bi_encoder(student)
         self.found = score_student(own, self.batches, device, "student")
-        network, tokenizer = stages.load(self.taught.folder)
+        network, tokenizer = read_teacher(self.taught.folder)
         theirs = RetrievalDataModule(
             self.collection,
             tokenizer,
@@ -204,6 +232,7 @@ class RetrievalSystem(System):
             network,
             pairs,
             {
+                "teacher_folder": str(self.taught.folder),
                 "baselines": self.baselines,
                 "unseen": {
                     "student": unseen(self.collection, self.found.ranked),
@@ -302,8 +331,13 @@ def check_loop(config: Any, run: Run, terms: Sequence[Term]) -> None:
             f"trainer.devices makes {together} processes: a query is compared with the documents of its batch, and "
             "they are not gathered from other processes yet; use trainer.devices=1"
         )
+    if config.pair.teacher.negatives == BY_TEACHER:
+        raise UserError(
+            "pair.teacher.negatives=teacher: there are no negatives of the teacher's own before it is trained; use "
+            "pair.teacher.negatives=bm25"
+        )
     for term in terms:
-        if isinstance(term, MarginMSE) and config.data.negatives == "none":
+        if isinstance(term, MarginMSE) and config.data.negatives == NONE:
             raise UserError(
                 f"terms: {term.name!r} compares margins to mined negatives, and with data.negatives=none there are no "
                 "mined negatives; use data.negatives=bm25"

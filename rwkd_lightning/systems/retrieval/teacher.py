@@ -5,22 +5,22 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import lightning
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from rwkd_lightning.cache.store import Store, tensors
+from rwkd_lightning.cache.store import Store, digest, tensors
 from rwkd_lightning.run.identity import keyed, only
 from rwkd_lightning.run.system import Run, Teacher
 from rwkd_lightning.run.train_once import Fit, train_once
 from rwkd_lightning.systems.retrieval.collection import META, TRAIN, Collection
 from rwkd_lightning.systems.retrieval.datamodule import RetrievalDataModule
 from rwkd_lightning.systems.retrieval.encoder import load_transformer
+from rwkd_lightning.systems.retrieval.late_folder import is_teacher, read_teacher, teacher_digest, write_teacher
 from rwkd_lightning.systems.retrieval.late_interaction import LateInteraction, begin_at_main_directions
 from rwkd_lightning.systems.retrieval.scoring import late_scores
 from rwkd_lightning.systems.retrieval.terms import Contrastive
@@ -34,9 +34,6 @@ from rwkd_lightning.weighting import LabelsOnly
 LENGTHS = ("data.query_length", "data.document_length")
 TEACHER = (
     *LENGTHS,
-    "data.negatives",
-    "data.negative_depth",
-    "data.negatives_each",
     "pair.teacher.width",
     "pair.teacher.epochs",
     "pair.teacher.lr",
@@ -48,8 +45,6 @@ TEACHER = (
     "trainer.deterministic",
 )
 SCORES = (*LENGTHS, "data.eval_batch_size", "pair.teacher.precision", "trainer.deterministic")
-MAP = "projection.safetensors"
-"""The file of the map after the transformer, beside its own files."""
 TABLE = 200_000_000
 """Scores that are kept at most, 4 bytes each."""
 
@@ -68,12 +63,13 @@ def teacher_of(config: DictConfig, collection: Collection, negatives: Mapping[st
     """The teacher: trained on the training split now or before; with ``pair.teacher.epochs=0`` a folder of one."""
     spec = config.pair.teacher
     folder = find(spec.path)
-    if spec.epochs == 0 and (folder / MAP).is_file():
+    if spec.epochs == 0 and is_teacher(folder):
         return Teacher(folder, size(folder))
     key = {
         "model": fingerprint(folder),
         "documents": collection.fingerprint(),
         "queries": {name: collection.splits[name].fingerprint() for name in (TRAIN, META)},
+        "negatives": {name: digest(places.tolist()) for name, places in negatives.items()},
         "settings": keyed(config, TEACHER),
     }
     settings = only(config, TEACHER)
@@ -109,7 +105,7 @@ def train(
         batch_size=spec.batch_size,
         seed=spec.seed,
         negatives=negatives,
-        each=settings.data.negatives_each,
+        each=1,
     )
     teacher.eval()
     begin_at_main_directions(teacher, [loaders.meta_stream[step] for step in range(8)])
@@ -125,18 +121,7 @@ def train(
             metrics={},
         )
         fit(module, loaders, {"max_epochs": spec.epochs, "max_steps": -1, "precision": spec.precision})
-    teacher.network.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    save_file({"weight": teacher.projection.weight.detach().cpu().contiguous()}, folder / MAP)
-
-
-def load(folder: Path) -> tuple[LateInteraction, Any]:
-    """A trained teacher and its tokenizer."""
-    weight = load_file(folder / MAP)["weight"]
-    teacher = LateInteraction(load_transformer(str(folder)), len(weight))
-    with torch.no_grad():
-        teacher.projection.weight.copy_(weight)
-    return teacher, load_tokenizer(str(folder))
+    write_teacher(folder, teacher, tokenizer)
 
 
 def scores(
@@ -144,7 +129,7 @@ def scores(
 ) -> dict[str, Tensor]:
     """Its scores ``(Q, D)`` of every document for the queries of each split, from the cache or computed now."""
     key = {
-        "teacher": fingerprint(teacher.folder),
+        "teacher": teacher_digest(teacher.folder),
         "documents": collection.fingerprint(),
         "queries": {name: queries.fingerprint() for name, queries in collection.splits.items()},
         "settings": keyed(config, SCORES),
@@ -152,7 +137,7 @@ def scores(
 
     def build(folder: Path) -> None:
         settings = only(config, SCORES)
-        network, tokenizer = load(teacher.folder)
+        network, tokenizer = read_teacher(teacher.folder)
         loaders = RetrievalDataModule(
             collection,
             tokenizer,

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rwkd_lightning.systems.retrieval.beir import load_beir
-from rwkd_lightning.systems.retrieval.bm25 import BM25, hardest
-from rwkd_lightning.systems.retrieval.collection import Queries, cut
+from rwkd_lightning.systems.retrieval.bm25 import BM25
+from rwkd_lightning.systems.retrieval.collection import Collection, Queries, cut
 from rwkd_lightning.systems.retrieval.corruption import deal_documents, deal_queries
 from rwkd_lightning.systems.retrieval.cwe import grouped, load_cwe
 from rwkd_lightning.systems.retrieval.metrics import per_query, rankings, score
+from rwkd_lightning.systems.retrieval.mining import hardest, known, negatives_by
 from rwkd_lightning.utils.errors import UserError
 
 
@@ -149,13 +151,31 @@ def test_mined_negatives_are_never_relevant(beir: Path) -> None:
     scores = BM25(collection.texts).scores(queries.texts)
     own = [scores[q, d] for q, d in queries.pairs]
     assert np.mean(own) > scores.mean() + 2 * scores.std()  # it finds by words
-    mined = hardest(scores, queries.relevant, 10)
+    excluded = known(queries.relevant, queries.texts, 60)
+    mined = hardest(scores, excluded, 10)
     for row, grades in zip(mined, queries.relevant, strict=True):
         assert not set(row) & set(grades) and len(set(row)) == 10
     others = [s for row, g in zip(scores, queries.relevant, strict=True) for d, s in enumerate(row) if d not in g]
     assert np.take_along_axis(scores, mined, 1).mean() > np.mean(others)
-    with pytest.raises(UserError, match=r"only 58 documents that are not relevant.*data.negative_depth=58"):
-        hardest(scores, queries.relevant, 60)
+    with pytest.raises(UserError, match=r"only 58 documents that may be its negatives.*data.negative_depth=58"):
+        hardest(scores, excluded, 60)
+
+
+def test_a_margin_leaves_out_what_the_teacher_takes_for_relevant(beir: Path) -> None:
+    """Prevents: negatives that are relevant and unjudged, and those relevant to another query of the same text."""
+    read = load_beir(str(beir))
+    splits = {**read.splits, "meta": read.splits["validation"]}
+    collection = Collection(read.name, read.ids, read.texts, splits)
+    scores = {name: np.random.default_rng(0).random((len(splits[name]), 60)) for name in ("train", "meta")}
+    teacher = {name: torch.from_numpy(table) for name, table in scores.items()}
+    plain = negatives_by(scores, collection, 5)
+    for name, mined in negatives_by(scores, collection, 1, teacher, -0.1).items():
+        for row, table, grades, first in zip(mined, scores[name], splits[name].relevant, plain[name], strict=True):
+            limit = min(table[d] for d in grades) + 0.1
+            assert table[row[0]] <= limit
+            assert row[0] == first[0] or table[first[0]] > limit
+    same = known([{1: 1.0}, {2: 1.0}, {3: 1.0}], ["a", "b", "a"], 5)
+    assert [np.flatnonzero(row).tolist() for row in same] == [[1, 3], [2], [1, 3]]
 
 
 def test_corruptions_hit_the_rows_that_they_flag(beir: Path) -> None:

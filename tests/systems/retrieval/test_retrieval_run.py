@@ -13,6 +13,7 @@ import torch
 
 from rwkd_lightning.run.build import weighting_of
 from rwkd_lightning.systems.retrieval.beir import load_beir
+from rwkd_lightning.systems.retrieval.late_folder import read_teacher
 from rwkd_lightning.systems.retrieval.sentence_folder import read_student
 from rwkd_lightning.systems.retrieval.tokens import Texts
 from rwkd_lightning.systems.retrieval.vectors import Index
@@ -143,7 +144,9 @@ def test_other_meta_steps_of_retrieval(meta: str, tiny: list[str], tmp_path: Pat
         (["trainer.accumulate=2"], r"trainer.accumulate=2: a query is compared with the documents of its batch"),
         (["trainer.devices=2", "trainer.strategy=ddp"], r"makes 2 processes.*use trainer.devices=1"),
         (["data.document_length=64"], r"data.document_length is 64; give 4 to 32 tokens"),
-        (["data.negative_depth=59"], r"only 58 documents that are not relevant"),
+        (["data.negative_depth=59"], r"only 58 documents that may be its negatives"),
+        (["data.negatives=/nowhere"], "nowhere"),
+        (["pair.teacher.negatives=teacher"], r"pair.teacher.negatives=teacher.*of the teacher's own"),
         (["data.path=/nowhere"], "nowhere"),
         (["terms=[ce,kd]"], r"'ce' is for classes, and task=retrieval is of candidates"),
     ],
@@ -155,3 +158,38 @@ def test_a_mistake_is_told_before_the_teacher_is_trained(
     with pytest.raises(UserError, match=message):
         finished([*tiny, f"cache_dir={tmp_path / 'empty'}"], tmp_path / "run", *overrides)
     assert not (tmp_path / "empty/late_interaction").exists()
+
+
+def test_the_teacher_is_sentence_transformers_multi_vector_encoder(whole: tuple[Path, dict[str, Any]]) -> None:
+    """Prevents: a teacher that only this package can use, or that says other things elsewhere."""
+    library = pytest.importorskip("sentence_transformers")
+    if not hasattr(library, "MultiVectorEncoder"):
+        pytest.skip("MultiVectorEncoder came with sentence-transformers 6")
+    _, result = whole
+    folder = Path(result["teacher_folder"])
+    teacher, tokenizer = read_teacher(folder)
+    queries, documents = ["s3 w1 w2", "s7"], ["s3 w5", "w1 w2 w3 s9", "s1"]
+    batch = {
+        **Texts(queries, tokenizer, 12, "query").batch([0, 1]),
+        **Texts(documents, tokenizer, 16, "document").batch([0, 1, 2]),
+    }
+    with torch.no_grad():
+        mine = teacher.eval()(batch)["logits"]
+    other = library.MultiVectorEncoder(str(folder), device="cpu")
+    theirs = other.similarity(other.encode_query(queries), other.encode_document(documents))
+    torch.testing.assert_close(mine, 32 * torch.as_tensor(theirs), atol=1e-4, rtol=1e-4)
+
+
+def test_a_second_stage_takes_its_negatives_from_the_first_ones_student(
+    whole: tuple[Path, dict[str, Any]], tiny: list[str], tmp_path: Path
+) -> None:
+    """Prevents: hard negatives of another student than the one that is named, unnoticed."""
+    folder, _ = whole
+    for name, more in (
+        ("student", [f"data.negatives={folder}"]),
+        ("both", [f"data.negatives={folder}", f"pair.teacher.negatives={folder}"]),
+        ("teacher", ["data.negatives=teacher", "data.negative_margin=-3"]),
+    ):
+        finished(tiny, tmp_path / name, "weighting=kd", "data.negative_depth=3", *more)
+    made_of = json.loads((tmp_path / "both/inputs.json").read_text())["models"]
+    assert {"student that mines for the student", "student that mines for the teacher"} <= set(made_of)
