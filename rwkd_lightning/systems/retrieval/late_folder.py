@@ -27,13 +27,13 @@ TOKENS = {"module_input_name": "token_embeddings", "module_output_name": "token_
 
 
 def write_teacher(folder: Path, teacher: LateInteraction, tokenizer: Any) -> None:
-    """Write the teacher; 32 times the ``mean_maxsim`` of that library are its scores."""
+    """Write the teacher; 32 times the ``meanmaxsim`` of that library are its scores."""
     teacher.network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_modules(
         folder,
         MODULES,
-        {"model_type": "MultiVectorEncoder", "similarity_fn_name": "mean_maxsim", "prompts": {}},
+        {"model_type": "MultiVectorEncoder", "similarity_fn_name": "meanmaxsim", "prompts": {}},
     )
     write_json(
         folder / "sentence_bert_config.json",
