@@ -11,11 +11,12 @@ from hydra import compose, initialize_config_dir
 from rwkd_lightning.bilevel import Engine, FiniteDifference, Jvp, Unrolled
 from rwkd_lightning.meta import All, Head, HeadWithBank, LastBlock, Restriction
 from rwkd_lightning.run.build import create, terms_of, weighting_of
+from rwkd_lightning.systems.retrieval.projection import Projection
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.columns import Columns
 
 CONF = Path(__file__).parents[1] / "conf"
-THETAS = {"all": All, "bank": HeadWithBank, "head": Head, "last_block": LastBlock}
+THETAS = {"all": All, "bank": HeadWithBank, "head": Head, "last_block": LastBlock, "projection": Projection}
 ENGINES = {"finite_difference": FiniteDifference, "jvp": Jvp, "unrolled": Unrolled}
 
 

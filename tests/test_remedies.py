@@ -46,6 +46,7 @@ CHOSEN = {
         "data=table data.train=x.csv",
     ),
     **dict.fromkeys(("data.scheme", "data.token_column", "data.tag_column", "data.tokens", "data.tags"), "task=tokens"),
+    **dict.fromkeys(("data.negative", "pair.teacher.negatives"), "task=retrieval"),
     **dict.fromkeys(
         ("task.distillation", "pair.student.bag_of_words", "pair.teacher.layers", "task.load."), "task=topics"
     ),

@@ -36,7 +36,7 @@ class Projection(Restriction):
     def check(self, student: nn.Module) -> None:
         if not isinstance(student, BiEncoder):
             raise UserError(
-                f"`theta=Projection()` is for a student with one vector a text, not a {type(student).__name__}; use "
+                f"Projection() is for a student with one vector a text, not a {type(student).__name__}; use "
                 "`theta=All()`"
             )
 

@@ -127,5 +127,5 @@ def test_the_bank_is_refreshed_and_kept(network: Any, data: RetrievalDataModule)
 
 def test_other_students_are_refused() -> None:
     """Prevents: a map of another meaning that is taken for W."""
-    with pytest.raises(UserError, match=r"theta=Projection.*one vector a text, not a Linear"):
+    with pytest.raises(UserError, match=r"Projection.*one vector a text, not a Linear"):
         Projection().check(torch.nn.Linear(2, 2))
