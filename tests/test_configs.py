@@ -35,7 +35,7 @@ def test_meta(theta: str, engine: str | None) -> None:
     """Prevents: an option that inherits another's keys and fails when it is made, after the teacher was trained."""
     composed = config(f"meta={theta}", *([f"meta/engine={engine}"] if engine else [])).meta
     assert type(create(composed, "theta", Restriction)) is THETAS[theta]
-    default = "jvp" if theta in ("bank", "head") else "finite_difference"
+    default = "jvp" if theta in ("bank", "head", "projection") else "finite_difference"
     assert type(create(composed, "engine", Engine)) is ENGINES[engine or default]
     assert set(composed) == {"engine", "theta", "batch_size", "lookahead_lr", "every", "start", "weights", "loss"}
 
