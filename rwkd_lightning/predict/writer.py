@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow as pa
 
 from rwkd_lightning.predict.reader import DELIMITERS, KINDS
 from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.paths import replaced
 
 Write = Callable[[pa.Table], None]
 
@@ -32,13 +32,8 @@ def check(path: Path, force: bool) -> None:
 @contextmanager
 def writing_table(path: Path, schema: pa.Schema) -> Iterator[Write]:
     """A function that appends a table of this schema; ``path`` is there when all went well, and not before."""
-    part = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
-    try:
-        with (parquet if path.suffix == ".parquet" else lines)(part, path.suffix, schema) as write:
-            yield write
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replaced(path) as part, (parquet if path.suffix == ".parquet" else lines)(part, path.suffix, schema) as write:
+        yield write
 
 
 @contextmanager

@@ -1,8 +1,10 @@
-"""A path that the user typed, checked before anything asks the disk for it."""
+"""A path that the user typed, checked before anything asks the disk for it; a file that is whole or not there."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +36,14 @@ def place(text: Any, setting: str) -> Path:
         return path.expanduser()
     except RuntimeError as error:
         raise UserError(f"{setting}={str(path)!r}: there is no user {path.parts[0]}; write the path out") from error
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` to write, which takes its place when all went well; otherwise nothing is left of it."""
+    part = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

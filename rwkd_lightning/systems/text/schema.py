@@ -46,6 +46,17 @@ LORA = {
     "targets": or_null(Kind("a list of names, each once: [query,value]", NAMES.fits)),
 }
 CUT = number("a number above 0 and up to 0.5", lambda x: 0 < x <= 0.5)
+PAIR = {
+    **TEACHER,
+    "pair.teacher.warmup": SHARE,
+    "pair.teacher.weight_decay": AMOUNT,
+    "pair.teacher.new_head": YES_NO,
+    "pair.teacher.labels": or_null(NAMES),
+    "pair.student.path": PATH,
+    "pair.student.layers": BLOCKS,
+    "pair.student.new_head": YES_NO,
+}
+"""Keys of two Hugging Face models, whatever their heads; the teacher's path is beside them."""
 
 
 def check_stride(given: Mapping[str, Any]) -> None:
@@ -68,16 +79,9 @@ SCHEMA = Schema(
         "data.label_noise": SHARE,
         "data.label_noise_kind": one_of("uniform", "pair"),
         "data.meta_noise": SHARE,
-        **TEACHER,
+        **PAIR,
         "pair.teacher.path": either(PATH, several(PATH, 2)),
         "pair.teacher.mean": one_of("logits", "probabilities"),
-        "pair.teacher.warmup": SHARE,
-        "pair.teacher.weight_decay": AMOUNT,
-        "pair.teacher.new_head": YES_NO,
-        "pair.teacher.labels": or_null(NAMES),
-        "pair.student.path": PATH,
-        "pair.student.layers": BLOCKS,
-        "pair.student.new_head": YES_NO,
     },
     optional={
         "pair.blocks.*": BLOCKS,

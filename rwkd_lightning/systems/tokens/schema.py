@@ -6,26 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from rwkd_lightning.cli.kinds import (
-    AMOUNT,
     BLOCKS,
     COUNT,
-    NAMES,
     PATH,
     SHARE,
     SPLITS,
-    TEACHER,
     TEXT,
     YES_NO,
     Schema,
-    number,
     one_of,
     or_null,
     whole,
 )
+from rwkd_lightning.systems.text.schema import CUT, PAIR
 from rwkd_lightning.systems.tokens.schemes import SCHEMES
 from rwkd_lightning.utils.errors import UserError
 
-CUT = number("a number above 0 and up to 0.5", lambda x: 0 < x <= 0.5)
 COLUMN = whole(-1000, 1000)
 
 FILES = {
@@ -67,15 +63,8 @@ SCHEMA = Schema(
         **{f"data.{key}": kind for key, kind in FILES.items()},
         "data.max_length": COUNT,
         "data.label_noise": SHARE,
-        **TEACHER,
+        **PAIR,
         "pair.teacher.path": PATH,
-        "pair.teacher.warmup": SHARE,
-        "pair.teacher.weight_decay": AMOUNT,
-        "pair.teacher.new_head": YES_NO,
-        "pair.teacher.labels": or_null(NAMES),
-        "pair.student.path": PATH,
-        "pair.student.layers": BLOCKS,
-        "pair.student.new_head": YES_NO,
     },
     optional={
         "pair.blocks.*": BLOCKS,

@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,7 +18,7 @@ from rwkd_lightning.systems.tokens.schemes import OUTSIDE
 from rwkd_lightning.utils import commands
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.model_files import read_config
-from rwkd_lightning.utils.paths import place
+from rwkd_lightning.utils.paths import place, replaced
 
 FILE = "words.json"
 """In a student's folder: how many tokens of a sentence it reads."""
@@ -112,12 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def write(to: Path, text: Iterator[str]) -> None:
     """Lines to a file, moved into place at the end; UserError where that is not possible."""
-    part: Any = to.with_name(f".{to.name[:200]}.{os.getpid()}.part")
     try:
-        part.write_text("\n".join(text) + "\n", encoding="utf-8")
-        os.replace(part, to)
+        with replaced(to) as part:
+            part.write_text("\n".join(text) + "\n", encoding="utf-8")
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise UserError(
             f"--to={str(to)!r} cannot be written ({error.strerror}); name a file in another folder"
         ) from error

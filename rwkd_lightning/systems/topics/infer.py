@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from rwkd_lightning.systems.topics.model import TopicModel, load
 from rwkd_lightning.systems.topics.text_file import Settings
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.model_files import find
-from rwkd_lightning.utils.paths import place
+from rwkd_lightning.utils.paths import place, replaced
 
 OPTIONS = Settings("file", "--column", "", "--delimiter '{}'")  # a document's label is not asked for
 
@@ -121,13 +120,10 @@ def destination(text: str) -> Path:
 
 def write_file(to: Path, shares: Tensor, words: Sequence[Sequence[str]]) -> None:
     """`write` to a file, replaced in one move."""
-    part = to.with_name(f".{to.name[:200]}.{os.getpid()}.part")
     try:
-        with part.open("w", newline="", encoding="utf-8") as file:
+        with replaced(to) as part, part.open("w", newline="", encoding="utf-8") as file:
             write(file, shares, words)
-        os.replace(part, to)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise UserError(
             f"--to={str(to)!r} cannot be written ({error.strerror}); name a file in another folder"
         ) from error
