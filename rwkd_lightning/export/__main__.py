@@ -92,16 +92,16 @@ def fill(
     """Write all files of an export."""
     student = shipped.student
     student.copy(folder)
-    files = {"model.safetensors": "the student for PyTorch"}
+    files, rows = {"model.safetensors": "the student for PyTorch"}, len(shipped.columns[0])
     ours = compare.outputs(student, compare.torch_call(student), shipped.columns, "student")
     forms = {STUDENT: Form(student, compare.torch_call(student), shipped.score(ours), size(folder))}
     if options.onnx:
         forms[ONNX], difference = onnx_form(folder / onnx_model.FLOAT, shipped, ours)
         files[onnx_model.FLOAT] = (
             f"the same for ONNX Runtime; its outputs differ from PyTorch's by {difference:.1e} at most, on "
-            f"{len(ours):,} rows"
+            f"{rows:,} rows"
         )
-        print(f"{ONNX}: largest difference from PyTorch {difference:.1e} on {len(ours):,} rows of {shipped.split}")
+        print(f"{ONNX}: largest difference from PyTorch {difference:.1e} on {rows:,} rows of {shipped.split}")
     if options.int8:
         forms[INT8] = int8_form(folder, shipped)
         files[onnx_model.INT8] = (
@@ -124,7 +124,7 @@ def fill(
 
 
 def onnx_form(path: Path, shipped: Shipment, ours: Tensor) -> tuple[Form, float]:
-    """The student as ONNX, checked, and its largest difference from ``ours``, PyTorch's outputs ``(N, C)``."""
+    """The student as ONNX, checked, and its largest difference from ``ours``, PyTorch's outputs ``(M, C)``."""
     student = shipped.student
     few = compare.by_length(shipped.columns)
     traced = [few[0], few[len(few) // 2], few[-1]]  # lengths that differ
@@ -132,8 +132,9 @@ def onnx_form(path: Path, shipped: Shipment, ours: Tensor) -> tuple[Form, float]
     session = onnx_model.Session(path)
     theirs = compare.outputs(student, session, shipped.columns, ONNX)
     one_by_one = compare.outputs(student, session, compare.pick(shipped.columns, traced), ONNX, size=1)
+    few_of_ours = compare.pick_outputs(student, ours, shipped.columns, traced)
     difference = max(
-        onnx_model.largest_difference(ours, theirs), onnx_model.largest_difference(ours[traced], one_by_one)
+        onnx_model.largest_difference(ours, theirs), onnx_model.largest_difference(few_of_ours, one_by_one)
     )
     return Form(student, session, shipped.score(theirs), onnx_model.bytes_of(path)), difference
 

@@ -48,27 +48,35 @@ def torch_call(model: Shipped, device: str = "cpu") -> Call:
 def outputs(
     model: Shipped, call: Call, columns: Columns, description: str, size: int = BATCH, show: bool = True
 ) -> Tensor:
-    """Outputs ``(N, C)`` for N rows, those of similar length together."""
+    """Outputs ``(M, C)`` of N rows in their order, M as `Shipped.counts` says; rows of similar length are asked
+    together.
+    """
     order = by_length(columns)
     parts = [order[start : start + size] for start in range(0, len(order), size)]
     found = []
     for rows in bars.over(parts, description) if show else parts:
         batch = model.batch(pick(columns, rows))
         found.append(model.gathered(call(batch), batch))
-    back = torch.empty(len(order), dtype=torch.long)
-    back[order] = torch.arange(len(order))
-    return torch.cat(found)[back]
+    counts = torch.tensor(model.counts(columns))
+    asked = torch.tensor(order)
+    return torch.cat(found)[asked.repeat_interleave(counts[asked]).argsort(stable=True)]
 
 
 def by_length(columns: Columns) -> list[int]:
-    """Numbers of the rows, those with the shortest texts first."""
-    lengths = [sum(map(len, texts)) for texts in zip(*columns, strict=True)]
+    """Numbers of the rows, those with the shortest values first."""
+    lengths = [sum(map(len, values)) for values in zip(*columns, strict=True)]
     return sorted(range(len(lengths)), key=lengths.__getitem__)
 
 
-def pick(columns: Columns, rows: Sequence[int]) -> list[list[str]]:
+def pick(columns: Columns, rows: Sequence[int]) -> list[list[Any]]:
     """Some rows of some columns."""
-    return [[texts[i] for i in rows] for texts in columns]
+    return [[values[i] for i in rows] for values in columns]
+
+
+def pick_outputs(model: Shipped, outputs: Tensor, columns: Columns, rows: Sequence[int]) -> Tensor:
+    """The outputs of some rows, out of those ``(M, C)`` of all."""
+    each = torch.split(outputs, model.counts(columns))
+    return torch.cat([each[row] for row in rows])
 
 
 def measure(forms: Mapping[str, Form], columns: Columns) -> dict[str, dict[str, float]]:

@@ -10,15 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from torch import Tensor, nn
 
+from rwkd_lightning.predict import reader, writer
+from rwkd_lightning.predict.reader import Source
+from rwkd_lightning.predict.writer import Into
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.paths import place
 
 FILE = "shipped.json"
 """In a student's folder: its class by name (``class``), and what else that class needs to know."""
-Columns = Sequence[Sequence[str]]
-"""Texts of N rows, one list of N per column that a model reads."""
+Columns = Sequence[Sequence[Any]]
+"""Values of N rows, one list of N per column that a model reads: texts, or whatever else its class says."""
 
 
 class Shipped(ABC):
@@ -38,31 +42,87 @@ class Shipped(ABC):
     """
     output: str
     """Name of the one tensor that `network` returns."""
+    axes: Mapping[int, str] = {0: "batch"}
+    """Those axes of that tensor that have not always one size, ``batch`` or ``length`` each."""
     columns: Sequence[str]
     """Names of the columns that it was trained on."""
+    reads: str = "text"
+    """What a column holds, for messages."""
+    example: Any = "a"
+    """A value that it has an answer to, whatever column it stands in."""
 
     def __init__(self, folder: Path, described: Mapping[str, Any]) -> None:
         self.folder = folder
 
     @abstractmethod
     def network(self) -> nn.Module:
-        """The network in evaluation mode: the tensors `inputs` in, ``(B, C)`` out."""
+        """The network in evaluation mode: the tensors `inputs` in, ``(B, C)`` or, with an axis ``length``,
+        ``(B, T, C)`` out.
+        """
 
     @abstractmethod
     def batch(self, columns: Columns) -> dict[str, Tensor]:
         """The tensors `inputs` for B rows, and what `gathered` reads beside them."""
 
+    def counts(self, columns: Columns) -> list[int]:
+        """How many rows of outputs each row has: one, or one for each part that has an answer of its own."""
+        return [1] * len(columns[0])
+
     def gathered(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Outputs ``(B, C)`` of B rows, from the network's ``(B', C)`` where `batch` has made more rows of them."""
-        return outputs
+        """Outputs ``(M, C)``, those of each row after those of the row before, M the sum of `counts`; from the
+        network's.
+
+        NaN throughout for a part that is not read.
+
+        Raises:
+            UserError: for one that is read and has no finite answer.
+        """
+        return finite(outputs)
 
     @abstractmethod
-    def answers(self, outputs: Tensor) -> dict[str, list[Any]]:
-        """Columns of N values by name, for outputs ``(N, C)``."""
+    def answers(self, outputs: Tensor, columns: Columns) -> dict[str, list[Any]]:
+        """Columns of N values by name: texts, numbers, or lists of them; for the outputs ``(M, C)`` of these rows."""
 
     @abstractmethod
     def copy(self, folder: Path) -> None:
         """Write the model into an empty folder, as its users load it."""
+
+    @staticmethod
+    def fits(kind: pa.DataType) -> bool:
+        """Whether it can read a column of this type."""
+        return reader.is_text(kind)
+
+    @staticmethod
+    def blank(value: Any) -> bool:
+        """Whether there is nothing to read in a value, which is not null."""
+        return not value.strip()
+
+    @classmethod
+    def source(cls, path: Path, encoding: str, described: Mapping[str, Any]) -> Source:
+        """A file with rows to be asked for: a table, or of a kind that its class knows beside.
+
+        Raises:
+            UserError: for a file of another kind, or none.
+        """
+        return reader.TableFile(path, encoding)
+
+    @classmethod
+    def target(cls, path: Path, source: Source) -> Into:
+        """What writes the answers to a file of this name.
+
+        Raises:
+            UserError: for a name of another kind.
+        """
+        return writer.table(path)
+
+
+def finite(outputs: Tensor) -> Tensor:
+    """The outputs; UserError for one that is no number."""
+    if not bool(outputs.isfinite().all()):
+        raise UserError(
+            "the student's answer is not finite; its weights (or their ONNX file) are broken, export or train it again"
+        )
+    return outputs
 
 
 @dataclass(frozen=True)
@@ -89,10 +149,10 @@ class Shipment:
     split: str
     """The name of the rows' split."""
     columns: Columns
-    """Their texts, as the student reads them."""
+    """Their values, as the student reads them."""
     metric: str
     score: Callable[[Tensor], float]
-    """Of outputs ``(N, C)`` for these rows, by that metric."""
+    """Of outputs ``(M, C)`` for these rows, by that metric."""
     card: Card
     teacher: Shipped | None = None
     """To be timed beside it; None where it is not at hand."""
@@ -138,10 +198,20 @@ def check_run(folder: Path) -> None:
 
 
 def load(folder: Path) -> Shipped:
-    """The model of a folder with ``shipped.json``; only a class that is a `Shipped` is made.
+    """The model of a folder with ``shipped.json``.
 
     Raises:
-        UserError: if the file names none, and as the class does.
+        UserError: as `kind_of` and the class raise.
+    """
+    kind, described = kind_of(folder)
+    return kind(folder, described)
+
+
+def kind_of(folder: Path) -> tuple[type[Shipped], dict[str, Any]]:
+    """The class that ``shipped.json`` of a folder names, and its content; no class but a `Shipped` is taken.
+
+    Raises:
+        UserError: if the file names none.
     """
     try:
         described = dict(json.loads((folder / FILE).read_text(encoding="utf-8")))
@@ -154,5 +224,4 @@ def load(folder: Path) -> Shipped:
             f"{folder / FILE} does not say how to read this student ({' '.join(str(error).split())[:160]}); export the "
             "run again"
         ) from error
-    made: Shipped = kind(folder, described)
-    return made
+    return kind, described

@@ -9,15 +9,15 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from rwkd_lightning.cache.disk import check_room, writing
 from rwkd_lightning.export import compare, onnx_model
 from rwkd_lightning.export.compare import Call
-from rwkd_lightning.export.shipped import Shipped, folder_of, load
+from rwkd_lightning.export.shipped import Shipped, folder_of, kind_of
 from rwkd_lightning.predict import writer
-from rwkd_lightning.predict.reader import Chunk, TableFile
+from rwkd_lightning.predict.reader import Chunk, Source
+from rwkd_lightning.predict.writer import Into
 from rwkd_lightning.utils import bars, commands
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.paths import place
@@ -26,24 +26,25 @@ CHUNK = 1024
 """Rows that are in memory at a time, and sorted by length."""
 
 
-def predict(source: TableFile, to: Path, model: Shipped, call: Call, options: argparse.Namespace) -> int:
+def predict(source: Source, to: Path, into: Into, model: Shipped, call: Call, options: argparse.Namespace) -> int:
     """Write the file's columns and the model's answers to ``to``; returns the number of rows without a text.
 
     Raises:
         UserError: for a row that cannot be read, before the first answer is computed.
     """
     names = check_rows(source, model, options)
-    extra = schema_of(model.answers(call(model.batch([["a"] for _ in names]))), options.prefix)
+    example = [[model.example] for _ in names]
+    extra = schema_of(model.answers(compare.outputs(model, call, example, "", show=False), example), options.prefix)
     if clash := [name for name in extra.names if name in source.schema.names]:
         raise UserError(f"the file has a column {clash[0]!r} already; give --prefix student_ for the answers' names")
     schema, blank = pa.schema([*source.schema, *extra]), 0
     with (
-        writer.writing_table(to, schema) as write,
+        writer.writing_table(to, into, schema, [*names, *extra.names]) as write,
         tqdm(total=source.rows, unit=" rows", disable=None if bars.shown() else True) as bar,
     ):
         for chunk in source.chunks(CHUNK):
             texts = [chunk.table[name].to_pylist() for name in names]
-            empty = set(blank_rows(texts))
+            empty = set(blank_rows(texts, model))
             columns = answered(model, call, texts, empty, extra, options)
             write(pa.table([*chunk.table.columns, *columns], schema=schema))
             blank += len(empty)
@@ -51,7 +52,7 @@ def predict(source: TableFile, to: Path, model: Shipped, call: Call, options: ar
     return blank
 
 
-def check_rows(source: TableFile, model: Shipped, options: argparse.Namespace) -> list[str]:
+def check_rows(source: Source, model: Shipped, options: argparse.Namespace) -> list[str]:
     """Read the whole file once; the names of its text columns."""
     names: list[str] = []
     blank: list[int] = []
@@ -62,24 +63,25 @@ def check_rows(source: TableFile, model: Shipped, options: argparse.Namespace) -
             raise UserError(f"{source.path}: lines {chunk.lines[0]} to {chunk.lines[-1]} have no {missing[0]!r}")
         for name in names:
             kind = chunk.table[name].type
-            if not (is_text(kind) or pa.types.is_null(kind)):
+            if not (model.fits(kind) or pa.types.is_null(kind)):
                 raise UserError(
-                    f"{source.path}: column {name!r} holds {kind}, and no text ({source.unit}s {chunk.lines[0]} to "
-                    f"{chunk.lines[-1]}); name one with --text"
+                    f"{source.path}: column {name!r} holds {kind}, and no {model.reads} ({source.unit}s "
+                    f"{chunk.lines[0]} to {chunk.lines[-1]}); name one with --text"
                 )
-        empty = blank_rows([chunk.table[name].to_pylist() for name in names])
+        empty = blank_rows([chunk.table[name].to_pylist() for name in names], model)
         blank += [chunk.lines[i] for i in empty][: 5 - len(blank)]
     if blank and not options.allow_blank:
         few = ", ".join(map(str, blank[:4])) + (", ..." if len(blank) > 4 else "")
         raise UserError(
-            f"{source.path} has no text in {' or '.join(names)} in {source.unit} {few}; drop such rows, or add "
-            "--allow-blank to leave their answers empty"
+            f"{source.path} has no {model.reads} in {' or '.join(names)} in {source.unit} {few}; drop such rows, or "
+            "add --allow-blank to leave their answers empty"
         )
     return names
 
 
-def text_columns(chunk: Chunk, source: TableFile, model: Shipped, asked: str | None) -> list[str]:
-    """The columns that the model reads: those asked for, those of its run, or the only text in the file.
+def text_columns(chunk: Chunk, source: Source, model: Shipped, asked: str | None) -> list[str]:
+    """The columns that the model reads: those asked for, those of its run, or the only one in the file that it can
+    read.
 
     Raises:
         UserError: if there are none, or not as many as it reads.
@@ -90,14 +92,16 @@ def text_columns(chunk: Chunk, source: TableFile, model: Shipped, asked: str | N
     elif all(name in has for name in model.columns):
         names = list(model.columns)
     else:
-        names = [name for name in has if is_text(chunk.table[name].type)]
+        names = [name for name in has if model.fits(chunk.table[name].type)]
         if len(names) != 1 or len(model.columns) != 1:
             raise UserError(
                 f"{source.path} has the columns {', '.join(has)}, the student was trained on "
-                f"{', '.join(model.columns)}; name its text with --text"
+                f"{', '.join(model.columns)}; name its {model.reads} with --text"
             )
     if missing := [name for name in names if name not in has]:
-        raise UserError(f"{source.path} has no column {missing[0]!r}, only {', '.join(has)}; name its text with --text")
+        raise UserError(
+            f"{source.path} has no column {missing[0]!r}, only {', '.join(has)}; name its {model.reads} with --text"
+        )
     if len(names) != len(model.columns):
         raise UserError(
             f"--text names {len(names)} columns ({', '.join(names)}), and the student reads {len(model.columns)} "
@@ -106,31 +110,29 @@ def text_columns(chunk: Chunk, source: TableFile, model: Shipped, asked: str | N
     return names
 
 
-def is_text(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds text."""
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind  # categories of pandas
-    return str(kind) in ("string", "large_string", "string_view")
-
-
-def blank_rows(texts: Sequence[Sequence[str | None]]) -> list[int]:
-    """Numbers of the rows of which no column has a text, or one has none at all (null)."""
+def blank_rows(columns: Sequence[Sequence[Any]], model: Shipped) -> list[int]:
+    """Numbers of the rows in which no column has anything to read, or one has nothing at all (null)."""
     return [
-        i
-        for i, row in enumerate(zip(*texts, strict=True))
-        if None in row or not any(text.strip() for text in row if text is not None)
+        i for i, row in enumerate(zip(*columns, strict=True)) if None in row or all(model.blank(value) for value in row)
     ]
 
 
 def schema_of(answers: dict[str, list[Any]], prefix: str) -> pa.Schema:
-    """Names and types of the answers' columns."""
-    kinds = {name: pa.string() if isinstance(values[0], str) else pa.float32() for name, values in answers.items()}
-    return pa.schema([(prefix + name, kind) for name, kind in kinds.items()])
+    """Names and types of the answers' columns, from those of one row."""
+    return pa.schema([(prefix + name, type_of(values[0])) for name, values in answers.items()])
+
+
+def type_of(value: Any) -> pa.DataType:
+    """The type of a column with such values: text, numbers, or lists of them."""
+    if isinstance(value, list):
+        return pa.list_(type_of(value[0]))
+    return pa.string() if isinstance(value, str) else pa.float32()
 
 
 def answered(
     model: Shipped,
     call: Call,
-    texts: Sequence[Sequence[str]],
+    texts: Sequence[Sequence[Any]],
     empty: set[int],
     schema: pa.Schema,
     options: argparse.Namespace,
@@ -139,21 +141,15 @@ def answered(
     rows = [i for i in range(len(texts[0])) if i not in empty]
     if not rows:
         return [pa.nulls(len(texts[0]), column.type) for column in schema]
-    found = compare.outputs(model, call, compare.pick(texts, rows), "", options.batch_size, show=False)
-    check_finite(found)
+    asked = compare.pick(texts, rows)
+    found = compare.outputs(model, call, asked, "", options.batch_size, show=False)
     columns = []
-    for values, column in zip(model.answers(found).values(), schema, strict=True):
+    for values, column in zip(model.answers(found, asked).values(), schema, strict=True):
         whole: list[Any] = [None] * len(texts[0])
         for i, value in zip(rows, values, strict=True):
             whole[i] = value
         columns.append(pa.array(whole, column.type))
     return columns
-
-
-def check_finite(outputs: Tensor) -> None:
-    """Raise UserError for an answer that is no number."""
-    if not bool(outputs.isfinite().all()):
-        raise UserError("the student's answer is not finite; its weights are broken, export or train it again")
 
 
 def call_of(model: Shipped, folder: Path, options: argparse.Namespace) -> Call:
@@ -184,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m rwkd_lightning.predict", description="Ask a finished student for the rows of a file."
     )
     parser.add_argument("model", metavar="RUN", help="the folder of a finished run, or of its export")
-    parser.add_argument("file", help="the rows: .csv, .tsv, .jsonl or .parquet")
+    parser.add_argument("file", help="the rows: .csv, .tsv, .jsonl, .parquet, or as its task reads them")
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help="the file to write, of one of these kinds")
     parser.add_argument(
         "--text", metavar="NAMES", help="text columns, as title,body (those of the run, or the only one)"
@@ -200,18 +196,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def work() -> None:
-        to, source = place(options.out, "--out"), place(options.file, "file")
+        to, file = place(options.out, "--out"), place(options.file, "file")
         writer.check(to, options.force)
-        if to.exists() and source.exists() and to.samefile(source):
+        if to.exists() and file.exists() and to.samefile(file):
             raise UserError(f"--out={str(to)!r} is the file that is read; give another name")
-        table = TableFile(source, options.encoding)
-        model = load(folder_of(options.model))
+        folder = folder_of(options.model)
+        kind, described = kind_of(folder)
+        source = kind.source(file, options.encoding, described)
+        into = kind.target(to, source)
+        model = kind(folder, described)
         call = call_of(model, place(options.model, "RUN"), options)
         with writing(to.parent, "--out"):
             check_room(to.parent, 0, "--out")
-            blank = predict(table, to, model, call, options)
-        without = f", {blank} without a text and so without an answer" if blank else ""
-        print(f"wrote {to} ({table.rows} rows{without})")
+            blank = predict(source, to, into, model, call, options)
+        without = f", {blank} without a {model.reads} and so without an answer" if blank else ""
+        print(f"wrote {to} ({source.rows} rows{without})")
 
     return commands.status(work)
 

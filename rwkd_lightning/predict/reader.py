@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import pyarrow as pa
 
@@ -26,6 +26,32 @@ class Chunk:
     table: pa.Table
     lines: list[int]
     """Of each row, the line in which it starts, from 1; in Parquet its number, from 1."""
+
+
+class Source(Protocol):
+    """A file whose rows are read twice: once to check them and to learn their columns, then to work on them."""
+
+    path: Path
+    rows: int
+    """Known after `check`."""
+    schema: pa.Schema
+    """Known after `check`."""
+
+    @property
+    def unit(self) -> str:
+        """What `Chunk.lines` counts."""
+
+    def check(self, size: int) -> Iterator[Chunk]:
+        """Read all chunks of so many rows once; UserError that names the line of a row that cannot be read."""
+
+    def chunks(self, size: int) -> Iterator[Chunk]:
+        """All rows, after `check`; every table has the same schema."""
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds text."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind  # categories of pandas
+    return str(kind) in ("string", "large_string", "string_view")
 
 
 @dataclass

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +18,40 @@ from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.paths import replaced
 
 Write = Callable[[pa.Table], None]
+Into = Callable[[Path, pa.Schema, Sequence[str]], AbstractContextManager[Write]]
+"""From a file to write, the schema of the tables, and the names of those of its columns that the model reads or answers
+with, to a function that appends a table.
+"""
 
 
 def check(path: Path, force: bool) -> None:
     """Raise UserError if no such file may be written."""
-    if path.suffix not in KINDS:
-        raise UserError(f"--out={str(path)!r} is none of {', '.join(KINDS)}; give a file of such a name")
     if path.exists() and not path.is_file():
         raise UserError(f"--out={str(path)!r} is no file; give another name")
     if path.exists() and not force:
         raise UserError(f"--out={str(path)!r} exists; add --force to replace it, or give another file")
 
 
+def table(path: Path) -> Into:
+    """What writes tables to a file of this name, with all their columns.
+
+    Raises:
+        UserError: for a name of another kind.
+    """
+    if path.suffix not in KINDS:
+        raise UserError(f"--out={str(path)!r} is none of {', '.join(KINDS)}; give a file of such a name")
+    return parquet if path.suffix == ".parquet" else functools.partial(lines, path.suffix)
+
+
 @contextmanager
-def writing_table(path: Path, schema: pa.Schema) -> Iterator[Write]:
+def writing_table(path: Path, into: Into, schema: pa.Schema, names: Sequence[str]) -> Iterator[Write]:
     """A function that appends a table of this schema; ``path`` is there when all went well, and not before."""
-    with replaced(path) as part, (parquet if path.suffix == ".parquet" else lines)(part, path.suffix, schema) as write:
+    with replaced(path) as part, into(part, schema, names) as write:
         yield write
 
 
 @contextmanager
-def parquet(part: Path, suffix: str, schema: pa.Schema) -> Iterator[Write]:
+def parquet(part: Path, schema: pa.Schema, names: Sequence[str]) -> Iterator[Write]:
     """For Parquet."""
     from pyarrow.parquet import ParquetWriter
 
@@ -46,7 +60,7 @@ def parquet(part: Path, suffix: str, schema: pa.Schema) -> Iterator[Write]:
 
 
 @contextmanager
-def lines(part: Path, suffix: str, schema: pa.Schema) -> Iterator[Write]:
+def lines(suffix: str, part: Path, schema: pa.Schema, names: Sequence[str]) -> Iterator[Write]:
     """For text."""
     with part.open("w", encoding="utf-8", newline="") as file:
         if suffix == ".jsonl":
@@ -61,13 +75,17 @@ def lines(part: Path, suffix: str, schema: pa.Schema) -> Iterator[Write]:
 
 def rows_of(table: pa.Table) -> Iterator[tuple[Any, ...]]:
     """The values of each row; a float32 with the digits that it has, and not those of the float64 that it becomes."""
-    columns = (short(column) if column.type == pa.float32() else column.to_pylist() for column in table.columns)
+    singles = (pa.float32(), pa.list_(pa.float32()))
+    columns = (short(column.to_pylist()) if column.type in singles else column.to_pylist() for column in table.columns)
     return zip(*columns, strict=True)
 
 
-def short(column: pa.ChunkedArray) -> list[float | None]:
-    """Numbers of few digits that become the same float32 again."""
-    return [None if value is None else float(str(np.float32(value))) for value in column.to_pylist()]
+def short(values: Sequence[Any]) -> list[Any]:
+    """Numbers of few digits that become the same float32 again; lists of them."""
+    return [
+        short(value) if isinstance(value, list) else None if value is None else float(str(np.float32(value)))
+        for value in values
+    ]
 
 
 def in_json(value: Any) -> str:

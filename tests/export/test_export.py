@@ -113,9 +113,40 @@ def test_outputs_come_back_in_the_order_of_the_rows() -> None:
         def gathered(self, outputs: torch.Tensor, batch: Any) -> torch.Tensor:
             return outputs
 
+        def counts(self, columns: Any) -> list[int]:
+            return [1] * len(columns[0])
+
     texts = ["aaa", "a", "aaaaa", "aa", ""]
     found = compare.outputs(Lengths(), lambda batch: batch["x"], [texts], "", size=2)  # type: ignore[arg-type]
     assert found[:, 0].tolist() == [3, 1, 5, 2, 0]
+
+
+def test_outputs_of_rows_with_several_parts() -> None:
+    """Prevents: parts of one row given to the next, where rows are asked in the order of their lengths."""
+
+    class Letters:
+        def batch(self, columns: Any) -> dict[str, torch.Tensor]:
+            return {"x": torch.tensor([[float(ord(letter))] for word in columns[0] for letter in word])}
+
+        def gathered(self, outputs: torch.Tensor, batch: Any) -> torch.Tensor:
+            return outputs
+
+        def counts(self, columns: Any) -> list[int]:
+            return list(map(len, columns[0]))
+
+    model: Any = Letters()
+    found = compare.outputs(model, lambda batch: batch["x"], [["bcd", "a", "efghi", "", "jk"]], "", size=2)
+    assert "".join(chr(int(x)) for x in found[:, 0]) == "bcdaefghijk"
+    few = compare.pick_outputs(model, found, [["bcd", "a", "efghi", "", "jk"]], [4, 0])
+    assert "".join(chr(int(x)) for x in few[:, 0]) == "jkbcd"
+
+
+def test_what_neither_form_reads_does_not_differ() -> None:
+    """Prevents: an ONNX file that says nothing where PyTorch answers, taken for one that agrees."""
+    ours = torch.tensor([[1.0, 2.0], [float("nan")] * 2])
+    assert onnx_model.largest_difference(ours, ours.clone()) == 0
+    with pytest.raises(UserError, match="by up to nan"):
+        onnx_model.largest_difference(torch.ones(2, 2), ours)
 
 
 def model_of(folder: Path, columns: int = 1) -> TextModel:
@@ -149,7 +180,7 @@ def test_a_pair_of_texts_and_a_regression(save: Callable[..., Path], tmp_path: P
     shipment = shipment_of(model)
     ours = compare.outputs(model, compare.torch_call(model), shipment.columns, "")
     onnx_form(tmp_path / "model.onnx", shipment, ours)
-    assert model.answers(ours) == {"predicted_value": ours[:, 0].tolist()}
+    assert model.answers(ours, shipment.columns) == {"predicted_value": ours[:, 0].tolist()}
     alone = compare.outputs(model, compare.torch_call(model), [TEXTS, TEXTS[::-1]], "")
     assert not torch.allclose(ours, alone)
 

@@ -17,10 +17,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from rwkd_lightning.export.shipped import describe
 from rwkd_lightning.predict import __main__ as command
+from rwkd_lightning.predict import reader
 from rwkd_lightning.predict.__main__ import main
 from rwkd_lightning.systems.text.shipped import TextModel
 from tests.export.test_export import small_files
@@ -103,7 +106,7 @@ def test_onnx_answers_too(
 def test_a_file_streams(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prevents: a file that is read to its end before the first answer is written, so that memory grows with it."""
     events = []
-    chunks, writing = command.TableFile.chunks, command.writer.writing_table
+    chunks, writing = reader.TableFile.chunks, command.writer.writing_table
 
     def noted(self: Any, size: int) -> Any:
         for chunk in chunks(self, size):
@@ -120,7 +123,7 @@ def test_a_file_streams(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
         return manager()
 
-    monkeypatch.setattr(command.TableFile, "chunks", noted)
+    monkeypatch.setattr(reader.TableFile, "chunks", noted)
     monkeypatch.setattr(command.writer, "writing_table", noting)
     assert main([str(run), str(write(tmp_path / "a.csv")), "-o", str(tmp_path / "b.csv")]) == 0
     assert events == ["read 3", "write 3", "read 3", "write 3", "read 1", "write 1"]
@@ -284,3 +287,16 @@ def test_pairs_and_numbers(save: Callable[..., Path], tmp_path: Path) -> None:
     alone = [classify({"text": row["title"], "text_pair": row["body"]})["score"] for row in rows]
     assert [row["predicted_value"] for row in rows] == pytest.approx(alone, abs=1e-5)
     assert len({row["predicted_value"] for row in rows}) == 3
+
+
+def test_broken_weights(save: Callable[..., Path], tmp_path: Path, said: Callable[..., str]) -> None:
+    """Prevents: the first class as the answer to every row, with a probability that is no number."""
+    folder = save("bert", labels=["a", "b"])
+    describe(folder, TextModel, text=["text"], max_length=16)
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        weights | {"classifier.bias": torch.full((2,), torch.nan)}, folder / "model.safetensors", {"format": "pt"}
+    )
+    line = said(main, folder, write(tmp_path / "a.csv"), "-o", tmp_path / "b.csv")
+    assert "the student's answer is not finite; its weights (or their ONNX file) are broken" in line
+    assert not (tmp_path / "b.csv").exists()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rwkd_lightning.cache.store import Store
 from rwkd_lightning.export import shipped
-from rwkd_lightning.export.shipped import FILE, Card, Columns, Shipment, Shipped
+from rwkd_lightning.export.shipped import FILE, Card, Columns, Shipment, Shipped, finite
 from rwkd_lightning.run.system import Teacher
 from rwkd_lightning.systems.text import teacher as stages
 from rwkd_lightning.systems.text.data.collate import Collator
@@ -38,9 +38,9 @@ class Logits(nn.Module):
         self.order = None if order is None or order == sorted(order) else order
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        """Logits ``(B, C)``."""
+        """Logits ``(B, C)``; of each token, ``(B, T, C)``."""
         logits: Tensor = self.network(**dict(zip(self.inputs, tensors, strict=True))).logits
-        return logits if self.order is None else logits[:, self.order]
+        return logits if self.order is None else logits[..., self.order]
 
 
 class TextModel(Shipped):
@@ -101,9 +101,10 @@ class TextModel(Shipped):
     def gathered(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         row = batch["index"]
         count = row.bincount()
+        outputs = finite(outputs)
         return outputs.new_zeros(len(count), outputs.shape[1]).index_add(0, row, outputs) / count[:, None]
 
-    def answers(self, outputs: Tensor) -> dict[str, list[Any]]:
+    def answers(self, outputs: Tensor, columns: Columns) -> dict[str, list[Any]]:
         found: dict[str, list[Any]]
         if self.task.label_names is None:
             return {"predicted_value": outputs[:, 0].tolist()}
@@ -118,15 +119,20 @@ class TextModel(Shipped):
         return found | {f"probability_{name}": shares[:, i].tolist() for i, name in enumerate(names)}
 
     def copy(self, folder: Path) -> None:
-        for file in self.folder.iterdir():
-            if file.is_file():
-                with file.open("rb") as source, (folder / file.name).open("wb") as target:
-                    shutil.copyfileobj(source, target)  # copyfile would blame a full disk on the file that it reads
+        copy(self.folder, folder, self.max_length)
         describe(folder, self.described, self.task)
-        path = folder / "tokenizer_config.json"
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        settings["model_max_length"] = self.max_length  # a pipeline with truncation=True cuts where the run did
-        path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def copy(source: Path, folder: Path, max_length: int) -> None:
+    """Write the files of a model and its tokenizer into ``folder``, where a pipeline cuts a text as the run did."""
+    for file in source.iterdir():
+        if file.is_file():
+            with file.open("rb") as read, (folder / file.name).open("wb") as write:
+                shutil.copyfileobj(read, write)  # copyfile would blame a full disk on the file that it reads
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings["model_max_length"] = max_length
+    path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def described(config: DictConfig, task: TaskSpec) -> dict[str, Any]:
