@@ -48,6 +48,8 @@ class Shipped(ABC):
     """Names of the columns that it was trained on."""
     reads: str = "text"
     """What a column holds, for messages."""
+    parts: str = "texts"
+    """What has an answer of its own, for messages."""
     example: Any = "a"
     """A value that it has an answer to, whatever column it stands in."""
 

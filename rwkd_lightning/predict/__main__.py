@@ -26,8 +26,11 @@ CHUNK = 1024
 """Rows that are in memory at a time, and sorted by length."""
 
 
-def predict(source: Source, to: Path, into: Into, model: Shipped, call: Call, options: argparse.Namespace) -> int:
-    """Write the file's columns and the model's answers to ``to``; returns the number of rows without a text.
+def predict(
+    source: Source, to: Path, into: Into, model: Shipped, call: Call, options: argparse.Namespace
+) -> tuple[int, int]:
+    """Write the file's columns and the model's answers to ``to``; returns the number of rows with nothing to read, and
+    of parts of the others that the model does not read.
 
     Raises:
         UserError: for a row that cannot be read, before the first answer is computed.
@@ -37,7 +40,7 @@ def predict(source: Source, to: Path, into: Into, model: Shipped, call: Call, op
     extra = schema_of(model.answers(compare.outputs(model, call, example, "", show=False), example), options.prefix)
     if clash := [name for name in extra.names if name in source.schema.names]:
         raise UserError(f"the file has a column {clash[0]!r} already; give --prefix student_ for the answers' names")
-    schema, blank = pa.schema([*source.schema, *extra]), 0
+    schema, blank, lost = pa.schema([*source.schema, *extra]), 0, 0
     with (
         writer.writing_table(to, into, schema, [*names, *extra.names]) as write,
         tqdm(total=source.rows, unit=" rows", disable=None if bars.shown() else True) as bar,
@@ -45,11 +48,11 @@ def predict(source: Source, to: Path, into: Into, model: Shipped, call: Call, op
         for chunk in source.chunks(CHUNK):
             texts = [chunk.table[name].to_pylist() for name in names]
             empty = set(blank_rows(texts, model))
-            columns = answered(model, call, texts, empty, extra, options)
+            columns, unread = answered(model, call, texts, empty, extra, options)
             write(pa.table([*chunk.table.columns, *columns], schema=schema))
-            blank += len(empty)
+            blank, lost = blank + len(empty), lost + unread
             bar.update(len(chunk.lines))
-    return blank
+    return blank, lost
 
 
 def check_rows(source: Source, model: Shipped, options: argparse.Namespace) -> list[str]:
@@ -136,11 +139,13 @@ def answered(
     empty: set[int],
     schema: pa.Schema,
     options: argparse.Namespace,
-) -> list[pa.Array]:
-    """The answers' columns for the rows of a chunk, null for those without a text."""
+) -> tuple[list[pa.Array], int]:
+    """The answers' columns for the rows of a chunk, null for those with nothing to read; and how many parts of the
+    others are not read.
+    """
     rows = [i for i in range(len(texts[0])) if i not in empty]
     if not rows:
-        return [pa.nulls(len(texts[0]), column.type) for column in schema]
+        return [pa.nulls(len(texts[0]), column.type) for column in schema], 0
     asked = compare.pick(texts, rows)
     found = compare.outputs(model, call, asked, "", options.batch_size, show=False)
     columns = []
@@ -149,7 +154,7 @@ def answered(
         for i, value in zip(rows, values, strict=True):
             whole[i] = value
         columns.append(pa.array(whole, column.type))
-    return columns
+    return columns, int(found.isnan().all(1).sum())
 
 
 def call_of(model: Shipped, folder: Path, options: argparse.Namespace) -> Call:
@@ -208,9 +213,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         call = call_of(model, place(options.model, "RUN"), options)
         with writing(to.parent, "--out"):
             check_room(to.parent, 0, "--out")
-            blank = predict(source, to, into, model, call, options)
+            blank, lost = predict(source, to, into, model, call, options)
         without = f", {blank} without a {model.reads} and so without an answer" if blank else ""
-        print(f"wrote {to} ({source.rows} rows{without})")
+        unread = f", {lost} of their {model.parts} not read" if lost else ""
+        print(f"wrote {to} ({source.rows} rows{without}{unread})")
 
     return commands.status(work)
 

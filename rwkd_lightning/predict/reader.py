@@ -6,6 +6,7 @@ import codecs
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -54,6 +55,47 @@ def is_text(kind: pa.DataType) -> bool:
     return str(kind) in ("string", "large_string", "string_view")
 
 
+def check_file(path: Path, encoding: str) -> None:
+    """Raise UserError for a path to no file, and for an encoding that Python does not know."""
+    if not path.is_file():
+        raise UserError(f"there is no file {str(path)!r}")
+    try:
+        "".encode(encoding)
+    except LookupError as error:
+        raise UserError(f"there is no encoding {encoding!r}; give one as utf-8, latin-1 or cp1252") from error
+
+
+def opened(path: Path, encoding: str, newline: str) -> TextIO:
+    """A file of text; a mark at the start of UTF-8 is no part of it."""
+    utf8 = codecs.lookup(encoding).name == "utf-8"
+    return path.open(encoding="utf-8-sig" if utf8 else encoding, newline=newline)
+
+
+@contextmanager
+def decodable(path: Path, encoding: str) -> Iterator[None]:
+    """Turn bytes of another encoding into a UserError that names their line."""
+    try:
+        yield
+    except UnicodeError as error:
+        raise UserError(
+            f"{str(path)!r} is not {encoding}{undecodable(path, encoding)}; say which encoding it is with --encoding, "
+            "as latin-1 or cp1252"
+        ) from error
+
+
+def undecodable(path: Path, encoding: str) -> str:
+    """The first line that is not of this encoding, in words."""
+    with path.open("rb") as file:
+        for line, text in enumerate(file, 1):
+            try:
+                text.decode(encoding)
+            except UnicodeDecodeError as error:
+                return f" in line {line} (bytes {text[error.start : error.end]!r})"
+            except UnicodeError:  # of UTF-16, whose lines end otherwise
+                break
+    return ""
+
+
 @dataclass
 class TableFile:
     """A table that is read twice: once to check it and to learn its columns, then to work on it.
@@ -74,12 +116,7 @@ class TableFile:
     def __post_init__(self) -> None:
         if self.path.suffix not in KINDS:
             raise UserError(f"{str(self.path)!r} is none of {', '.join(KINDS)}; give a file of such a name")
-        if not self.path.is_file():
-            raise UserError(f"there is no file {str(self.path)!r}")
-        try:
-            "".encode(self.encoding)
-        except LookupError as error:
-            raise UserError(f"there is no encoding {self.encoding!r}; give one as utf-8, latin-1 or cp1252") from error
+        check_file(self.path, self.encoding)
 
     @property
     def unit(self) -> str:
@@ -116,38 +153,17 @@ class TableFile:
             yield Chunk(pa.table(columns, schema=self.schema), chunk.lines)
 
     def _chunks(self, size: int) -> Iterator[Chunk]:
-        try:
+        with decodable(self.path, self.encoding):
             if self.path.suffix == ".parquet":
                 yield from self._parquet(size)
             elif self.path.suffix == ".jsonl":
                 yield from self._json_lines(size)
             else:
                 yield from self._delimited(size)
-        except UnicodeError as error:
-            raise UserError(
-                f"{str(self.path)!r} is not {self.encoding}{self._undecodable()}; say which encoding it is with "
-                "--encoding, as latin-1 or cp1252"
-            ) from error
-
-    def _undecodable(self) -> str:
-        """The first line that is not of this encoding, in words."""
-        with self.path.open("rb") as file:
-            for line, text in enumerate(file, 1):
-                try:
-                    text.decode(self.encoding)
-                except UnicodeDecodeError as error:
-                    return f" in line {line} (bytes {text[error.start : error.end]!r})"
-                except UnicodeError:  # of UTF-16, whose lines end otherwise
-                    break
-        return ""
-
-    def _open(self, newline: str) -> TextIO:
-        utf8 = codecs.lookup(self.encoding).name == "utf-8"  # a mark at its start is no part of the first name
-        return self.path.open(encoding="utf-8-sig" if utf8 else self.encoding, newline=newline)
 
     def _delimited(self, size: int) -> Iterator[Chunk]:
         csv.field_size_limit(LONGEST_FIELD)
-        with self._open("") as file:
+        with opened(self.path, self.encoding, "") as file:
             reader = csv.reader(file, delimiter=DELIMITERS[self.path.suffix], strict=True)
             names = self._row(reader)
             if names is None:
@@ -192,7 +208,7 @@ class TableFile:
     def _json_lines(self, size: int) -> Iterator[Chunk]:
         rows: list[dict[str, Any]] = []
         lines: list[int] = []
-        with self._open("\n") as file:
+        with opened(self.path, self.encoding, "\n") as file:
             for line, text in enumerate(file, 1):
                 if not text.strip():
                     continue

@@ -22,16 +22,16 @@ from rwkd_lightning.systems.text.data.collate import Collator
 from rwkd_lightning.systems.text.data.overflow import head_tail, stride_of, windows
 from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec, column, table_of
 from rwkd_lightning.systems.text.metrics import score
-from rwkd_lightning.systems.text.models import Classifier, load_classifier, load_tokenizer
+from rwkd_lightning.systems.text.models import load_classifier, load_tokenizer
 from rwkd_lightning.systems.text.teacher_outputs import paths_of
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.model_files import find, read_config, size
 
 
 class Logits(nn.Module):
-    """A classifier whose inputs have an order, as ONNX wants them."""
+    """A classifier, of texts or of their tokens, whose inputs have an order, as ONNX wants them."""
 
-    def __init__(self, classifier: Classifier, inputs: Sequence[str]) -> None:
+    def __init__(self, classifier: Any, inputs: Sequence[str]) -> None:
         super().__init__()
         self.network, self.inputs = classifier.network, tuple(inputs)
         order = classifier.order

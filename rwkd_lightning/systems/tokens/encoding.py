@@ -43,15 +43,21 @@ def encode(sentences: list[list[str]], tokenizer: Any, max_length: int, name: st
         )
         tables.append(pa.table({key: pa.array(encoded[key], kind) for key, kind in types.items() if key in encoded}))
         for row, words in enumerate(part):
-            places = [-1] * len(words)
-            for place, word in reversed(list(enumerate(encoded.word_ids(row)))):
-                if word is not None:
-                    places[word] = place
+            places = places_of(encoded, row, len(words))
             if max(places) < 0:
                 raise UserError(f"sentence {begin + row} of {name} gives no token ({' '.join(words)[:80]!r}); drop it")
             starts.append(places)
     tell_lost(starts, max_length, name)
     return pa.concat_tables(tables), starts
+
+
+def places_of(encoded: Any, row: int, words: int) -> list[int]:
+    """The place of each word's first token in a row that a tokenizer has encoded, -1 for a word without one."""
+    places = [-1] * words
+    for place, word in reversed(list(enumerate(encoded.word_ids(row)))):
+        if word is not None:
+            places[word] = place
+    return places
 
 
 def tell_lost(starts: list[list[int]], max_length: int, name: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,22 +12,33 @@ from rwkd_lightning.systems.tokens.data import TokenData
 from rwkd_lightning.systems.tokens.schemes import OUTSIDE
 from rwkd_lightning.systems.tokens.spans import entity_scores, plain_scores
 
+T = TypeVar("T")
 
-def names_of(data: TokenData, split: str, logits: Tensor) -> list[list[str]]:
-    """The likeliest tag of each word, from logits ``(words, C)``; of one that was not read O, or nothing where there is
-    no O.
+
+def likeliest(tags: Sequence[str], logits: Tensor) -> list[str]:
+    """The likeliest tag of each word, from logits ``(words, C)``; of one that is not read (NaN) O, or nothing where
+    there is no O.
     """
-    unread = OUTSIDE if OUTSIDE in data.names else ""
+    unread = OUTSIDE if OUTSIDE in tags else ""
     read = ~logits.isnan().any(1)
-    chosen = [
-        data.tags[number] if known else unread
+    return [
+        tags[number] if known else unread
         for number, known in zip(logits.nan_to_num(0.0).argmax(1).tolist(), read.tolist(), strict=True)
     ]
+
+
+def grouped(values: Sequence[T], lengths: Iterable[int]) -> list[list[T]]:
+    """The values of words, one after the other, as one list for each sentence of so many words."""
     found, begin = [], 0
-    for sentence in data.splits[split].tokens:
-        found.append(chosen[begin : begin + len(sentence)])
-        begin += len(sentence)
+    for length in lengths:
+        found.append(list(values[begin : begin + length]))
+        begin += length
     return found
+
+
+def names_of(data: TokenData, split: str, logits: Tensor) -> list[list[str]]:
+    """The likeliest tags of each sentence of a split, see `likeliest`."""
+    return grouped(likeliest(data.tags, logits), map(len, data.splits[split].tokens))
 
 
 def score(data: TokenData, truth: Sequence[Sequence[str]], said: Sequence[Sequence[str]]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,11 +88,33 @@ def from_columns(text: str, file: Path, where: str, fields: Fields, tagged: bool
         raise UserError(
             f"{where}: data.weight={fields.weight} is a key of JSON lines, and columns have none; give .jsonl"
         )
-    found, first = Sentences(where), None
-    words: list[tuple[int, str, str]] = []
-    for number, columns in rows(text, file):
+    found = Sentences(where)
+    for sentence in sentences(text.split("\n"), file, where):
+        words = []
+        for number, columns in sentence:
+            if tagged and len(columns) < 2:
+                raise UserError(
+                    f"{where} has no tag in line {number}, only {columns[0]!r}; give a word and its tag in each line"
+                )
+            token = cell(columns, fields.token_column, "data.token_column", where, number)
+            tag = cell(columns, fields.tag_column, "data.tag_column", where, number) if tagged else ""
+            words.append((number, token, tag))
+        add(found, words)
+    return found
+
+
+def sentences(lines: Iterable[str], file: Path, where: str) -> Iterator[list[tuple[int, list[str]]]]:
+    """Of each sentence, the numbers and columns of its lines.
+
+    Raises:
+        UserError: for a line with more or fewer columns than the first one.
+    """
+    first: tuple[int, int] | None = None
+    words: list[tuple[int, list[str]]] = []
+    for number, columns in rows(lines, file):
         if columns is None:
-            add(found, words)
+            if words:
+                yield words
             words = []
             continue
         first = first or (number, len(columns))
@@ -101,22 +123,17 @@ def from_columns(text: str, file: Path, where: str, fields: Fields, tagged: bool
                 f"{where} has {len(columns)} columns in line {number}, line {first[0]} has {first[1]}; give each word "
                 "as many, with a tab or blanks between them, and a blank line after each sentence"
             )
-        if tagged and len(columns) < 2:
-            raise UserError(
-                f"{where} has no tag in line {number}, only {columns[0]!r}; give a word and its tag in each line"
-            )
-        token = cell(columns, fields.token_column, "data.token_column", where, number)
-        tag = cell(columns, fields.tag_column, "data.tag_column", where, number) if tagged else ""
-        words.append((number, token, tag))
-    add(found, words)
-    return found
+        words.append((number, columns))
+    if words:
+        yield words
 
 
-def rows(text: str, file: Path) -> Iterator[tuple[int, list[str] | None]]:
+def rows(lines: Iterable[str], file: Path) -> Iterator[tuple[int, list[str] | None]]:
     """Number and columns of each line; None between sentences. Of CoNLL-U, comments and lines of no single word are
     left out.
     """
-    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
+    for number, text in enumerate(lines, 1):
+        line = text.rstrip("\r\n")
         columns = line.split("\t") if "\t" in line else line.split()
         if not line.strip() or columns[0].strip() == DOCUMENT:
             yield number, None
@@ -140,12 +157,11 @@ def cell(columns: list[str], at: int, setting: str, where: str, line: int) -> st
 
 
 def add(found: Sentences, words: list[tuple[int, str, str]]) -> None:
-    """Add a sentence, unless it has no word."""
-    if words:
-        lines, tokens, tags = (list(part) for part in zip(*words, strict=True))
-        found.lines.append(lines)
-        found.tokens.append(tokens)
-        found.tags.append(tags)
+    """Add a sentence."""
+    lines, tokens, tags = (list(part) for part in zip(*words, strict=True))
+    found.lines.append(lines)
+    found.tokens.append(tokens)
+    found.tags.append(tags)
 
 
 def from_json(text: str, where: str, fields: Fields, tagged: bool) -> Sentences:

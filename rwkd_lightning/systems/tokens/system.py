@@ -26,7 +26,7 @@ from rwkd_lightning.systems.tokens.data import TokenData
 from rwkd_lightning.systems.tokens.datamodule import TokenDataModule
 from rwkd_lightning.systems.tokens.evaluate import WordScores, monitor_of, names_of, score, score_names
 from rwkd_lightning.systems.tokens.loading import TOKEN, check_tagger, load_tagger, load_word_tokenizer
-from rwkd_lightning.systems.tokens.tag import describe
+from rwkd_lightning.systems.tokens.shipped import describe, shipment
 from rwkd_lightning.systems.tokens.tagger import Tagger
 from rwkd_lightning.terms import Term
 from rwkd_lightning.training.compatibility import check_outputs, check_parts, check_reach
@@ -166,14 +166,10 @@ class TokenSystem(System):
         return Evaluation(self.name, self.monitor, meta, scores, network, pairs)
 
     def export(self, folder: Path, student: nn.Module, result: Mapping[str, Any]) -> int:
-        length = self.config.data.max_length
-        return write_student(folder / "student", student, self.tokenizer, lambda part: describe(part, length))
+        return write_student(folder / "student", student, self.tokenizer, lambda part: describe(part, self.config))
 
     def shipment(self, folder: Path) -> Shipment:
-        raise UserError(
-            f"token classifiers are not exported; {folder / 'student'} is whole, and its tags of new sentences are had "
-            f"by `python -m rwkd_lightning.systems.tokens.tag {folder / 'student'} FILE --to OUT`"
-        )
+        return shipment(self.config, self.data, folder)
 
     def columns(self) -> dict[str, Tensor]:
         """``loss_teacher_ce``: the teacher's own cross-entropy, the mean over the words that are read."""

@@ -29,6 +29,8 @@ from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.utils.model_files import find, fingerprint, size
 from rwkd_lightning.weighting import LabelsOnly
 
+KIND = "token_teacher"
+"""Of fine-tuned teachers in the cache."""
 TOKEN_TEACHER = (
     "data.max_length",
     *(
@@ -70,20 +72,44 @@ def teacher_of(config: DictConfig, data: TokenData, run: Run) -> Teacher:
         folder = find(spec.path)
         return Teacher(folder, size(folder), labels=list(spec.labels) if spec.labels is not None else None)
     settings = only(config, TOKEN_TEACHER)
-    key = {
-        "tags": list(data.tags),
-        "model": fingerprint(find(spec.path)),
-        "data": data.splits["train"].fingerprint(),
-        "settings": keyed(config, TOKEN_TEACHER),
-    }
     return train_once(
         run,
-        "token_teacher",
-        key,
+        KIND,
+        key_of(config, data),
         lambda folder, fit: train(spec.path, settings, data, folder, fit),
         about=f"tokens: {spec.path}",
         needed_bytes=10 * size(find(spec.path)),
     )
+
+
+def key_of(config: DictConfig, data: TokenData) -> dict[str, Any]:
+    """What a fine-tuned teacher is kept under."""
+    return {
+        "tags": list(data.tags),
+        "model": fingerprint(find(config.pair.teacher.path)),
+        "data": data.splits["train"].fingerprint(),
+        "settings": keyed(config, TOKEN_TEACHER),
+    }
+
+
+def teacher_at_hand(config: DictConfig, data: TokenData) -> Teacher:
+    """The teacher of a finished run, which is not trained again.
+
+    Raises:
+        UserError: if it is not there any more.
+    """
+    if config.pair.teacher.epochs == 0:
+        return given(config)
+    store, key = Store(Path(config.cache_dir).expanduser()), key_of(config, data)
+    if not store.has(KIND, key):
+        raise UserError(f"it is not in the cache {config.cache_dir} any more; run train.py again to train it")
+    return Teacher(store.path(KIND, key), 0)
+
+
+def given(config: DictConfig) -> Teacher:
+    """A finished model as the teacher."""
+    spec, folder = config.pair.teacher, find(config.pair.teacher.path)
+    return Teacher(folder, size(folder), labels=list(spec.labels) if spec.labels is not None else None)
 
 
 def train(path: str, settings: DictConfig, data: TokenData, folder: Path, fit: Fit) -> None:

@@ -9,6 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from rwkd_lightning.export.__main__ import main
+from tests.export.conftest import said
+from tests.run.test_pipeline_run import finished
+
+__all__ = ["said"]
+
 PEOPLE = ["Ann Lee", "Bob", "Kim", "Eve Mae"]
 PLACES = ["Rome", "Bonn", "Oslo Bay"]
 OTHERS = ["the", "a", "went", "to", "saw", "in", "and", "likes"]
@@ -81,9 +87,8 @@ def token_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
-def tiny(conll: Path, bert: Path, token_cache: Path, tmp_path: Path) -> list[str]:
-    """Overrides that make any run last seconds."""
+def overrides(conll: Path, bert: Path, cache: Path, runs: Path) -> list[str]:
+    """For `train.py`: any run lasts seconds."""
     return [
         "task=tokens",
         f"data.train={conll}",
@@ -98,6 +103,28 @@ def tiny(conll: Path, bert: Path, token_cache: Path, tmp_path: Path) -> list[str
         "meta.batch_size=4",
         "trainer.max_epochs=2",
         "trainer.accelerator=cpu",
-        f"cache_dir={token_cache}",
-        f"runs_dir={tmp_path / 'runs'}",
+        f"cache_dir={cache}",
+        f"runs_dir={runs}",
     ]
+
+
+@pytest.fixture
+def tiny(conll: Path, bert: Path, token_cache: Path, tmp_path: Path) -> list[str]:
+    """Overrides that make any run last seconds."""
+    return overrides(conll, bert, token_cache, tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def token_run(conll: Path, bert: Path, token_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run whose student has learnt its tags."""
+    folder = tmp_path_factory.mktemp("tagger")
+    more = ["weighting=kd", "pair.student.layers=null", "trainer.max_epochs=6"]
+    finished(overrides(conll, bert, token_cache, folder), folder / "run", *more)
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def token_export(token_run: Path) -> Path:
+    """Its export in the default place."""
+    assert main([str(token_run), "--int8", "--compare"]) == 0
+    return token_run / "export"

@@ -11,10 +11,6 @@ import pytest
 import torch
 
 from rwkd_lightning.run.build import weighting_of
-from rwkd_lightning.systems.tokens import tag
-from rwkd_lightning.systems.tokens.reader import Fields, read_sentences
-from rwkd_lightning.systems.tokens.spans import entity_scores
-from rwkd_lightning.systems.tokens.system import TokenSystem
 from rwkd_lightning.utils.errors import UserError
 from tests.run.test_pipeline_run import ROOT, config, finished
 from tests.run.test_resume import check_same, power_cut
@@ -104,28 +100,3 @@ def test_a_finished_teacher_is_used_as_it_is(tiny: list[str], tmp_path: Path) ->
     result = finished(tiny, tmp_path / "two", *more)
     one = json.loads((tmp_path / "one/metrics.json").read_text())
     assert result["teacher"]["test"]["f1"] == pytest.approx(one["student"]["test"]["f1"], abs=1e-6)
-
-
-def test_a_student_tags_new_sentences(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Prevents: tags of other words than those that they stand beside, and words without one."""
-    result = finished(tiny, tmp_path / "run", "weighting=ce", "pair.student.layers=null", "trainer.max_epochs=6")
-    student = str(tmp_path / "run/student")
-    system = TokenSystem(config(tiny))
-    system.read()
-    split, truth = system.data.splits["test"], system.data.named("test")
-    (tmp_path / "new.jsonl").write_text("\n".join(json.dumps({"tokens": words}) for words in split.tokens))
-    assert tag.main([student, str(tmp_path / "new.jsonl"), "--to", str(tmp_path / "out.conll")]) == 0
-    said = read_sentences(str(tmp_path / "out.conll"), "file", Fields())
-    assert said.tokens == split.tokens
-    assert entity_scores(truth, said.tags)["f1"] == pytest.approx(result["student"]["test"]["f1"], abs=1e-6)
-    assert result["student"]["test"]["f1"] > 0.5
-    assert tag.main([student, str(tmp_path / "new.jsonl"), "--to", str(tmp_path / "out.conll")]) == 1
-    assert "exists; add --force" in capsys.readouterr().err
-    (tmp_path / "long.conll").write_text("\n".join(["Ann", "the"] * 20))
-    assert tag.main([student, str(tmp_path / "long.conll"), "--to", str(tmp_path / "long.jsonl")]) == 0
-    row = json.loads((tmp_path / "long.jsonl").read_text())
-    assert len(row["tags"]) == 40 and row["tags"][-5:] == ["O"] * 5
-    assert tag.main([str(tmp_path), str(tmp_path / "long.conll"), "--to", str(tmp_path / "a.jsonl")]) == 1
-    assert "is no student of task=tokens" in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"token classifiers are not exported; .*rwkd_lightning.systems.tokens.tag"):
-        system.shipment(tmp_path / "run")

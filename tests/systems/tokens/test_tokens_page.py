@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from rwkd_lightning.audit import __main__ as audit
+from rwkd_lightning.export import __main__ as export
+from rwkd_lightning.predict import __main__ as predict
 from rwkd_lightning.utils.errors import UserError
 from tests.test_remedies import ROOT, config
 
@@ -16,6 +23,7 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("python train.py ")
 ]
+MAINS: dict[str, Callable[[list[str]], int]] = {"export": export.main, "predict": predict.main, "audit": audit.main}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -36,3 +44,18 @@ def test_another_tasks_key_is_refused() -> None:
         config("task=tokens", "data.path=x.conll")
     with pytest.raises(UserError, match=r"pair.student.lora is not for task=tokens"):
         config("task=tokens", "pair.student.lora=8")
+
+
+def test_the_commands_for_a_finished_run(token_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents: an option or a file of another name than the page says."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(token_run, "RUN", ignore=shutil.ignore_patterns("export"))
+    Path("new.conll").write_text("Ann\nran\n")
+    Path("new.jsonl").write_text('{"tokens": ["Ann", "ran"]}\n')
+    ran = []
+    for line in re.findall(r"^python -m rwkd_lightning\.(.*)", PAGE, re.M):
+        name, *words = shlex.split(line, comments=True)
+        assert MAINS[name](words) == 0
+        ran.append(name)
+    assert ran == ["export", "predict", "predict"]
+    assert Path("tagged.conll").read_text().count("\t") == 4 and "probability" in Path("tagged.jsonl").read_text()
