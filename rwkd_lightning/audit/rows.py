@@ -13,9 +13,9 @@ class Audited:
     """N training rows, in the order of ``weights.parquet``, with what speaks against their labels and their teacher."""
 
     texts: Mapping[str, Sequence[str]]
-    """By column, as the student reads them."""
+    """By column, what is shown of a row: texts as the student reads them, or made of what it reads."""
     given: Sequence[str]
-    """The label that the row was trained with; empty where it has none."""
+    """The label that the row was trained with, of several the one to look at; empty where it has none."""
     teacher: Sequence[str]
     """The teacher's answer, which is the suggested label, as ``given`` would have it; empty where it says nothing."""
     student: Sequence[str]

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rwkd_lightning.audit.rows import Audited
 from rwkd_lightning.export.shipped import Shipment
 from rwkd_lightning.meta import Restriction
 from rwkd_lightning.run import inputs
@@ -21,6 +22,7 @@ from rwkd_lightning.run.system import Evaluation, Run, System, Teacher
 from rwkd_lightning.systems.text.export import corruption_scores, try_writing, write_student
 from rwkd_lightning.systems.text.system import fingerprints
 from rwkd_lightning.systems.tokens import teacher as stages
+from rwkd_lightning.systems.tokens.audit import audited
 from rwkd_lightning.systems.tokens.bank import with_words
 from rwkd_lightning.systems.tokens.data import TokenData
 from rwkd_lightning.systems.tokens.datamodule import TokenDataModule
@@ -170,6 +172,9 @@ class TokenSystem(System):
 
     def shipment(self, folder: Path) -> Shipment:
         return shipment(self.config, self.data, folder)
+
+    def audit(self, run: Run, table: Mapping[str, Sequence[Any]], folds: int) -> Audited:
+        return audited(self.config, self.data, run, table, folds)
 
     def columns(self) -> dict[str, Tensor]:
         """``loss_teacher_ce``: the teacher's own cross-entropy, the mean over the words that are read."""

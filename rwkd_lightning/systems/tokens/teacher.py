@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,27 +154,32 @@ def loaders_of(settings: DictConfig, teacher: Teacher, data: TokenData, **more: 
 
 
 def logits(
-    config: DictConfig, teacher: Teacher, data: TokenData, store: Store, device: torch.device
+    config: DictConfig,
+    teacher: Teacher,
+    data: TokenData,
+    store: Store,
+    device: torch.device,
+    splits: Sequence[str] = SPLITS,
 ) -> dict[str, Tensor]:
-    """Its logits of all splits, ``(words, C)`` in float16, all words one after the other; NaN for one that it does not
+    """Its logits of these splits, ``(words, C)`` in float16, all words one after the other; NaN for one that is not
     read. From the cache, or computed now.
     """
     key = {
         "teacher": fingerprint(teacher.folder),
         "tags": list(data.tags),
         "settings": keyed(config, TOKEN_LOGITS),
-        "data": {name: data.splits[name].fingerprint() for name in SPLITS},
+        "data": {name: data.splits[name].fingerprint() for name in splits},
     }
 
     def build(folder: Path) -> None:
         settings = only(config, TOKEN_LOGITS)
         network, loaders = load(teacher, data), loaders_of(settings, teacher, data)
         precision = str(settings.pair.teacher.precision)
-        found = {name: word_logits(network, loaders, name, device, "teacher", precision).half() for name in SPLITS}
+        found = {name: word_logits(network, loaders, name, device, "teacher", precision).half() for name in splits}
         save_file(found, folder / "logits.safetensors")
 
     kept = store.get("token_logits", key, build, about=f"tokens: {config.pair.teacher.path}")
-    return tensors(kept / "logits.safetensors", {name: (data.splits[name].words, len(data.tags)) for name in SPLITS})
+    return tensors(kept / "logits.safetensors", {name: (data.splits[name].words, len(data.tags)) for name in splits})
 
 
 def word_logits(

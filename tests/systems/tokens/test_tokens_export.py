@@ -39,17 +39,19 @@ def system_of(run: Path) -> TokenSystem:
     return system
 
 
-def alone(folder: Path, sentences: list[list[str]]) -> list[torch.Tensor]:
-    """By transformers alone, sentence by sentence: the logits of each word's first token ``(words, C)``."""
+def alone(folder: Path, sentences: list[list[str]], max_length: int = 64) -> list[torch.Tensor]:
+    """By transformers alone, sentence by sentence: the logits of each read word's first token ``(words, C)``."""
     network = AutoModelForTokenClassification.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     found = []
     for words in sentences:
-        encoded = tokenizer(words, is_split_into_words=True, return_tensors="pt")
+        encoded = tokenizer(
+            words, is_split_into_words=True, truncation=True, max_length=max_length, return_tensors="pt"
+        )
         ids = encoded.word_ids(0)
         with torch.no_grad():
             logits = network(**encoded).logits[0]
-        found.append(logits[[ids.index(word) for word in range(len(words))]])
+        found.append(logits[[ids.index(word) for word in sorted({*ids} - {None})]])
     return found
 
 
@@ -68,6 +70,7 @@ def test_a_pipeline_and_onnx_runtime_tag_as_the_student(token_run: Path, token_e
         assert found == [(kind, "".join(words[a : b + 1])) for kind, a, b in entities(tags)]
     assert AutoTokenizer.from_pretrained(token_export).model_max_length == 24  # where the pipeline cuts
     session = onnxruntime.InferenceSession(token_export / "model.onnx", providers=["CPUExecutionProvider"])
+    assert session.get_outputs()[0].shape == ["batch", "length", 5]
     tokenizer = AutoTokenizer.from_pretrained(token_export)
     network = AutoModelForTokenClassification.from_pretrained(token_run / "student").eval()
     for chunk in (slice(0, 1), slice(1, 4), slice(0, None)):
