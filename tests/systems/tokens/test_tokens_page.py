@@ -57,5 +57,5 @@ def test_the_commands_for_a_finished_run(token_run: Path, tmp_path: Path, monkey
         name, *words = shlex.split(line, comments=True)
         assert MAINS[name](words) == 0
         ran.append(name)
-    assert ran == ["export", "predict", "predict"]
+    assert ran == ["export", "predict", "predict", "audit"]
     assert Path("tagged.conll").read_text().count("\t") == 4 and "probability" in Path("tagged.jsonl").read_text()
