@@ -56,7 +56,7 @@ def predict(
 
 
 def check_rows(source: Source, model: Shipped, options: argparse.Namespace) -> list[str]:
-    """Read the whole file once; the names of its text columns."""
+    """Read the whole file once; the names of the columns that the model reads."""
     names: list[str] = []
     blank: list[int] = []
     for chunk in source.check(CHUNK):

@@ -1,4 +1,4 @@
-"""Sentences without a need of tags, as columns, in chunks: read from a file of any size, and written with answers."""
+"""Sentences as columns, in chunks: read from a file of any size, with tags or without, and written with answers."""
 
 from __future__ import annotations
 
