@@ -131,7 +131,7 @@ class DistillationModule(Hooks):
 
     def forward_pass(self, batch: dict[str, Tensor]) -> Passes:
         """The batch's way through the student, with as few passes and as little memory as the method allows."""
-        check_batch(batch, len(self.ledger.visits))
+        check_batch(batch, len(self.ledger.table))
         batch["progress"] = torch.full((), self.progress, device=self.device)  # for terms that change with the training
         parts = split(batch, self.accumulate)
         if len(parts) == 1:
@@ -155,7 +155,7 @@ class DistillationModule(Hooks):
             return None
         self.frozen.answer(batch, self.reads)
         weights, gradient = (
-            constant((1.0,), self.ledger.weights.dtype, self.device).expand(len(batch["index"]), len(self.terms)),
+            constant((1.0,), self.ledger.table.dtype, self.device).expand(len(batch["index"]), len(self.terms)),
             None,
         )
         if meta.lookahead_lr is not None:  # nothing else reads them

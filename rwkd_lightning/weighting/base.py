@@ -25,13 +25,31 @@ from rwkd_lightning.weighting.columns import Columns, columns, has
 class History:
     """The traces of earlier visits of the same samples; zeros at the first visit.
 
-    Shapes: ``visits`` ``(B,)``; ``influence`` ``(B, K)``, the mean of normalised u; ``weights`` ``(B, K)``, as last
-    seen.
+    Attributes:
+        count: how many visits had a meta step, ``(B, 1)``.
+        total: the sum of normalised u over these, ``(B, K)``.
+        weights: as last seen, ``(B, K)``.
+        rows: all that the ledger has of the samples, which it changes later in the step.
     """
 
-    visits: Tensor
-    influence: Tensor
+    count: Tensor
+    total: Tensor
     weights: Tensor
+    rows: Tensor | None = None
+
+    @property
+    def visits(self) -> Tensor:
+        """``count``, as ``(B,)``."""
+        return self.count[:, 0]
+
+    @property
+    def influence(self) -> Tensor:
+        """The mean of normalised u, ``(B, K)``."""
+        return self.total / self.count.clamp_min(1)
+
+    def mean_with(self, unit: Tensor) -> Tensor:
+        """The mean with one more u ``(B, K)``, that of this step."""
+        return (self.total + unit) / (self.count + 1)
 
 
 @dataclass

@@ -105,7 +105,7 @@ def smoothed(weights: Tensor, history: History | None, share: float) -> Tensor:
     if history is None:
         return weights
     mixed = (1 - share) * weights + share * history.weights.to(weights.dtype)
-    return torch.where(history.visits[:, None] > 0, mixed, weights)
+    return torch.where(history.count > 0, mixed, weights)
 
 
 def mean_influence(step: Step) -> Tensor:
@@ -114,7 +114,4 @@ def mean_influence(step: Step) -> Tensor:
     if step.influence is None:
         return torch.zeros_like(step.losses) if history is None else history.influence.to(step.losses.dtype)
     now = unit_influence(step)
-    if history is None:
-        return now
-    visits = history.visits[:, None]
-    return ((history.influence * visits + now) / (visits + 1)).to(step.losses.dtype)
+    return now if history is None else history.mean_with(now).to(step.losses.dtype)
