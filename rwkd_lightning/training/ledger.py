@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from rwkd_lightning.bilevel import in_units_of
+from rwkd_lightning.utils.constants import constant
 from rwkd_lightning.utils.distributed import gather_together, world_size
 from rwkd_lightning.weighting import History, Step
-from rwkd_lightning.weighting.base import constant
 from rwkd_lightning.weighting.columns import Columns
 
 PARTS = ("weights", "losses", "valid", "influence", "meta_visits", "visits")
@@ -34,7 +34,7 @@ class Visit:
     @classmethod
     def of(cls, step: Step) -> Visit:
         """Gather it; every rank gets the same."""
-        found = [step.losses.detach(), step.valid, *([] if step.influence is None else [step.influence])]
+        found = [step.values, step.valid, *([] if step.influence is None else [step.influence])]
         index, losses, valid, *influence = gather_together(step.batch["index"], *found)
         rows = step.history.rows if step.history is not None and world_size() == 1 else None
         return cls(index, losses, valid, influence[0] if influence else None, rows)
