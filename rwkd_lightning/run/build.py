@@ -235,7 +235,7 @@ def trainer_of(config: DictConfig) -> dict[str, Any]:
             refuse.
     """
     options: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
-    for ours in ("clip", "accumulate", "select"):
+    for ours in ("clip", "accumulate", "select", "matmul"):
         options.pop(ours)
     if config.trainer.select not in ("last", "best"):
         raise UserError(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 
 from rwkd_lightning.data.resumable import ResumableDataModule
@@ -43,26 +46,40 @@ def distil(
     if logger is not None:
         begin(logger, config, folder)
     try:
-        return fit(
-            module,
-            loaders,
-            folder,
-            trainer_options,
-            monitor=monitor if config.trainer.select == "best" else None,
-            description=f"student ({config.weighting_name})",
-            stop=stop,
-            intervals=config.checkpoint,
-            anew=anew,
-            callbacks=[
-                Epochs(folder / EPOCHS),
-                *([WeightHistograms()] if logger is not None else []),
-                *callbacks_of(config, monitor),
-            ],
-            logger=logger,
-        )
+        with matmul_precision(config.trainer.matmul):
+            return fit(
+                module,
+                loaders,
+                folder,
+                trainer_options,
+                monitor=monitor if config.trainer.select == "best" else None,
+                description=f"student ({config.weighting_name})",
+                stop=stop,
+                intervals=config.checkpoint,
+                anew=anew,
+                callbacks=[
+                    Epochs(folder / EPOCHS),
+                    *([WeightHistograms()] if logger is not None else []),
+                    *callbacks_of(config, monitor),
+                ],
+                logger=logger,
+            )
     finally:
         if logger is not None:
             end(logger)
+
+
+@contextmanager
+def matmul_precision(name: str) -> Iterator[None]:
+    """Float32 matrices are multiplied as torch's setting of this name has it; afterwards as before: teachers are cached
+    for runs of every setting.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def clear(folder: Path, *more: str) -> None:

@@ -15,8 +15,10 @@ from omegaconf import open_dict
 
 from rwkd_lightning.run import build as parts
 from rwkd_lightning.run.checkpoints import Checkpoints
+from rwkd_lightning.run.identity import run_digest
 from rwkd_lightning.run.signals import Stop
 from rwkd_lightning.systems.text import system as text
+from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.utils import bars
 from rwkd_lightning.utils.errors import UserError
 from tests.run.test_pipeline_run import config, finished
@@ -286,3 +288,28 @@ def test_an_interrupted_validation_at_the_end_is_taken_again(
     again = finished(arguments, tmp_path / "cut", *options)
     assert again["checkpoint"] == whole["checkpoint"] and again["meta"] == whole["meta"]
     assert len(held_out_rows(tmp_path / "cut")) == 1
+
+
+def test_matmul_is_the_student_s_alone(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents: a setting that reaches no kernel; a teacher, cached for runs of every setting, or the next run of a
+    sweep, that is computed under this one's.
+    """
+    during: dict[str, str] = {}
+    step = DistillationModule.training_step
+
+    def watched(self: DistillationModule, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+        during[str(self.weighting)] = torch.get_float32_matmul_precision()
+        step(self, batch, batch_idx)
+
+    monkeypatch.setattr(DistillationModule, "training_step", watched)
+    finished([*arguments, f"cache_dir={tmp_path / 'cache'}"], tmp_path / "a", "weighting=mwn", "trainer.matmul=high")
+    assert len(during) == 2 and during.pop("mwn(alpha=0.5, lr=0.001)") == "high"
+    assert [*during.values(), torch.get_float32_matmul_precision()] == ["highest", "highest"]
+
+
+def test_matmul_as_before_names_the_same_run() -> None:
+    """Prevents: an interrupted run of before the setting that begins again in another folder."""
+    now, before = config(["trainer.matmul=highest"]), config([])
+    with open_dict(before.trainer):
+        del before.trainer.matmul
+    assert run_digest(now) == run_digest(before) != run_digest(config(["trainer.matmul=high"]))
