@@ -92,6 +92,7 @@ NEEDED: dict[str, Kind] = {
     "trainer.strategy": TEXT,
     "trainer.precision": PRECISION,
     "trainer.matmul": one_of("highest", "high", "medium"),
+    "trainer.compile": YES_NO,
     "trainer.log_every_n_steps": whole(0),
     "trainer.clip": or_null(RATE),
     "trainer.accumulate": COUNT,

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
 from rwkd_lightning.data.resumable import ResumableDataModule
@@ -20,6 +17,7 @@ from rwkd_lightning.run.fit import Fitted, fit
 from rwkd_lightning.run.histograms import WeightHistograms
 from rwkd_lightning.run.loggers import begin, end, logger_of
 from rwkd_lightning.run.signals import Stop
+from rwkd_lightning.run.speed import compiled, matmul_precision
 from rwkd_lightning.training.module import DistillationModule
 
 log = logging.getLogger(__name__)
@@ -46,7 +44,7 @@ def distil(
     if logger is not None:
         begin(logger, config, folder)
     try:
-        with matmul_precision(config.trainer.matmul):
+        with matmul_precision(config.trainer.matmul), compiled(module.student, config.trainer.compile):
             return fit(
                 module,
                 loaders,
@@ -67,19 +65,6 @@ def distil(
     finally:
         if logger is not None:
             end(logger)
-
-
-@contextmanager
-def matmul_precision(name: str) -> Iterator[None]:
-    """Float32 matrices are multiplied as torch's setting of this name has it; afterwards as before: teachers are cached
-    for runs of every setting.
-    """
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(name)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def clear(folder: Path, *more: str) -> None:

@@ -33,7 +33,7 @@ NO_RESULT = (
 """Keys, and groups of keys, that change no byte of a result, and so belong to no key and to no run's folder."""
 ADDED = ("data.stride",)
 """Keys younger than the caches: one without a value is left out, so that what was kept before it is still found."""
-ADDED_TO_RUNS = {"trainer": {"matmul": "highest"}}
+ADDED_TO_RUNS = {"trainer": {"matmul": "highest", "compile": False}}
 """Keys younger than the runs: one that says what all runs did before is left out, so that these are still found."""
 DISPLAY_ONLY = (
     "rwkd_lightning.run.callbacks.ModelSummary",

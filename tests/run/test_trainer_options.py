@@ -12,8 +12,10 @@ import lightning
 import pytest
 import torch
 from omegaconf import open_dict
+from safetensors.torch import load_file
 
 from rwkd_lightning.run import build as parts
+from rwkd_lightning.run import speed
 from rwkd_lightning.run.checkpoints import Checkpoints
 from rwkd_lightning.run.identity import run_digest
 from rwkd_lightning.run.signals import Stop
@@ -307,9 +309,51 @@ def test_matmul_is_the_student_s_alone(arguments: list[str], tmp_path: Path, mon
     assert [*during.values(), torch.get_float32_matmul_precision()] == ["highest", "highest"]
 
 
-def test_matmul_as_before_names_the_same_run() -> None:
-    """Prevents: an interrupted run of before the setting that begins again in another folder."""
-    now, before = config(["trainer.matmul=highest"]), config([])
+def test_matmul_and_compile_as_before_name_the_same_run() -> None:
+    """Prevents: an interrupted run of before these settings that begins again in another folder."""
+    now, before = config(["trainer.matmul=highest", "trainer.compile=false"]), config([])
     with open_dict(before.trainer):
-        del before.trainer.matmul
-    assert run_digest(now) == run_digest(before) != run_digest(config(["trainer.matmul=high"]))
+        del before.trainer.matmul, before.trainer.compile
+    assert run_digest(now) == run_digest(before)
+    for changed in ("trainer.matmul=high", "trainer.compile=true"):
+        assert run_digest(config([changed])) != run_digest(before)
+
+
+def test_compile_is_the_student_s_training_alone(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prevents: a setting that compiles nothing, or the teacher; a student that is written compiled; other results."""
+    seen: set[tuple[str, bool]] = set()
+    step = DistillationModule.training_step
+
+    def watched(self: DistillationModule, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+        seen.add((str(self.weighting).partition("(")[0], self.student._compiled_call_impl is not None))
+        step(self, batch, batch_idx)
+
+    monkeypatch.setattr(DistillationModule, "training_step", watched)
+    monkeypatch.setattr(speed, "BACKEND", "aot_eager")  # which takes seconds, and not minutes
+    arguments = [*arguments, f"cache_dir={tmp_path / 'cache'}", "weighting=rwkd", "meta.start=0"]
+    fast = finished(arguments, tmp_path / "fast", "trainer.compile=true")["student"]
+    assert seen == {("ce", False), ("rwkd", True)}
+    plain = finished(arguments, tmp_path / "plain", "trainer.compile=false")["student"]
+    assert fast.keys() == plain.keys() and len(fast) > 0
+    first, second = (load_file(tmp_path / name / "student" / "model.safetensors") for name in ("fast", "plain"))
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-4)
+
+
+def test_compile_is_refused_before_data_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents: hours of a teacher's training before an engine, or a machine without a compiler, ends the run."""
+    for engine, meta in (("jvp", "all"), ("unrolled", "last_block")):
+        composed = config([f"meta/engine={engine}", f"meta={meta}", "trainer.compile=true"])
+        with pytest.raises(UserError, match=rf"trainer.compile=true with meta/engine={engine}: only finite"):
+            parts.check_settings(composed, parts.weighting_of(composed))
+
+    def broken(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(speed, "BACKEND", broken)
+    composed = config(["trainer.compile=true", "trainer.accelerator=cpu"])
+    with pytest.raises(UserError, match=r"does not work on this machine's cpu \(.*no C\+\+ compiler"):
+        parts.check_settings(composed, parts.weighting_of(composed))
