@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rwkd_lightning.utils.constants import constant
 from rwkd_lightning.utils.distributed import all_reduce_means
 
 Parameters = Mapping[str, Tensor]
@@ -167,7 +168,9 @@ def meta_gradient(problem: Problem) -> dict[str, Tensor]:
     theta = lookahead_parameters(problem)
     loss = problem.meta_loss(theta)
     with torch.autocast(loss.device.type, enabled=False):  # a backward inside it is rounded, whatever the forward was
-        gradients = torch.autograd.grad(loss, list(theta.values()), allow_unused=True)
+        gradients = torch.autograd.grad(
+            loss, list(theta.values()), constant(1.0, loss.dtype, loss.device), allow_unused=True
+        )
     direction = {
         n: g if g is not None else torch.zeros_like(p) for (n, p), g in zip(theta.items(), gradients, strict=True)
     }

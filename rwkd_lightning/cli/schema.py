@@ -91,6 +91,8 @@ NEEDED: dict[str, Kind] = {
     "trainer.devices": either(TEXT, either(whole(-1), several(whole(0)))),
     "trainer.strategy": TEXT,
     "trainer.precision": PRECISION,
+    "trainer.matmul": one_of("highest", "high", "medium"),
+    "trainer.compile": YES_NO,
     "trainer.log_every_n_steps": whole(0),
     "trainer.clip": or_null(RATE),
     "trainer.accumulate": COUNT,

@@ -102,6 +102,7 @@ class ResumableDataModule(lightning.LightningDataModule, ABC):
 
     def _loader(self, rows: Any, sampler: Any) -> DataLoader[Batch]:
         # Its own generator: else each pass over any loader would advance the global one, which drives dropout.
+        # Lightning copies a batch to the GPU without waiting, which the device can only do from pinned memory.
         generator = torch.Generator().manual_seed(self.seed)
         return DataLoader(
             rows,
@@ -109,4 +110,5 @@ class ResumableDataModule(lightning.LightningDataModule, ABC):
             collate_fn=self.collator,
             num_workers=self.num_workers,
             generator=generator,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
         )

@@ -25,8 +25,10 @@ from rwkd_lightning.run.callbacks import callbacks_of, kept_by_checkpoints, vali
 from rwkd_lightning.run.create import Recipe
 from rwkd_lightning.run.create import create as create
 from rwkd_lightning.run.fit import quiet, refuse
+from rwkd_lightning.run.identity import device_kind
 from rwkd_lightning.run.loggers import logger_of
 from rwkd_lightning.run.processes import processes
+from rwkd_lightning.run.speed import check_compiles, check_engine
 from rwkd_lightning.run.system import System
 from rwkd_lightning.run.trainer_options import checked
 from rwkd_lightning.terms import Term
@@ -154,7 +156,11 @@ def check_settings(config: DictConfig, weighting: Weighting) -> None:
     if weighting.reads_columns and not any(OmegaConf.select(config, KEYS[name]) for name in weighting.reads_columns):
         weighting.prepare({})  # refuses a training set without any of them
     no_stream: Any = None  # nothing is held out yet, nor asked for
-    check_loop(weighting, meta_of(config, weighting, no_stream), **loop_of(config))
+    meta = meta_of(config, weighting, no_stream)
+    check_loop(weighting, meta, **loop_of(config))
+    if config.trainer.compile:
+        check_engine(meta)
+        check_compiles(device_kind(str(config.trainer.accelerator)))
 
 
 def loop_of(config: DictConfig) -> dict[str, Any]:
@@ -235,7 +241,7 @@ def trainer_of(config: DictConfig) -> dict[str, Any]:
             refuse.
     """
     options: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
-    for ours in ("clip", "accumulate", "select"):
+    for ours in ("clip", "accumulate", "select", "matmul", "compile"):
         options.pop(ours)
     if config.trainer.select not in ("last", "best"):
         raise UserError(

@@ -17,6 +17,7 @@ from rwkd_lightning.run.fit import Fitted, fit
 from rwkd_lightning.run.histograms import WeightHistograms
 from rwkd_lightning.run.loggers import begin, end, logger_of
 from rwkd_lightning.run.signals import Stop
+from rwkd_lightning.run.speed import compiled, matmul_precision
 from rwkd_lightning.training.module import DistillationModule
 
 log = logging.getLogger(__name__)
@@ -43,23 +44,24 @@ def distil(
     if logger is not None:
         begin(logger, config, folder)
     try:
-        return fit(
-            module,
-            loaders,
-            folder,
-            trainer_options,
-            monitor=monitor if config.trainer.select == "best" else None,
-            description=f"student ({config.weighting_name})",
-            stop=stop,
-            intervals=config.checkpoint,
-            anew=anew,
-            callbacks=[
-                Epochs(folder / EPOCHS),
-                *([WeightHistograms()] if logger is not None else []),
-                *callbacks_of(config, monitor),
-            ],
-            logger=logger,
-        )
+        with matmul_precision(config.trainer.matmul), compiled(module.student, config.trainer.compile):
+            return fit(
+                module,
+                loaders,
+                folder,
+                trainer_options,
+                monitor=monitor if config.trainer.select == "best" else None,
+                description=f"student ({config.weighting_name})",
+                stop=stop,
+                intervals=config.checkpoint,
+                anew=anew,
+                callbacks=[
+                    Epochs(folder / EPOCHS),
+                    *([WeightHistograms()] if logger is not None else []),
+                    *callbacks_of(config, monitor),
+                ],
+                logger=logger,
+            )
     finally:
         if logger is not None:
             end(logger)

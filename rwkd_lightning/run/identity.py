@@ -33,6 +33,8 @@ NO_RESULT = (
 """Keys, and groups of keys, that change no byte of a result, and so belong to no key and to no run's folder."""
 ADDED = ("data.stride",)
 """Keys younger than the caches: one without a value is left out, so that what was kept before it is still found."""
+ADDED_TO_RUNS = {"trainer": {"matmul": "highest", "compile": False}}
+"""Keys younger than the runs: one that says what all runs did before is left out, so that these are still found."""
 DISPLAY_ONLY = (
     "rwkd_lightning.run.callbacks.ModelSummary",
     "rwkd_lightning.run.pruning.Pruning",
@@ -85,6 +87,8 @@ def run_digest(config: DictConfig) -> str:
         group, _, name = key.partition(".")
         if name:
             plain.get(group, {}).pop(name, None)
+    for group, values in ADDED_TO_RUNS.items():
+        plain[group] = {name: value for name, value in plain[group].items() if values.get(name) != value}
     used = {*plain["terms"], *(name for terms in plain["task"]["meta_terms"].values() for name in terms)}
     plain["loss_terms"] = {name: term for name, term in plain["loss_terms"].items() if name in used}
     plain["callbacks"] = {

@@ -27,7 +27,8 @@ class CrossEntropy(Term):
     def forward(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
         labels = batch["labels"]
         logits = self.prediction(outputs, batch)
-        losses = F.cross_entropy(logits.movedim(-1, 1), labels, ignore_index=-1, reduction="none")
+        logits = logits.movedim(-1, 1) if labels.ndim > 1 else logits
+        losses = F.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
         return self.per_sample(losses, labels >= 0) if labels.ndim > 1 else losses
 
     def valid(self, batch: Mapping[str, Tensor]) -> Tensor:

@@ -62,7 +62,7 @@ class Watch:
             epoch,
             step.terms,
             step.batch,
-            step.losses.detach(),
+            step.values,
         )
         self.weights = torch.full_like(self.losses, float("nan"))
         self.visit = Visit.of(step)
@@ -124,6 +124,14 @@ class Watch:
     def number(self, what: str, value: Tensor, remedy: str) -> None:
         """Check a scalar that is the same on all ranks."""
         self.make(lambda: self.check_number(what, value, remedy), value)
+
+    def gradient(self, what: str, parts: Sequence[Tensor], remedy: str) -> None:
+        """Check a gradient of several tensors that is the same on all ranks, by its largest entry."""
+
+        def check() -> None:
+            self.check_number(what, nn.utils.get_total_norm(parts, norm_type=math.inf), remedy)
+
+        self.make(check, *parts)
 
     def check_rows(self, what: str, values: Tensor, remedy: str) -> None:
         """As ``rows``, at once."""
@@ -187,15 +195,15 @@ class Guard:
         """Add numbers of any shape to the sum."""
         if numbers:
             largest = nn.utils.get_total_norm(numbers, norm_type=math.inf)
-            self.sum = self.sum + largest.to(self.sum.dtype) * 0.0
-            self.bad = self.sum.ne(self.sum).to(self.sum.dtype)
+            self.sum.add_(largest, alpha=0)
+            torch.ne(self.sum, self.sum, out=self.bad)
 
     def end(self, watch: Watch, heard: Sequence[Tensor], tell: Callable[..., None]) -> None:
         """A step is over; ``tell`` gets what is ``heard`` of it, as float32 arrays, when that is read, if nothing bad
         was found.
         """
         watch.found()
-        sent = torch.cat([x.flatten() for x in (self.bad, *heard)]) if heard else self.bad.flatten()
+        sent = torch.cat([x.flatten() for x in (self.bad, *heard)])
         shapes = [x.shape for x in heard]
         event = None
         if self.device.type == "cuda":

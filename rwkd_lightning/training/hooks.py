@@ -89,7 +89,7 @@ class Hooks(lightning.LightningModule):
         self.trainer.fit_loop.setup_data()
         loader = self.trainer.train_dataloader
         size = rows_of(loader)
-        if len(self.ledger.visits) != size:  # else it is that of a checkpoint, or of an earlier fit
+        if len(self.ledger.table) != size:  # else it is that of a checkpoint, or of an earlier fit
             self.ledger = Ledger(size, self.ledger.terms)
         if type(self.weighting).prepare is not Weighting.prepare:
             device = device_of(self.frozen.network)
@@ -164,6 +164,6 @@ class Hooks(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.train_size is None:  # its ledger is as long as that of the checkpoint
-            self.ledger = Ledger(len(checkpoint["state_dict"]["ledger.visits"]), self.ledger.terms)
+            self.ledger = Ledger(Ledger.size_saved(checkpoint["state_dict"], "ledger."), self.ledger.terms)
         self.random_states.load(checkpoint["random_states"])
         self.alarm.count = checkpoint["alarm_count"]

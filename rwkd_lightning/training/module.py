@@ -32,9 +32,10 @@ from rwkd_lightning.training.random_states import RandomStates
 from rwkd_lightning.training.step_log import summary
 from rwkd_lightning.training.steps import gradient_of_all_ranks
 from rwkd_lightning.training.validation import Losses, Metric, Metrics, Validation
+from rwkd_lightning.utils.constants import constant
 from rwkd_lightning.utils.distributed import world_size
 from rwkd_lightning.weighting import Step, Weighting, masked
-from rwkd_lightning.weighting.base import Later, constant
+from rwkd_lightning.weighting.base import Later
 from rwkd_lightning.weighting.columns import Columns
 from rwkd_lightning.weighting.meta_learned import unit_influence
 
@@ -131,7 +132,7 @@ class DistillationModule(Hooks):
 
     def forward_pass(self, batch: dict[str, Tensor]) -> Passes:
         """The batch's way through the student, with as few passes and as little memory as the method allows."""
-        check_batch(batch, len(self.ledger.visits))
+        check_batch(batch, len(self.ledger.table))
         batch["progress"] = torch.full((), self.progress, device=self.device)  # for terms that change with the training
         parts = split(batch, self.accumulate)
         if len(parts) == 1:
@@ -155,7 +156,7 @@ class DistillationModule(Hooks):
             return None
         self.frozen.answer(batch, self.reads)
         weights, gradient = (
-            constant((1.0,), self.ledger.weights.dtype, self.device).expand(len(batch["index"]), len(self.terms)),
+            constant((1.0,), self.ledger.table.dtype, self.device).expand(len(batch["index"]), len(self.terms)),
             None,
         )
         if meta.lookahead_lr is not None:  # nothing else reads them
@@ -187,7 +188,8 @@ class DistillationModule(Hooks):
         outputs, _ = passes.forward()
         if not self.columns or not all(name in outputs and outputs[name].requires_grad for name in names):
             return None
-        at, ones = [outputs[name] for name in names], torch.ones_like(self.columns[0])
+        at, first = [outputs[name] for name in names], self.columns[0]
+        ones = constant((1.0,) * len(first), first.dtype, first.device)
         each = functools.partial(torch.autograd.grad, retain_graph=True, allow_unused=True, materialize_grads=True)
         by_term = [
             each(column, at, ones.to(column.dtype)) if column.requires_grad else [torch.zeros_like(o) for o in at]
@@ -205,9 +207,9 @@ class DistillationModule(Hooks):
         current = self.weights_of(step) if self.updated_weights == "current" else None
         own = self.weighting.own_loss(step)
         if own is not None:
-            norm = gradient_of_all_ranks(own, [p for p in self.weighting.parameters() if p.requires_grad])
-            watch.number(
-                "gradient of the weighting", norm, "lower `weighting.lr`, or look at the meta-network's features"
+            gradient = gradient_of_all_ranks(own, [p for p in self.weighting.parameters() if p.requires_grad])
+            watch.gradient(
+                "gradient of the weighting", gradient, "lower `weighting.lr`, or look at the meta-network's features"
             )
             found = watch.found()
             if found is not None and step.later is not None and step.later.idle:

@@ -8,6 +8,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
+from rwkd_lightning.utils.constants import constant
 from rwkd_lightning.utils.distributed import all_reduce_mean
 from rwkd_lightning.utils.errors import UserError
 
@@ -22,10 +23,10 @@ def total_steps(trainer: lightning.Trainer) -> int:
     return min(bounds)
 
 
-def gradient_of_all_ranks(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Set the parameters' gradient, the mean over all ranks (``autograd.grad`` runs no DDP hook); returns its norm."""
+def gradient_of_all_ranks(loss: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    """Set the parameters' gradient, the mean over all ranks (``autograd.grad`` runs no DDP hook); returns its parts."""
     with torch.autocast(loss.device.type, enabled=False):  # a backward inside it is rounded, whatever the forward was
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        gradients = torch.autograd.grad(loss, parameters, constant(1.0, loss.dtype, loss.device), allow_unused=True)
     for p, g in zip(parameters, gradients, strict=True):
         p.grad = None if g is None else all_reduce_mean(g)
-    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    return [p.grad for p in parameters if p.grad is not None]

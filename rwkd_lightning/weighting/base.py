@@ -7,7 +7,6 @@ used detached; ``observe``. A constant method implements ``forward`` alone.
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rwkd_lightning.terms.base import Term
+from rwkd_lightning.utils.constants import constant
 from rwkd_lightning.weighting.columns import Columns, columns, has
 
 
@@ -25,13 +25,27 @@ from rwkd_lightning.weighting.columns import Columns, columns, has
 class History:
     """The traces of earlier visits of the same samples; zeros at the first visit.
 
-    Shapes: ``visits`` ``(B,)``; ``influence`` ``(B, K)``, the mean of normalised u; ``weights`` ``(B, K)``, as last
-    seen.
+    Attributes:
+        count: how many visits had a meta step, ``(B, 1)``.
+        total: the sum of normalised u over these, ``(B, K)``.
+        weights: as last seen, ``(B, K)``.
+        rows: all that the ledger has of the samples, which it changes later in the step.
     """
 
-    visits: Tensor
-    influence: Tensor
+    count: Tensor
+    total: Tensor
     weights: Tensor
+    rows: Tensor | None = None
+
+    @property
+    def visits(self) -> Tensor:
+        """``count``, as ``(B,)``."""
+        return self.count[:, 0]
+
+    @property
+    def influence(self) -> Tensor:
+        """The mean of normalised u, ``(B, K)``."""
+        return self.total / self.count.clamp_min(1)
 
 
 @dataclass
@@ -98,6 +112,12 @@ class Step:
             self.memo[key] = compute()
         return self.memo[key]
 
+    @property
+    def values(self) -> Tensor:
+        """The losses ``(B, K)``, detached."""
+        values: Tensor = self.once("values", None, self.losses.detach)
+        return values
+
     def columns(self, role: str) -> list[int]:
         """Columns of the terms that play this role, ``label`` or ``teacher`` say; UserError if there is none."""
         return columns(self.terms, role)
@@ -107,7 +127,7 @@ class Step:
         """The loss ``(B,)`` that a term of these rows is, detached; computed only if it is not in ``losses``."""
         kinds = Columns.of(self.terms).kinds
         if term.kind in kinds:
-            return self.losses.detach()[:, kinds.index(term.kind)]
+            return self.values[:, kinds.index(term.kind)]
         loss: Tensor = term(self.outputs, self.batch)
         return loss
 
@@ -222,16 +242,4 @@ class Masked(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (g,), (kept, total, factor, valid) = gradients, ctx.saved_tensors
         along = (g * kept).sum(1, keepdim=True) / total
-        return (g - along) * factor * valid + along, None
-
-
-def zero(like: Tensor) -> Tensor:
-    """0 of a tensor's type, on its device; made once, where ``torch.where`` would fill one for a number each time."""
-    return constant((0.0,), like.dtype, like.device)[0]
-
-
-@functools.lru_cache(maxsize=256)
-def constant(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A vector of these numbers, made once: a device waits for what comes from the host. Not to be written to."""
-    with torch.inference_mode(False):
-        return torch.tensor(numbers, dtype=dtype, device=device)
+        return along.lerp(g, factor * valid), None

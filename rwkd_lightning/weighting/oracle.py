@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from rwkd_lightning.utils.constants import constant
 from rwkd_lightning.utils.errors import UserError
-from rwkd_lightning.weighting.base import Step, Weighting, zero
+from rwkd_lightning.weighting.base import Step, Weighting
 from rwkd_lightning.weighting.columns import Columns, only
 
 FLAGS = ("label_flipped", "teacher_corrupted")
@@ -37,7 +38,8 @@ class Oracle(Weighting):
     def forward(self, step: Step) -> Tensor:
         sound = step.losses.new_zeros(step.losses.shape)
         for role, name in zip(("label", "teacher"), FLAGS, strict=True):
-            corrupted = step.batch.get(name, zero(sound)[None])  # a system may lack one of them
+            none = constant((0.0,), sound.dtype, sound.device)
+            corrupted = step.batch.get(name, none)  # a system may lack one of them
             sound = sound + torch.logical_not(corrupted).to(sound.dtype)[:, None] * step.marked(step.columns(role))
         return sound / sound.sum(1, keepdim=True).clamp_min(1)
 

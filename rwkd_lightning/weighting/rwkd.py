@@ -13,11 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rwkd_lightning.terms.base import at_least_float32
+from rwkd_lightning.utils.constants import constant
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.base import History, Step
 from rwkd_lightning.weighting.features.checked import Features, read, width_of
 from rwkd_lightning.weighting.gates import Gate, Softmax
 from rwkd_lightning.weighting.meta_learned import MetaLearned, in_full_precision, unit_influence
+from rwkd_lightning.weighting.network import TanhNetwork
 
 
 class RWKD(MetaLearned):
@@ -75,16 +77,17 @@ class RWKD(MetaLearned):
         last = nn.Linear(hidden, self.gate.width(len(terms)))
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        self.network = nn.Sequential(nn.Linear(width_of(features), hidden), nn.Tanh(), last)
+        self.network = TanhNetwork(nn.Linear(width_of(features), hidden), nn.Tanh(), last)
 
     def forward(self, step: Step) -> Tensor:
         dtype = next(self.network.parameters()).dtype
         features = step.once("features", self, lambda: read(self.features, step).to(dtype))
         logits = in_full_precision(self.network, features)
         if self.evidence:
-            evidence = step.once("evidence", self, lambda: self.evidence * mean_influence(step))
-            beyond = logits.shape[1] - evidence.shape[1]
-            logits = logits + (F.pad(evidence, (0, beyond)) if beyond else evidence)
+            total, count = step.once("evidence", self, lambda: summed_influence(step))
+            beyond = logits.shape[1] - total.shape[1]
+            total = F.pad(total, (0, beyond)) if beyond else total
+            logits = torch.addcdiv(logits, total, count, value=self.evidence)
         weights = self.gate.without_invalid(self.gate(at_least_float32(logits)), step.valid)
         return smoothed(weights, step.history, self.smoothing) if self.smoothing else weights
 
@@ -105,16 +108,20 @@ def smoothed(weights: Tensor, history: History | None, share: float) -> Tensor:
     if history is None:
         return weights
     mixed = (1 - share) * weights + share * history.weights.to(weights.dtype)
-    return torch.where(history.visits[:, None] > 0, mixed, weights)
+    return torch.where(history.count > 0, mixed, weights)
 
 
-def mean_influence(step: Step) -> Tensor:
-    """Mean of the normalised influence over all visits of these samples, this one too, ``(B, K)``; 0 before any."""
-    history = step.history
+def summed_influence(step: Step) -> tuple[Tensor, Tensor]:
+    """Sum of the normalised influence over all visits of these samples, this one too, ``(B, K)``, and what to divide it
+    by for the mean, ``(B, 1)`` or a scalar; 0 before any.
+    """
+    history, dtype = step.history, step.losses.dtype
+    one = constant(1.0, dtype, step.losses.device)
     if step.influence is None:
-        return torch.zeros_like(step.losses) if history is None else history.influence.to(step.losses.dtype)
+        if history is None:
+            return torch.zeros_like(step.losses), one
+        return history.total.to(dtype), history.count.clamp_min(1).to(dtype)
     now = unit_influence(step)
     if history is None:
-        return now
-    visits = history.visits[:, None]
-    return ((history.influence * visits + now) / (visits + 1)).to(step.losses.dtype)
+        return now.to(dtype), one
+    return (history.total + now).to(dtype), (history.count + 1).to(dtype)

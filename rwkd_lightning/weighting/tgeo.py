@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from rwkd_lightning.terms.base import at_least_float32
+from rwkd_lightning.utils.constants import constant
 from rwkd_lightning.utils.errors import UserError
-from rwkd_lightning.weighting.base import Step, constant
+from rwkd_lightning.weighting.base import Step
 from rwkd_lightning.weighting.columns import Columns, only
 from rwkd_lightning.weighting.meta_learned import MetaLearned, in_full_precision
 

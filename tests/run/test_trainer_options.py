@@ -12,11 +12,15 @@ import lightning
 import pytest
 import torch
 from omegaconf import open_dict
+from safetensors.torch import load_file
 
 from rwkd_lightning.run import build as parts
+from rwkd_lightning.run import speed
 from rwkd_lightning.run.checkpoints import Checkpoints
+from rwkd_lightning.run.identity import run_digest
 from rwkd_lightning.run.signals import Stop
 from rwkd_lightning.systems.text import system as text
+from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.utils import bars
 from rwkd_lightning.utils.errors import UserError
 from tests.run.test_pipeline_run import config, finished
@@ -286,3 +290,70 @@ def test_an_interrupted_validation_at_the_end_is_taken_again(
     again = finished(arguments, tmp_path / "cut", *options)
     assert again["checkpoint"] == whole["checkpoint"] and again["meta"] == whole["meta"]
     assert len(held_out_rows(tmp_path / "cut")) == 1
+
+
+def test_matmul_is_the_student_s_alone(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents: a setting that reaches no kernel; a teacher, cached for runs of every setting, or the next run of a
+    sweep, that is computed under this one's.
+    """
+    during: dict[str, str] = {}
+    step = DistillationModule.training_step
+
+    def watched(self: DistillationModule, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+        during[str(self.weighting)] = torch.get_float32_matmul_precision()
+        step(self, batch, batch_idx)
+
+    monkeypatch.setattr(DistillationModule, "training_step", watched)
+    finished([*arguments, f"cache_dir={tmp_path / 'cache'}"], tmp_path / "a", "weighting=mwn", "trainer.matmul=high")
+    assert len(during) == 2 and during.pop("mwn(alpha=0.5, lr=0.001)") == "high"
+    assert [*during.values(), torch.get_float32_matmul_precision()] == ["highest", "highest"]
+
+
+def test_matmul_and_compile_as_before_name_the_same_run() -> None:
+    """Prevents: an interrupted run of before these settings that begins again in another folder."""
+    now, before = config(["trainer.matmul=highest", "trainer.compile=false"]), config([])
+    with open_dict(before.trainer):
+        del before.trainer.matmul, before.trainer.compile
+    assert run_digest(now) == run_digest(before)
+    for changed in ("trainer.matmul=high", "trainer.compile=true"):
+        assert run_digest(config([changed])) != run_digest(before)
+
+
+def test_compile_is_the_student_s_training_alone(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prevents: a setting that compiles nothing, or the teacher; a student that is written compiled; other results."""
+    seen: set[tuple[str, bool]] = set()
+    step = DistillationModule.training_step
+
+    def watched(self: DistillationModule, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+        seen.add((str(self.weighting).partition("(")[0], self.student._compiled_call_impl is not None))
+        step(self, batch, batch_idx)
+
+    monkeypatch.setattr(DistillationModule, "training_step", watched)
+    monkeypatch.setattr(speed, "BACKEND", "aot_eager")  # which takes seconds, and not minutes
+    arguments = [*arguments, f"cache_dir={tmp_path / 'cache'}", "weighting=rwkd", "meta.start=0"]
+    fast = finished(arguments, tmp_path / "fast", "trainer.compile=true")["student"]
+    assert seen == {("ce", False), ("rwkd", True)}
+    plain = finished(arguments, tmp_path / "plain", "trainer.compile=false")["student"]
+    assert fast.keys() == plain.keys() and len(fast) > 0
+    first, second = (load_file(tmp_path / name / "student" / "model.safetensors") for name in ("fast", "plain"))
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-4)
+
+
+def test_compile_is_refused_before_data_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents: hours of a teacher's training before an engine, or a machine without a compiler, ends the run."""
+    for engine, meta in (("jvp", "all"), ("unrolled", "last_block")):
+        composed = config([f"meta/engine={engine}", f"meta={meta}", "trainer.compile=true"])
+        with pytest.raises(UserError, match=rf"trainer.compile=true with meta/engine={engine}: only finite"):
+            parts.check_settings(composed, parts.weighting_of(composed))
+
+    def broken(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(speed, "BACKEND", broken)
+    composed = config(["trainer.compile=true", "trainer.accelerator=cpu"])
+    with pytest.raises(UserError, match=r"does not work on this machine's cpu \(.*no C\+\+ compiler"):
+        parts.check_settings(composed, parts.weighting_of(composed))

@@ -429,6 +429,20 @@ def test_ledger_by_hand():
         torch.testing.assert_close(columns[name], torch.tensor(expected), equal_nan=True)
 
 
+def test_a_ledger_of_before_the_table():
+    """Prevents an earlier checkpoint that cannot be resumed, or whose parts come to lie in each other's columns."""
+    g = torch.Generator().manual_seed(0)
+    before = {f"ledger.{name}": torch.rand(3, 2, generator=g) for name in ("weights", "losses", "influence")}
+    before["ledger.valid"] = torch.tensor([[True, False], [True, True], [False, False]])
+    before["ledger.visits"] = torch.tensor([3, 2, 0], dtype=torch.int32)
+    before["ledger.meta_visits"] = torch.tensor([1.0, 2.0, 0.0])
+    made = nn.ModuleDict({"ledger": Ledger(Ledger.size_saved(before, "ledger."), ("ce", "kd"))})
+    made.load_state_dict(dict(before))
+    for name, value in before.items():
+        assert torch.equal(getattr(made["ledger"], name.removeprefix("ledger.")).float(), value.float()), name
+    assert Ledger.size_saved(made.state_dict(), "ledger.") == 3
+
+
 def test_rwkd_finds_the_corrupted_teacher(module, rows, fit):
     """Prevents a sign error anywhere in the chain: rows whose teacher is wrong must end with less weight on it."""
     data = rows(256, 1, corrupted=0.5)

@@ -8,7 +8,7 @@ import torch
 from benchmarks import counts
 from rwkd_lightning.meta.head import TOGETHER
 
-ABOVE_KD = {"operators": 160, "launches": 108}
+ABOVE_KD = {"operators": 120, "launches": 84}
 A_TERM = {"operators": 10, "launches": 10}
 
 

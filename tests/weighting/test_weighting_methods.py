@@ -483,7 +483,7 @@ def test_evidence_by_hand():
     torch.testing.assert_close(method(step).detach(), (2 * u).softmax(1))
     earlier = torch.tensor([[0.0, 0.0], [0.5, -0.5], [0.5, -0.5], [0.0, 0.0]], dtype=torch.float64)
     visits = torch.tensor([[0.0], [3.0], [1.0], [0.0]], dtype=torch.float64)
-    step.history = History(visits[:, 0].float(), earlier.float(), torch.zeros(4, 2))
+    step.history = History(visits.float(), (earlier * visits).float(), torch.zeros(4, 2))
     torch.testing.assert_close(method(step).detach(), (2 * (earlier * visits + u) / (visits + 1)).softmax(1))
     step.influence = None
     torch.testing.assert_close(method(step).detach(), (2 * earlier).softmax(1))

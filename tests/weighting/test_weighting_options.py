@@ -42,12 +42,10 @@ GATES = {"softmax": Softmax, "sigmoid": Sigmoid, "reject": Reject}
 def history(k=2, dtype=torch.float32):
     """Of four samples: never seen; seen before the first meta step only; seen once and three times with one."""
     g = torch.Generator().manual_seed(3)
-    visits, weights = torch.tensor([0.0, 0.0, 1.0, 3.0]), torch.rand(4, k, generator=g)
+    count, weights = torch.tensor([[0.0], [0.0], [1.0], [3.0]]), torch.rand(4, k, generator=g)
     weights[0] = 0
     weights[1:] /= weights[1:].sum(1, keepdim=True)
-    return History(
-        visits.to(dtype), (torch.randn(4, k, generator=g) * (visits > 0)[:, None]).to(dtype), weights.to(dtype)
-    )
+    return History(count.to(dtype), (torch.randn(4, k, generator=g) * count).to(dtype), weights.to(dtype))
 
 
 def make_step(k=2, dtype=torch.float64, **changes):
@@ -101,8 +99,7 @@ def test_default_is_bit_identical():
     assert torch.equal(method.network[0].weight, first.weight) and torch.equal(method.network[0].bias, first.bias)
     assert not method.network[2].weight.any() and not method.network[2].bias.any()
     method.network[2].load_state_dict(last.state_dict())
-    visits = step.history.visits[:, None]
-    mean = (step.history.influence * visits + normal(step.influence)) / (visits + 1)
+    mean = (step.history.total + normal(step.influence)) / (step.history.count + 1)
     expected = (last(torch.tanh(first(ClassificationFeatures()(step)))) + 0.5 * mean).softmax(1)
     assert torch.equal(method(step), expected)
 
@@ -323,7 +320,7 @@ def test_smoothing_keeps_the_optimum():
     method = RWKD(Constant(), hidden=2, lr=0.1, entropy=0.7, evidence=0.0, smoothing=0.5).double()
     optimizer, weights = method.own_optimizer(), torch.full((4, 2), 0.5, dtype=torch.float64)
     for _ in range(200):
-        step.history = History(torch.ones(4), torch.zeros(4, 2), weights)
+        step.history = History(torch.ones(4, 1), torch.zeros(4, 2), weights)
         optimizer.zero_grad()
         method.own_loss(step).backward()
         optimizer.step()

@@ -60,4 +60,4 @@ class Visits(nn.Module):
         history = step.history
         if history is None:
             return step.losses.new_zeros(len(step.losses), 1)
-        return history.visits.to(step.losses.dtype).log1p()[:, None]
+        return history.count.to(step.losses.dtype).log1p()

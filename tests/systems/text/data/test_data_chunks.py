@@ -83,12 +83,13 @@ def test_weights_in_row_groups(make_data, tokenizer, tmp_path, monkeypatch):
     logits = torch.randn(45, 3)
     loaders = DistillationDataModule(data, tokenizer, label_noise=0.4, teacher_logits={"train": logits})
     ledger = Ledger(45, ("ce", "kd"))
-    for name in ("weights", "losses", "influence"):
-        getattr(ledger, name).copy_(torch.randn(45, 2))
+    weights, losses, valid, influence, _, _ = ledger.parts()
+    for table in (weights, losses, influence):
+        table.copy_(torch.randn(45, 2))
     ledger.visits.copy_(torch.arange(45) % 3 + 1)
     ledger.meta_visits.fill_(1)
-    ledger.valid.fill_(True)
-    ledger.valid[11, 0] = False  # a row without a label
+    valid.fill_(1)
+    valid[11, 0] = 0  # a row without a label
     ledger.visits[[5, 30]] = ledger.meta_visits[[5, 30, 31]] = (
         0  # two that no step has seen, and one that no meta step has
     )
@@ -103,7 +104,7 @@ def test_weights_in_row_groups(make_data, tokenizer, tmp_path, monkeypatch):
         "label": labels.numpy(),
         "label_flipped": (labels != torch.tensor(data.splits["train"]["label"])).numpy(),
         "teacher_corrupted": np.zeros(45, dtype=bool),
-        "visits": ledger.visits.numpy(),
+        "visits": ledger.visits.int().numpy(),
     }
     for kind, table, missing in (
         ("w", ledger.weights, {5, 30}),

@@ -1,6 +1,7 @@
 import copy
 import multiprocessing
 import time
+from types import SimpleNamespace
 
 import lightning
 import pyarrow as pa
@@ -327,3 +328,13 @@ def test_long_splits_show_progress(make_data, tokenizer, monkeypatch, capsys):
     monkeypatch.setattr(bars, "drawn", lambda: True)  # in a log file a line comes after ten seconds
     encoding.encode(rows, tokenizer, ("text",), 12, "train")
     assert "tokenizing train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_pinned_for_a_gpu_alone(make_data, tokenizer, device):
+    """Prevents batches from memory that the device cannot copy while the host goes on, or pinned memory for nobody."""
+    module = DistillationDataModule(make_data(), tokenizer, batch_size=8)
+    assert not module.dataloader("meta").pin_memory  # without a Trainer
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    module.trainer = SimpleNamespace(strategy=strategy, world_size=1, global_rank=0)
+    assert [module.train_dataloader().pin_memory, module.val_dataloader().pin_memory] == [device == "cuda"] * 2
