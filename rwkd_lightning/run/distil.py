@@ -70,6 +70,7 @@ def clear(folder: Path, *more: str) -> None:
     for name in (
         "metrics.json",
         "weights.parquet",
+        "predictions.parquet",
         report.FILE,
         EPOCHS,
         "student",

@@ -14,6 +14,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from rwkd_lightning.report import rows as scored
 from rwkd_lightning.run.build import weighting_of
 from rwkd_lightning.run.runner import run
 from rwkd_lightning.systems.text.data import corruption as corruptions
@@ -59,6 +60,8 @@ def test_every_method_leaves_a_whole_run_behind(method: str, warm: list[str], tm
     for who in ("student", "teacher"):
         assert set(written[who]) == {"validation", "test"}
         assert 0 <= written[who]["test"]["accuracy"] <= 1
+    for metric, score in written["student"]["test"].items():  # again, from the rows that the run leaves
+        assert scored.read(folder, "test", metric, score) is not None
     assert written["cost"]["steps"] == 2 * 4  # 64 rows, batches of 16
     composed = config([f"weighting={method}"])
     bilevel, terms = weighting_of(composed).needs_influence, list(composed.terms)
