@@ -75,7 +75,7 @@ def test_every_method_leaves_a_whole_run_behind(method: str, warm: list[str], tm
     assert len(set(table["idx"])) == 64 and table["visits"] == [2] * 64
     assert {value is None for t in terms for value in table[f"influence_{t}"]} == {not bilevel}
     assert sum(table["label_flipped"]) == sum(table["teacher_corrupted"]) == round(0.4 * 64)
-    if method not in ("oracle", "mwn", "l2rw", "wls", "uncertainty"):  # whose weights are shares
+    if method not in ("oracle", "mwn", "l2rw", "wls", "uncertainty", "amal"):  # whose weights are shares
         total = 2.0 if method in ("dwa", "gradnorm") else 1.0
         assert torch.tensor([table[f"w_{t}"] for t in terms]).sum(0).allclose(torch.full((64,), total))
 
