@@ -4,6 +4,7 @@
 
 - ``label`` and ``output``: a class and the C logits; a number and one output; or 0 and 1 for each of C labels and their
   C logits. Their score is one of `SCORES`.
+- a column of the metric's own name, the score of the row: their mean.
 - ``right``, ``said`` and ``there``: how many things of the row were found, said, and are there. Their score is one of
   `COUNTED`, of the sums over rows (micro).
 """
@@ -76,6 +77,9 @@ def array(column: Any) -> Array:
 
 def scorer(metric: str, columns: Mapping[str, Array]) -> Score | None:
     """The score by its name; None where it cannot be had of these columns."""
+    if metric in columns:
+        each = columns[metric].astype(float)
+        return lambda drawn: float(each[drawn].mean())
     if metric in COUNTED and "there" in columns:
         counts = np.stack([columns[name] for name in ("right", "said", "there")]).astype(float)
         quotient = COUNTED[metric]

@@ -53,6 +53,12 @@ def test_what_is_not_defined() -> None:
     assert COUNTED["f1"](0, 0, 0) == 0 and scorer("npmi", {"label": LABEL, "output": LOGITS}) is None
 
 
+def test_a_score_of_each_row() -> None:
+    """Prevents: rankings, whose score is the mean of one of each query, without rows to draw."""
+    score = scorer("ndcg@10", {"idx": np.arange(4), "ndcg@10": np.array([0.0, 0.5, 1.0, 1.0])})
+    assert score is not None and score(np.array([1, 1, 3])) == pytest.approx(2 / 3)
+
+
 def write(folder: Path, label: np.ndarray = LABEL) -> Path:
     folder.mkdir()
     rows = {"idx": torch.arange(N), "label": torch.from_numpy(label), "output": torch.from_numpy(LOGITS).float()}
