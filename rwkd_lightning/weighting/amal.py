@@ -86,7 +86,14 @@ class AdaptiveMixing(Weighting):
         return self.weights(step)[1]
 
     def weights(self, step: Step) -> tuple[Tensor, Tensor]:
-        """The first weights ``(B, K)``, and the present ones, this step's influence included."""
+        """The first weights ``(B, K)``, and the present ones, this step's influence included; the same for a step,
+        however often it asks.
+        """
+        found: tuple[Tensor, Tensor] = step.once("weights", self, lambda: self.found(step))
+        return found
+
+    def found(self, step: Step) -> tuple[Tensor, Tensor]:
+        """``weights``, computed."""
         if not len(self.moved):
             raise UserError("amal has not seen the training set; call its prepare(...) before training")
         first = masked(self.first(step), step.valid).to(self.moved.dtype)
