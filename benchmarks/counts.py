@@ -36,6 +36,7 @@ from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.training.optim import adamw
 from rwkd_lightning.weighting import (
     RWKD,
+    AdaptiveMixing,
     AnnealingKD,
     ClassificationFeatures,
     CrossFittedRWKD,
@@ -72,6 +73,7 @@ METHODS: dict[str, Callable[[tuple[str, ...]], Weighting]] = {
     "rwkd, sigmoid, smoothed": lambda names: RWKD(ClassificationFeatures(), names, gate=Sigmoid(), smoothing=0.5),
     "rwkd_cross_fitted": lambda names: CrossFittedRWKD(ClassificationFeatures(), names),
     "rwkd_online": lambda names: PerturbationRWKD(),
+    "amal": lambda names: AdaptiveMixing(names),
     "l2rw": lambda names: LearningToReweight(),
     "mwn": lambda names: MetaWeightNet(),
     "tgeo": lambda names: TrilateralGeometry(),

@@ -63,6 +63,7 @@ OPTIONS = {
     },
     **{f"rwkd_cross_fitted, tau {tau}": ["weighting=rwkd_cross_fitted", f"weighting.tau={tau}"] for tau in (0.15, 1)},
     "rwkd_cross_fitted: Softmax": ["weighting=rwkd_cross_fitted", f"{GATES}.Softmax"],
+    **{f"amal, lr {lr}": ["weighting=amal", f"weighting.lr={lr}"] for lr in (0.03, 0.1, 0.3, 1)},
     **{f"kd {alpha}": ["weighting=kd", f"alpha={alpha}"] for alpha in (0.25, 0.75, 1)},
     "features: influence": ["meta_features=influence"],
     "features: history": ["meta_features=history"],

@@ -16,6 +16,7 @@ CORE = (
     "export",
     "meta",
     "predict",
+    "report",
     "run",
     "terms",
     "training",

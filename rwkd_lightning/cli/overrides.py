@@ -36,7 +36,7 @@ from rwkd_lightning.cli.keys import (
     siblings,
 )
 from rwkd_lightning.cli.run_folder import check_folder
-from rwkd_lightning.cli.sweeps import Job, expanded, jobs, of_interval
+from rwkd_lightning.cli.sweeps import Job, check_launcher, expanded, jobs, of_interval
 from rwkd_lightning.cli.typed import put_right
 from rwkd_lightning.cli.words import config_words
 from rwkd_lightning.utils.errors import UserError
@@ -105,6 +105,7 @@ def examine(parsed: argparse.Namespace, overrides: Sequence[Override], conf: Pat
     if parsed.info or parsed.hydra_help or parsed.version or parsed.shell_completion or parsed.experimental_rerun:
         return
     sweep = parsed.multirun or any(override.key_or_group == "hydra.mode" for override in overrides)
+    check_launcher(overrides)
     tuning.prepare(overrides, sweep)
     searchpath = any(override.key_or_group == "hydra.searchpath" for override in overrides)
     if parsed.config_path or parsed.config_name or searchpath:

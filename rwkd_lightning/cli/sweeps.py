@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import itertools
 import math
 import random
@@ -67,6 +68,17 @@ def jobs(values: Sequence[Sequence[Override]]) -> list[Job]:
     singly = [(*first[:i], value, *first[i + 1 :]) for i, several in enumerate(values) for value in several[1:]]
     draw = random.Random(0)
     return [first, *singly, *(tuple(draw.choice(several) for several in values) for _ in range(SAMPLE))]
+
+
+def check_launcher(overrides: Sequence[Override]) -> None:
+    """Check that what runs the jobs of a sweep is installed.
+
+    Raises:
+        UserError: for ``hydra/launcher=joblib`` without its package; Hydra would say that it finds no such file.
+    """
+    chosen = [override.value() for override in overrides if override.key_or_group == "hydra/launcher"]
+    if chosen == ["joblib"] and importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None:
+        raise UserError("hydra/launcher=joblib needs its package: pip install hydra-joblib-launcher")
 
 
 @contextlib.contextmanager

@@ -5,9 +5,12 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 250, 46, 12, 10, 34
+STRIPS, NAMES, STRIP, LETTERS = 1120, 330, 24, 52
+"""Of `strips`: width, room for the names, height of one, letters of a name."""
 KINDS = 5
 """Colours of series, in the classes ``s0`` to ``s4``."""
 
@@ -51,6 +54,58 @@ def cloud(series: Mapping[str, Points], x: str, y: str) -> str:
         dots = "".join(f"M{frame.at(a, b)}h0" for a, b in points)
         drawn.append(f'<path class="s{number % KINDS}" d="{dots}"/>')
     return frame.svg(drawn, x, y) + legend(list(known))
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One line of `strips`: points, and a bar from ``low`` to ``high`` with a mark in the middle."""
+
+    name: str
+    points: Sequence[float]
+    middle: float
+    low: float
+    high: float
+
+
+def strips(rows: Sequence[Strip], x: str, line: float | None = None) -> str:
+    """Lines below each other on one axis, each with its name; those without a middle are left out.
+
+    Args:
+        x: what the axis shows.
+        line: a place to compare with.
+    """
+    rows = [row for row in rows if math.isfinite(row.middle)]
+    if not rows:
+        return "<p class=quiet>nothing to draw</p>"
+    numbers = [n for row in rows for n in (*row.points, row.middle, row.low, row.high) if math.isfinite(n)]
+    low, high = span([*numbers, *([] if line is None else [line])])
+    height = STRIP * len(rows) + TOP + BOTTOM
+
+    def at(value: float) -> str:
+        return f"{NAMES + (value - low) / (high - low) * (STRIPS - NAMES - RIGHT):.1f}"
+
+    parts = []
+    for value in ticks(low, high):
+        parts.append(f'<line x1="{at(value)}" x2="{at(value)}" y1="{TOP}" y2="{height - BOTTOM}"/>')
+        parts.append(f'<text class=across x="{at(value)}" y="{height - BOTTOM + 15}">{value:g}</text>')
+    if line is not None:
+        parts.append(f'<line class=compared x1="{at(line)}" x2="{at(line)}" y1="{TOP}" y2="{height - BOTTOM}"/>')
+    for number, row in enumerate(rows):
+        y = TOP + STRIP * (number + 0.5)
+        shown = row.name if len(row.name) <= LETTERS else f"{row.name[: LETTERS - 1]}…"
+        title = f"<title>{html.escape(row.name)}</title>"
+        parts.append(f'<text class=up x="{NAMES - 8}" y="{y + 4:.1f}">{html.escape(shown)}{title}</text>')
+        dots = "".join(f"M{at(value)},{y - 4:.1f}h0" for value in row.points if math.isfinite(value))
+        parts.append(f'<path class="s0" d="{dots}"/>')
+        if math.isfinite(row.low) and math.isfinite(row.high):
+            parts.append(
+                f'<line class="s1 bar" x1="{at(row.low)}" x2="{at(row.high)}" y1="{y + 4:.1f}" y2="{y + 4:.1f}"/>'
+            )
+        middle = f'x1="{at(row.middle)}" x2="{at(row.middle)}" y1="{y:.1f}" y2="{y + 8:.1f}"'
+        parts.append(f'<line class="s1 bar" {middle}/>')
+    parts.append(f'<text class=name x="{STRIPS - RIGHT}" y="{height - 4}">{html.escape(x)}</text>')
+    label = html.escape(f"{x} by setting")
+    return f'<svg viewBox="0 0 {STRIPS} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
 def legend(names: Sequence[str]) -> str:

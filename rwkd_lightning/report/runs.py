@@ -1,12 +1,12 @@
-"""Several finished runs side by side: the settings in which they differ, and their scores over the seeds."""
+"""Several runs side by side: the settings in which they differ, their scores over the seeds, and those that failed."""
 
 from __future__ import annotations
 
 import json
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from rwkd_lightning.utils.errors import UserError
 
 LEFT_OUT = ("cache_dir", "runs_dir", "force", "seed", "checkpoint", "logger", "callbacks")
 """Keys that do not tell one setting from another."""
+METHOD = "weighting_name"
 SHOWN = 8
 """Settings that differ, at most: one choice of an option can change many keys."""
 
@@ -30,42 +31,90 @@ class Finished:
     seed: int
     meta: float
     """The score on the meta split, by which a search chooses."""
+    metric: str
     scores: Mapping[str, float]
-    """The student's, of the task's metric, by split."""
+    """The student's, of ``metric``, by split."""
     seconds: float
+    metrics: Mapping[str, Any]
+    """Of ``metrics.json``."""
 
 
-def finished(folder: Path) -> list[Finished]:
-    """All finished runs below a folder, in the order of their paths.
+@dataclass(frozen=True)
+class Failed:
+    """A run's folder without a result."""
+
+    folder: Path
+    why: str
+
+
+@dataclass
+class Setting:
+    """The runs that differ in their seed alone."""
+
+    values: tuple[Any, ...]
+    """Of the keys in which settings differ."""
+    runs: list[Finished] = field(repr=False)
+
+    def of(self, key: str) -> Any:
+        """The value of a key, dotted; None where its runs have none."""
+        return self.runs[0].settings.get(key)
+
+    def seconds(self) -> float:
+        """The mean time of the student's training."""
+        return statistics.fmean(run.seconds for run in self.runs)
+
+
+def finished(folder: Path, metric: str | None = None) -> tuple[list[Finished], list[Failed]]:
+    """All finished runs below a folder, in the order of their paths, and those that are not finished.
+
+    Args:
+        metric: of the scores; None: the one that the task is known by.
 
     Raises:
-        UserError: if there is none, or if they are of several tasks.
+        UserError: if none is finished, if they are of several tasks, or if they have no such metric.
     """
-    found, tasks = [], set()
-    for file in sorted(folder.rglob("metrics.json")):
-        config = file.with_name("config.yaml")
-        if not config.is_file():
+    found, failed = [], []
+    tasks: set[str] = set()
+    names: set[str] = set()
+    for config in sorted(folder.rglob("config.yaml")):
+        if config.parent.name == ".hydra":
+            continue
+        file = config.with_name("metrics.json")
+        if not file.is_file():
+            failed.append(Failed(file.parent, why(file.parent)))
             continue
         try:
             metrics: Any = json.loads(file.read_text(encoding="utf-8"))
             plain: Any = OmegaConf.to_container(OmegaConf.load(config), resolve=True)
-            found.append(run_of(file.parent, metrics, dict(leaves(plain))))
+            found.append(run_of(file.parent, metrics, dict(leaves(plain)), metric))
             tasks.add(str(metrics["task"]))
+            names.update(name for scores in metrics["student"].values() for name in scores)
         except Exception as error:  # of JSON, of YAML, of keys that are not there
-            raise UserError(f"{file} cannot be read as that of a run ({type(error).__name__}); move it away") from error
+            failed.append(Failed(file.parent, f"its files cannot be read as those of a run ({type(error).__name__})"))
     if not found:
-        raise UserError(f"{str(folder)!r} holds no finished run; give a folder of runs, as runs/TASK")
+        rest = f" but {failed[0].folder}: {failed[0].why}" if failed else "; give a folder of runs, as runs/TASK"
+        raise UserError(f"{str(folder)!r} holds no finished run{rest}")
     if len(tasks) > 1:
         raise UserError(f"{str(folder)!r} holds runs of {' and '.join(sorted(tasks))}; give the folder of one task")
-    return found
+    if metric is not None and metric not in names:
+        raise UserError(f"--metric {metric}: these runs have {', '.join(sorted(names))}")
+    return found, failed
 
 
-def run_of(folder: Path, metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> Finished:
+def why(folder: Path) -> str:
+    """What is known of a run without a result."""
+    if (folder / "failed_step.json").is_file():
+        return "stopped at a step that was not finite, see its failed_step.json"
+    return "not finished: it failed, was interrupted or is still at work; the same command goes on with it"
+
+
+def run_of(folder: Path, metrics: Mapping[str, Any], settings: Mapping[str, Any], metric: str | None) -> Finished:
     """One run, from its files."""
-    metric = metrics["metric"]
-    scores = {split: value_of(found[metric]) for split, found in metrics["student"].items() if metric in found}
+    name = metrics["metric"] if metric is None else metric
+    scores = {split: value_of(found[name]) for split, found in metrics["student"].items() if name in found}
     meta = value_of(next(iter(metrics["meta"].values())))
-    return Finished(folder, settings, metrics["seed"], meta, scores, float(metrics["cost"]["train_seconds"]))
+    seconds = float(metrics["cost"]["train_seconds"])
+    return Finished(folder, settings, metrics["seed"], meta, name, scores, seconds, metrics)
 
 
 def value_of(number: Any) -> float:
@@ -82,55 +131,63 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{name}", value
 
 
-def differing(runs: Sequence[Finished]) -> list[str]:
-    """The keys in which the runs differ, without those that another one of them decides; the shortest first."""
+def all_differing(runs: Sequence[Finished]) -> list[str]:
+    """Every key in which the runs differ, but those that are the seed in each of them; the shortest first."""
     keys = {key for run in runs for key in run.settings if not key.startswith(LEFT_OUT)}
-    columns = {key: tuple(json.dumps(run.settings.get(key), sort_keys=True) for run in runs) for key in keys}
+    varied = [
+        key
+        for key in keys
+        if len({text(run.settings.get(key)) for run in runs}) > 1
+        and any(run.settings.get(key) != run.seed for run in runs)
+    ]
+    return sorted(varied, key=lambda key: (key != METHOD, key.count("."), len(key), key))
+
+
+def differing(runs: Sequence[Finished]) -> list[str]:
+    """The keys in which the runs differ, without those that another one of them decides."""
     kept: dict[tuple[int, ...], str] = {}
-    for key in sorted(keys, key=lambda key: (key.count("."), len(key), key)):
-        if len(set(columns[key])) > 1:
-            numbers = {value: number for number, value in enumerate(dict.fromkeys(columns[key]))}
-            kept.setdefault(tuple(numbers[value] for value in columns[key]), key)  # the same choice
-    return list(kept.values())[:SHOWN]
+    for key in all_differing(runs):
+        column = [text(run.settings.get(key)) for run in runs]
+        numbers = {value: number for number, value in enumerate(dict.fromkeys(column))}
+        kept.setdefault(tuple(numbers[value] for value in column), key)  # the same choice
+    return list(kept.values())
 
 
-def grouped(runs: Sequence[Finished], keys: Sequence[str]) -> list[tuple[tuple[Any, ...], list[Finished]]]:
+def text(value: Any) -> str:
+    """A value, to compare it with others."""
+    return json.dumps(value, sort_keys=True)
+
+
+def grouped(runs: Sequence[Finished], keys: Sequence[str]) -> list[Setting]:
     """The runs of each setting, over the seeds; the best mean on the meta split first."""
     found: dict[str, list[Finished]] = {}
     for run in runs:
-        found.setdefault(json.dumps([run.settings.get(key) for key in keys]), []).append(run)
+        found.setdefault(text([run.settings.get(key) for key in keys]), []).append(run)
     order = sorted(found.values(), key=lambda group: -mean(run.meta for run in group))
-    return [(tuple(group[0].settings.get(key) for key in keys), group) for group in order]
+    return [Setting(tuple(group[0].settings.get(key) for key in keys), group) for group in order]
 
 
-def mean(values: Iterator[float]) -> float:
+def mean(values: Iterable[float]) -> float:
     """The mean; −∞ where a run has no score, so that it stands last."""
     numbers = list(values)
     return -math.inf if any(map(math.isnan, numbers)) else statistics.fmean(numbers)
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean and, over several seeds, standard deviation, as text."""
+def moments(values: Iterable[float]) -> tuple[float, float]:
+    """Mean and standard deviation of those that exist; NaN where there are too few."""
     known = [value for value in values if not math.isnan(value)]
-    if not known:
+    middle = statistics.fmean(known) if known else math.nan
+    return middle, statistics.stdev(known) if len(known) > 1 else math.nan
+
+
+def spread(values: Iterable[float]) -> str:
+    """Mean and, over several seeds, standard deviation, as text."""
+    middle, deviation = moments(values)
+    if math.isnan(middle):
         return "undefined"
-    deviation = f" ± {statistics.stdev(known):.4f}" if len(known) > 1 else ""
-    return f"{statistics.fmean(known):.4f}{deviation}"
+    return f"{middle:.4f}" + ("" if math.isnan(deviation) else f" ± {deviation:.4f}")
 
 
-def table(runs: Sequence[Finished]) -> list[tuple[str, ...]]:
-    """A head and a row for each setting: what differs, seeds, scores on meta and evaluation splits, seconds."""
-    keys = differing(runs)
-    splits = list(dict.fromkeys(split for run in runs for split in run.scores))
-    head = (*keys, "seeds", "meta", *splits, "seconds")
-    rows = [
-        (
-            *(str(value) for value in values),
-            str(len(group)),
-            spread([run.meta for run in group]),
-            *(spread([run.scores.get(split, math.nan) for run in group]) for split in splits),
-            f"{statistics.fmean(run.seconds for run in group):.0f}",
-        )
-        for values, group in grouped(runs, keys)
-    ]
-    return [head, *rows]
+def splits_of(runs: Iterable[Finished]) -> list[str]:
+    """The splits on which some run has a score."""
+    return list(dict.fromkeys(split for run in runs for split in run.scores))

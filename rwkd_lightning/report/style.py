@@ -23,7 +23,8 @@ tr > :first-child { text-align: left; padding-left: 0; }
 .rows td, .rows th { text-align: left; overflow-wrap: anywhere; }
 .rows .number { text-align: right; white-space: nowrap; }
 svg { display: block; width: 100%; height: auto; }
-svg line { stroke: var(--line); }
+svg line { stroke: var(--line); } svg line.bar { stroke-width: 2; }
+svg line.compared { stroke: var(--quiet); stroke-dasharray: 4 3; }
 svg text { fill: var(--quiet); font-size: 11px; }
 svg .up, svg .name { text-anchor: end; } svg .across { text-anchor: middle; }
 svg polyline { fill: none; stroke-width: 2; stroke-linejoin: round; }

@@ -72,6 +72,7 @@ def clear(folder: Path, *more: str) -> None:
     for name in (
         "metrics.json",
         "weights.parquet",
+        "predictions.parquet",
         report.FILE,
         EPOCHS,
         "student",

@@ -1,4 +1,6 @@
-"""The files of a finished run, whole or not there: weights.parquet (one row per training sample), metrics.json."""
+"""The files of a finished run, whole or not there: weights.parquet (one row per training sample), predictions.parquet
+(one row per scored one), metrics.json.
+"""
 
 from __future__ import annotations
 
@@ -55,14 +57,8 @@ def write_weights(
     groups = [slice(start, start + ROW_GROUP) for start in range(0, data.train_size, ROW_GROUP)]
 
     def table(rows: slice) -> Any:
-        idx, *rest = ((name, array(values[rows])) for name, values in columns.items())
+        idx, *rest = ((name, column_of(values[rows])) for name, values in columns.items())
         return pyarrow.table(dict([idx, ("split", pyarrow.repeat(data.train_split, len(idx[1]))), *rest]))
-
-    def array(values: Tensor) -> Any:  # of several labels per row, a list
-        plain = values.numpy()
-        if values.ndim == 1:
-            return pyarrow.array(plain, from_pandas=True)
-        return pyarrow.array(list(plain), pyarrow.list_(pyarrow.from_numpy_dtype(plain.dtype)))
 
     part = path.with_name(f".{path.name}.part")
     with pyarrow.parquet.ParquetWriter(part, table(slice(0)).schema) as writer:
@@ -71,6 +67,39 @@ def write_weights(
     pyarrow.default_memory_pool().release_unused()  # nothing else of a run can use what Arrow keeps
     os.replace(part, path)
     return columns
+
+
+def write_predictions(path: Path, rows: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """``predictions.parquet``: split, idx, and what the student says of each row that was scored.
+
+    Args:
+        rows: by split, then by column; ``(N,)`` or ``(N, C)``, written as a list.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    tables = [
+        pyarrow.table(
+            {
+                "split": pyarrow.repeat(split, len(columns["idx"])),
+                **{name: column_of(values.cpu()) for name, values in columns.items()},
+            }
+        )
+        for split, columns in rows.items()
+    ]
+    part = path.with_name(f".{path.name}.part")
+    pyarrow.parquet.write_table(pyarrow.concat_tables(tables), part)
+    os.replace(part, path)
+
+
+def column_of(values: Tensor) -> Any:
+    """A column of Arrow, of lists where there are several numbers per row; NaN is written as null."""
+    import pyarrow
+
+    plain = values.numpy()
+    if values.ndim == 1:
+        return pyarrow.array(plain, from_pandas=True)
+    return pyarrow.array(list(plain), pyarrow.list_(pyarrow.from_numpy_dtype(plain.dtype)))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -39,7 +39,7 @@ from rwkd_lightning.run.faults import memory_told
 from rwkd_lightning.run.fit import Fitted
 from rwkd_lightning.run.identity import device_kind
 from rwkd_lightning.run.inputs import Inputs
-from rwkd_lightning.run.outputs import without_nan, write_json, write_weights
+from rwkd_lightning.run.outputs import without_nan, write_json, write_predictions, write_weights
 from rwkd_lightning.run.predict import speed_ratio
 from rwkd_lightning.run.processes import is_first
 from rwkd_lightning.run.result_table import table
@@ -154,6 +154,8 @@ def carry_out(system: System, config: DictConfig, folder: Path, stop: Stop, forc
     }
     result["cost"]["student_bytes"] = system.export(folder, student, result)
     columns = write_weights(folder / "weights.parquet", module.ledger.cpu(), loaders, system.columns())
+    if found.rows:
+        write_predictions(folder / "predictions.parquet", found.rows)
     if findings := system.findings(columns):
         result["corruption"] = findings
     result["cost"]["total_seconds"] = time.perf_counter() - start

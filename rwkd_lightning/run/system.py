@@ -71,6 +71,11 @@ class Evaluation:
     """The same samples as the teacher and as the student read them, to time both."""
     more: dict[str, Any] = field(default_factory=dict)
     """Written to ``metrics.json`` as it is."""
+    rows: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """Of an evaluation split: columns of what ``metric`` is made of, for ``predictions.parquet``. One of them is
+    ``idx`` ``(N,)``; the others are those of a kind in `rwkd_lightning.report.rows`. Empty for a metric that is no
+    figure of rows.
+    """
 
 
 class System(ABC):

@@ -1,5 +1,6 @@
 """Weighting methods, one file each."""
 
+from rwkd_lightning.weighting.amal import AdaptiveMixing
 from rwkd_lightning.weighting.annealed import TeacherAnnealing
 from rwkd_lightning.weighting.annealing_kd import AnnealingKD
 from rwkd_lightning.weighting.base import History, Step, Weighting, masked
@@ -31,6 +32,7 @@ from rwkd_lightning.weighting.wls import WeightedSoftLabels
 
 __all__ = [
     "RWKD",
+    "AdaptiveMixing",
     "AnnealingKD",
     "ClassificationFeatures",
     "CrossFittedRWKD",

@@ -231,7 +231,7 @@ def test_yaml_and_command_line_agree_on_numbers() -> None:
     ("arguments", "said"),
     [
         (["task=mrcp"], "task=mrcp is not known; did you mean task=mrpc? known are cola, mnli, mrpc,"),
-        (["weighting=rwdk"], "did you mean weighting=rwkd? known are annealed, "),
+        (["weighting=rwdk"], "did you mean weighting=rwkd? known are amal, "),
         (["task=xyz"], "task=xyz is not known; known are cola,"),
         (["task=1"], "task=1 is not known; known are"),
         (["task=null"], "task=null is not known; known are"),
@@ -280,7 +280,7 @@ def test_options_that_do_not_exist(arguments: list[str], said: str) -> None:
         (["trainer.limit_train_batches=3"], "(+trainer.limit_train_batches=... hands it to lightning.Trainer)"),
         (["data={pth: 3}"], "data.pth is not a key with data=text; did you mean data.path?"),
         (["data.path.x=1"], "data.path.x is not a key"),
-        (["weighting.alpha=0.3"], "weighting.alpha is not a key with weighting=rwkd; weighting=kd and"),
+        (["weighting.alpha=0.3"], "weighting.alpha is not a key with weighting=rwkd; weighting=amal and"),
         (["-m", "weighting=wls,rwkd", "weighting.alpha=0.3,0.5"], "weighting.alpha is not a key with weighting=rwkd;"),
         (
             ["-m", "task=tweets,mrpc", "task.load.sizes.train=3"],
@@ -290,7 +290,7 @@ def test_options_that_do_not_exist(arguments: list[str], said: str) -> None:
             ["-m", "task=mrpc,rte,cola,qnli,sst2", "meta=bank,head", "weighting=kd,ce", "weighting.alpha=0"],
             "with weighting=ce;",
         ),
-        (["-m", "weighting=glob(rwkd*)", "weighting.alpha=0"], "with weighting=rwkd; weighting=kd and"),
+        (["-m", "weighting=glob(rwkd*)", "weighting.alpha=0"], "with weighting=rwkd; weighting=amal and"),
         (["~meta", "meta.batch_size=3"], "meta.batch_size is not a key"),
         (["=3"], "=3 names no key; write KEY=VALUE"),
     ],

@@ -31,6 +31,7 @@ from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.training.optim import linear_schedule
 from rwkd_lightning.weighting import (
     RWKD,
+    AdaptiveMixing,
     ClassificationFeatures,
     CrossFittedRWKD,
     DynamicWeightAverage,
@@ -104,6 +105,8 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], MetaStep] | None, dict[st
     "rwkd_online": (PerturbationRWKD, meta(All), {}),
     "mwn": (MetaWeightNet, meta(HeadWithBank), {}),
     "l2rw": (LearningToReweight, meta(All), {}),
+    "amal": (AdaptiveMixing, meta(HeadWithBank, start=0.2), {}),
+    "amal, lookahead": (AdaptiveMixing, meta(All, lookahead_lr=0.5), {}),
     "uncertainty": (Uncertainty, None, {}),
     "gradnorm": (GradNorm, None, {}),
     "dwa": (lambda: DynamicWeightAverage(window=2), None, {}),
@@ -126,10 +129,12 @@ def run(case: str, precision: str, world: int, rank: int) -> dict[str, Tensor]:
         terms[2].projections.append(torch.nn.Linear(8, 12, bias=False))
         data.rows["teacher_hidden"] = torch.randn(ROWS, 1, 12)
     # SGD: AdamW makes a step of full length of a gradient that is rounding alone
+    method = weighting()
+    method.prepare(data.rows)
     module = DistillationModule(
         student,
         terms,
-        weighting(),
+        method,
         lambda m: torch.optim.SGD(m.parameters(), lr=0.5, momentum=0.9),
         ROWS,
         meta=meta_step() if meta_step else None,

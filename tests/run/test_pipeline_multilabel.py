@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from rwkd_lightning.export.__main__ import main as export
 from rwkd_lightning.predict.__main__ import main as predict
+from rwkd_lightning.report import rows as scored
 from rwkd_lightning.systems.text.data.table import load_table
 from rwkd_lightning.systems.text.data.task import column
 from rwkd_lightning.systems.text.models import load_classifier
@@ -95,6 +96,8 @@ def test_every_method_runs_or_says_why_not(method: str, own: list[str], tmp_path
         return
     result = finished(arguments, tmp_path / "run")
     assert result["weighting"] == method and result["metric"] == "macro_f1"
+    for metric in ("macro_f1", "micro_f1"):  # the score again, from the rows that the run leaves
+        assert scored.read(tmp_path / "run", "test", metric, result["student"]["test"][metric]) is not None
     weights = pq.read_table(tmp_path / "run/weights.parquet").to_pydict()
     soft = "w_annealed_mse" if method == "annealing_kd" else "w_bernoulli_kd"
     assert {"w_bce", soft} <= set(weights)

@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from scipy.stats import pearsonr, spearmanr
 from transformers import AutoTokenizer, RobertaConfig, RobertaModel
 
+from rwkd_lightning.report import rows as scored
 from rwkd_lightning.run.outputs import write_json
 from rwkd_lightning.run.result_table import table
 from rwkd_lightning.run.runner import run
@@ -148,6 +149,8 @@ def test_regression(weighting: str, arguments: list[str], glue: Path, tmp_path: 
     assert model.config.num_labels == 1
     expected = {"pearson": pearsonr(found, rows["label"])[0], "spearman": spearmanr(found, rows["label"])[0]}
     assert result["student"]["validation"] == pytest.approx(expected, abs=1e-4)
+    for metric, score in result["student"]["validation"].items():  # again, from the rows that the run leaves
+        assert scored.read(tmp_path / "a", "validation", metric, score) is not None
 
 
 @pytest.mark.parametrize("corruption", ["label_noise", "teacher_noise", "meta_noise"])

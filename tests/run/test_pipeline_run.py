@@ -14,6 +14,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from rwkd_lightning.report import rows as scored
 from rwkd_lightning.run.build import weighting_of
 from rwkd_lightning.run.runner import run
 from rwkd_lightning.systems.text.data import corruption as corruptions
@@ -59,6 +60,8 @@ def test_every_method_leaves_a_whole_run_behind(method: str, warm: list[str], tm
     for who in ("student", "teacher"):
         assert set(written[who]) == {"validation", "test"}
         assert 0 <= written[who]["test"]["accuracy"] <= 1
+    for metric, score in written["student"]["test"].items():  # again, from the rows that the run leaves
+        assert scored.read(folder, "test", metric, score) is not None
     assert written["cost"]["steps"] == 2 * 4  # 64 rows, batches of 16
     composed = config([f"weighting={method}"])
     bilevel, terms = weighting_of(composed).needs_influence, list(composed.terms)
@@ -72,7 +75,7 @@ def test_every_method_leaves_a_whole_run_behind(method: str, warm: list[str], tm
     assert len(set(table["idx"])) == 64 and table["visits"] == [2] * 64
     assert {value is None for t in terms for value in table[f"influence_{t}"]} == {not bilevel}
     assert sum(table["label_flipped"]) == sum(table["teacher_corrupted"]) == round(0.4 * 64)
-    if method not in ("oracle", "mwn", "l2rw", "wls", "uncertainty"):  # whose weights are shares
+    if method not in ("oracle", "mwn", "l2rw", "wls", "uncertainty", "amal"):  # whose weights are shares
         total = 2.0 if method in ("dwa", "gradnorm") else 1.0
         assert torch.tensor([table[f"w_{t}"] for t in terms]).sum(0).allclose(torch.full((64,), total))
 

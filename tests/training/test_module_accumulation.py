@@ -18,6 +18,7 @@ from rwkd_lightning.training.optim import linear_schedule
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting import (
     RWKD,
+    AdaptiveMixing,
     AnnealingKD,
     ClassificationFeatures,
     DynamicWeightAverage,
@@ -46,6 +47,12 @@ def rwkd(terms=("ce", "kd")):
     return RWKD(ClassificationFeatures(), terms)
 
 
+def amal():
+    method = AdaptiveMixing()
+    method.prepare({"labels": torch.zeros(76)})
+    return method
+
+
 # method; whether its weights are known part by part, so that one pass does; θ, engine and options of the meta step
 METHODS = {
     "ce": (LabelsOnly, True, {}),
@@ -71,6 +78,8 @@ METHODS = {
     "permuted": (lambda: Permuted(rwkd()), False, {}),
     "mwn": (MetaWeightNet, False, {}),
     "l2rw": (LearningToReweight, False, {}),
+    "amal": (amal, False, {}),
+    "amal, lookahead": (amal, False, {"theta": HeadWithBank(), "lookahead_lr": 0.5}),
     "tgeo": (tgeo, False, {}),
 }
 

@@ -60,6 +60,7 @@ TEACHER = {  # the weight of the teacher's term where the label's has no value, 
     "given": (3.0, 1e-6),
     "uncertainty": (math.exp(0.5) / 2, 0.1),  # a weight that has nothing to do with the label's
     "rwkd_cross_fitted": (0.5, 0.5),  # in (0, 1), whatever the label's is
+    "amal": (1.0, 1.0),  # from kd's, in [0, 2]
     "mwn": (0.5, 0.4),
     "l2rw": (2.0, 2.0),  # one of the sample: in (0, 1), and from 0 to B = 4
 }
@@ -166,7 +167,7 @@ def test_every_method_where_the_teacher_says_nothing(name: str, tmp_path: Path) 
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
     labels = found[0][0][UNLABELLED, 0]
-    learned = ("l2rw", "mwn", "rwkd_cross_fitted")  # whatever they give: terms that do not compete
+    learned = ("amal", "l2rw", "mwn", "rwkd_cross_fitted")  # whatever they give: terms that do not compete
     if name not in ("annealing_kd", "annealed", "teacher_confidence", *learned):  # the others here start from 0
         assert bool((labels > 0.5).all())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from rwkd_lightning.systems.retrieval.collection import META, TEST, TRAIN, VALIDATION, Collection
 from rwkd_lightning.systems.retrieval.datamodule import RetrievalDataModule
-from rwkd_lightning.systems.retrieval.metrics import per_query, rankings, score
+from rwkd_lightning.systems.retrieval.metrics import per_query, rankings
 from rwkd_lightning.systems.retrieval.scoring import encode
 from rwkd_lightning.systems.retrieval.student import BiEncoder
 from rwkd_lightning.systems.retrieval.validation import MONITOR, reciprocal_ranks
@@ -31,6 +32,7 @@ class Found:
         ranked: of each test query the best documents, ``(Q, 100)``.
         cosines: of the test queries, ``(Q, D)``.
         query_seconds: from text to ranking, for one test query alone.
+        rows: the scores of each query, as `rows_of` has them.
     """
 
     scores: dict[str, dict[str, float]]
@@ -38,13 +40,35 @@ class Found:
     ranked: np.ndarray
     cosines: Tensor
     query_seconds: float
+    rows: dict[str, dict[str, Tensor]]
 
 
 def score_table(collection: Collection, tables: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
     """The scores of a table ``(Q, D)`` of each evaluated split."""
+    return means(by_query(collection, tables))
+
+
+def by_query(collection: Collection, tables: Mapping[str, Tensor]) -> dict[str, dict[str, np.ndarray]]:
+    """By split, then by metric, the score of each query ``(Q,)`` of a table ``(Q, D)``."""
     return {
-        split: score(rankings(tables[split].numpy(), collection.ids), collection.splits[split].relevant)
+        split: per_query(rankings(tables[split].numpy(), collection.ids), collection.splits[split].relevant)
         for split in EVALUATED
+    }
+
+
+def means(scores: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str, float]]:
+    """The scores of each split from those of its queries."""
+    return {split: {name: float(one.mean()) for name, one in found.items()} for split, found in scores.items()}
+
+
+def rows_of(collection: Collection, scores: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str, Tensor]]:
+    """Those scores as `Evaluation.rows`; the ``idx`` of a query is a number made of its identifier."""
+    return {
+        split: {
+            "idx": torch.tensor([zlib.crc32(name.encode()) for name in collection.splits[split].ids]),
+            **{name: torch.from_numpy(one) for name, one in found.items()},
+        }
+        for split, found in scores.items()
     }
 
 
@@ -59,8 +83,14 @@ def score_student(
         for split in EVALUATED
     }
     ranked = rankings(tables[TEST].numpy(), collection.ids)
+    scores = by_query(collection, tables)
     return Found(
-        score_table(collection, tables), vectors, ranked, tables[TEST], seconds(student, batches, vectors, device)
+        means(scores),
+        vectors,
+        ranked,
+        tables[TEST],
+        seconds(student, batches, vectors, device),
+        rows_of(collection, scores),
     )
 
 

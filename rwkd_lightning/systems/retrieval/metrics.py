@@ -49,8 +49,3 @@ def dcg(gains: np.ndarray) -> np.ndarray:
     """Discounted cumulative gain of the gains ``(..., n)`` of a ranking's first n."""
     discounted: np.ndarray = (gains / np.log2(np.arange(2, gains.shape[-1] + 2))).sum(-1)
     return discounted
-
-
-def score(ranked: np.ndarray, relevant: Sequence[Mapping[int, float]]) -> dict[str, float]:
-    """The mean of each score over the queries."""
-    return {name: float(values.mean()) for name, values in per_query(ranked, relevant).items()}

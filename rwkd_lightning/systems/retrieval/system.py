@@ -245,6 +245,7 @@ class RetrievalSystem(System):
                     "query_seconds": self.found.query_seconds,
                 },
             },
+            self.found.rows,
         )
 
     def export(self, folder: Path, student: nn.Module, result: Mapping[str, Any]) -> int:

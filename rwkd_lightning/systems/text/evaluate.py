@@ -39,19 +39,22 @@ def evaluate(
     """
     task = loaders.task
     scores: dict[str, dict[str, Any]] = {"student": {}, "teacher": {}}
+    rows = {}
     for split in task.evaluation_splits:
         labels = loaders.encoded(split).labels
         predicted = predict(
             student, loaders.evaluation_dataloader(split), len(labels), device, f"student logits: {split}"
         )
         scores["student"][split] = score(task, predicted, labels)
+        idx = torch.from_numpy(column(loaders.data.splits[split], "idx"))
+        rows[split] = {"idx": idx, "label": labels, "output": predicted}
         known = taught.known.get(split, torch.ones(len(labels), dtype=torch.bool))
         if bool(known.any()):
             scores["teacher"][split] = score(task, taught.logits[split][known], labels[known])
     held_out = loaders.rows("meta").labels
     predicted = predict(student, loaders.dataloader("meta"), len(held_out), device, "student logits: meta")
     meta = {task.monitor: score(task, predicted, held_out)[task.monitor]}
-    found = Evaluation(task.name, task.monitor, meta, scores, *timed(config, loaders, taught))
+    found = Evaluation(task.name, task.monitor, meta, scores, *timed(config, loaders, taught), rows=rows)
     if taught.members:
         found.more["teachers"] = [
             {

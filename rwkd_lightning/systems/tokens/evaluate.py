@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rwkd_lightning.systems.tokens.data import TokenData
 from rwkd_lightning.systems.tokens.schemes import OUTSIDE
-from rwkd_lightning.systems.tokens.spans import entity_scores, plain_scores
+from rwkd_lightning.systems.tokens.spans import entity_scores, matched, plain_scores
 
 T = TypeVar("T")
 
@@ -44,6 +44,20 @@ def names_of(data: TokenData, split: str, logits: Tensor) -> list[list[str]]:
 def score(data: TokenData, truth: Sequence[Sequence[str]], said: Sequence[Sequence[str]]) -> dict[str, float]:
     """The scores of predicted tags: of entities, or of plain tags."""
     return plain_scores(truth, said) if data.scheme == "plain" else entity_scores(truth, said)
+
+
+def counted(data: TokenData, split: str, said: Sequence[Sequence[str]]) -> dict[str, Tensor]:
+    """For each sentence what `monitor_of`'s score is made of: ``right``, ``said`` and ``there``, entities or words."""
+    truth = data.named(split)
+    if data.scheme == "plain":
+        counts = [
+            (sum(a == b for a, b in zip(one, other, strict=True)), len(one), len(one))
+            for one, other in zip(truth, said, strict=True)
+        ]
+    else:
+        counts = [matched(one, other) for one, other in zip(truth, said, strict=True)]
+    columns = torch.tensor(counts).T
+    return {"idx": torch.tensor(data.splits[split].idx), **dict(zip(("right", "said", "there"), columns, strict=True))}
 
 
 def monitor_of(data: TokenData) -> str:

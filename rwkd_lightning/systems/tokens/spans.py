@@ -37,13 +37,17 @@ def entity_scores(truth: Tags, predicted: Tags) -> dict[str, float]:
     An entity counts as found where type, first and last word are right (Tjong Kim Sang and De Meulder, CoNLL 2003). A
     quotient by 0 is 0.
     """
-    right = said = there = 0
-    for one, other in zip(truth, predicted, strict=True):
-        wanted, given = set(entities(one)), set(entities(other))
-        right, said, there = right + len(wanted & given), said + len(given), there + len(wanted)
+    counts = [matched(one, other) for one, other in zip(truth, predicted, strict=True)]
+    right, said, there = map(sum, zip(*counts, strict=True)) if counts else (0, 0, 0)
     precision, recall = share(right, said), share(right, there)
     f1 = share(2 * precision * recall, precision + recall)
     return {"f1": f1, "precision": precision, "recall": recall, "accuracy": accuracy(truth, predicted)}
+
+
+def matched(truth: Sequence[str], predicted: Sequence[str]) -> tuple[int, int, int]:
+    """How many entities of a sentence were found, how many were said, and how many are there."""
+    wanted, given = set(entities(truth)), set(entities(predicted))
+    return len(wanted & given), len(given), len(wanted)
 
 
 def plain_scores(truth: Tags, predicted: Tags) -> dict[str, float]:

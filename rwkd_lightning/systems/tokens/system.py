@@ -26,7 +26,7 @@ from rwkd_lightning.systems.tokens.audit import audited
 from rwkd_lightning.systems.tokens.bank import with_words
 from rwkd_lightning.systems.tokens.data import TokenData
 from rwkd_lightning.systems.tokens.datamodule import TokenDataModule
-from rwkd_lightning.systems.tokens.evaluate import WordScores, monitor_of, names_of, score, score_names
+from rwkd_lightning.systems.tokens.evaluate import WordScores, counted, monitor_of, names_of, score, score_names
 from rwkd_lightning.systems.tokens.loading import TOKEN, check_tagger, load_tagger, load_word_tokenizer
 from rwkd_lightning.systems.tokens.shipped import describe, shipment
 from rwkd_lightning.systems.tokens.tagger import Tagger
@@ -150,6 +150,7 @@ class TokenSystem(System):
 
     def evaluate(self, run: Run, student: nn.Module, device: torch.device) -> Evaluation:
         scores: dict[str, dict[str, Any]] = {"student": {}, "teacher": {}}
+        rows = {}
         for split in ("validation", "test", "meta"):
             truth = self.data.named(split)
             said = {
@@ -158,6 +159,8 @@ class TokenSystem(System):
             }
             for who, logits in said.items():
                 scores[who][split] = score(self.data, truth, names_of(self.data, split, logits))
+            if split != "meta":
+                rows[split] = counted(self.data, split, names_of(self.data, split, said["student"]))
         del scores["teacher"]["meta"]
         meta = {self.monitor: scores["student"].pop("meta")[self.monitor]}
         network = stages.load(self.taught, self.data)
@@ -165,7 +168,7 @@ class TokenSystem(System):
             self.config, self.taught, self.data, seed=self.config.seed, meta_batch_size=self.config.meta.batch_size
         ).meta_stream
         pairs = [(theirs[step], self.batches.meta_stream[step]) for step in range(TIMED)]
-        return Evaluation(self.name, self.monitor, meta, scores, network, pairs)
+        return Evaluation(self.name, self.monitor, meta, scores, network, pairs, rows=rows)
 
     def export(self, folder: Path, student: nn.Module, result: Mapping[str, Any]) -> int:
         return write_student(folder / "student", student, self.tokenizer, lambda part: describe(part, self.config))

@@ -11,6 +11,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
+from rwkd_lightning.report import rows as scored
 from rwkd_lightning.run.build import weighting_of
 from rwkd_lightning.systems.retrieval.beir import load_beir
 from rwkd_lightning.systems.retrieval.late_folder import read_teacher
@@ -32,6 +33,8 @@ def test_every_method_leaves_a_whole_retrieval_run(method: str, tiny: list[str],
     result = finished(tiny, folder, f"weighting={method}", "data.label_noise=0.4", "data.teacher_noise=0.4")
     assert json.loads((folder / "metrics.json").read_text()) == result
     assert (result["task"], result["metric"]) == ("tiny", "ndcg@10")
+    for metric, score in result["student"]["test"].items():  # again, from the rows that the run leaves
+        assert scored.read(folder, "test", metric, score) is not None
     composed = config([*tiny, f"weighting={method}"])
     assert (result["cost"]["meta_steps"] > 0) == weighting_of(composed).needs_influence
     table = pyarrow.parquet.read_table(folder / "weights.parquet").to_pydict()

@@ -10,6 +10,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
+from rwkd_lightning.report import rows as scored
 from rwkd_lightning.run.build import weighting_of
 from rwkd_lightning.utils.errors import UserError
 from tests.run.test_pipeline_run import ROOT, config, finished
@@ -30,6 +31,8 @@ def test_every_method_leaves_a_whole_run_behind(method: str, tiny: list[str], tm
     assert json.loads((folder / "metrics.json").read_text()) == result
     assert (result["task"], result["metric"]) == ("tokens", "f1")
     assert set(result["student"]["test"]) == {"f1", "precision", "recall", "accuracy"}
+    for metric in ("f1", "precision", "recall"):  # the score again, from the rows that the run leaves
+        assert scored.read(folder, "test", metric, result["student"]["test"][metric]) is not None
     composed = config([*tiny, f"weighting={method}"])
     bilevel, terms = weighting_of(composed).needs_influence, list(composed.terms)
     assert (result["cost"]["meta_steps"] > 0) == bilevel
@@ -89,6 +92,7 @@ def test_weights_of_ones_own_plain_tags_and_a_student_of_the_teacher(tiny: list[
     )
     assert result["metric"] == "accuracy" and set(result["student"]["test"]) == {"accuracy", "macro_f1"}
     assert result["teacher"]["test"]["accuracy"] > 0.9
+    assert scored.read(tmp_path / "run", "test", "accuracy", result["student"]["test"]["accuracy"]) is not None
     table = pyarrow.parquet.read_table(tmp_path / "run/weights.parquet").to_pydict()
     assert {w == 0 for w, idx in zip(table["w_ce"], table["idx"], strict=True) if idx % 2 == 0} == {True}
 
