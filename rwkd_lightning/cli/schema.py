@@ -149,6 +149,7 @@ OPTIONAL: dict[str, Kind] = {
             f"{prefix}hidden": whole(1, 100_000),
             f"{prefix}window": COUNT,
             f"{prefix}tau": RATE,
+            f"{prefix}most": RATE,
             f"{prefix}gate.bound": or_null(RATE),
             **{
                 f"{prefix}{key}": number()

@@ -105,7 +105,7 @@ def why(folder: Path) -> str:
     """What is known of a run without a result."""
     if (folder / "failed_step.json").is_file():
         return "stopped at a step that was not finite, see its failed_step.json"
-    return "not finished: it failed, was interrupted or is still at work; the same command goes on with it"
+    return "not finished: it failed, was interrupted or pruned, or is still at work; the same command goes on with it"
 
 
 def run_of(folder: Path, metrics: Mapping[str, Any], settings: Mapping[str, Any], metric: str | None) -> Finished:

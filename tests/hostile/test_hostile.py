@@ -229,13 +229,13 @@ def test_every_shipped_value_is_allowed_and_every_key_known() -> None:
     found = configs.shipped(()) | configs.shipped(
         ("task=mrpc", "meta=all", "meta_features=history", "weighting=permuted")
     )
-    of_topics, of_tokens = configs.shipped(("task=topics",)), configs.shipped(("task=tokens",))
-    text, topics, tokens = (values.schema_of(keys["task"]) for keys in (found, of_topics, of_tokens))
-    for schema, keys in ((text, found), (topics, of_topics), (tokens, of_tokens)):
+    composed = [found, *(configs.shipped((f"task={name}",)) for name in ("topics", "tokens", "retrieval"))]
+    schemas = [values.schema_of(keys["task"]) for keys in composed]
+    for schema, keys in zip(schemas, composed, strict=True):
         for key, value in keys.items():
             values.check_value(key, value, values.kind_of(key, schema))
         assert sorted({*values.NEEDED, *schema.needed} - set(keys)) == []
-    found = of_topics | of_tokens | found
+    found = {key: value for keys in reversed(composed) for key, value in keys.items()}
     for group in (
         "weighting",
         "meta_features",
@@ -254,10 +254,7 @@ def test_every_shipped_value_is_allowed_and_every_key_known() -> None:
     unknown = [
         key
         for key, value in found.items()
-        if not isinstance(value, dict)
-        and values.kind_of(key, text) is values.ANY
-        and values.kind_of(key, topics) is values.ANY
-        and values.kind_of(key, tokens) is values.ANY
+        if not isinstance(value, dict) and all(values.kind_of(key, schema) is values.ANY for schema in schemas)
     ]
     assert [key for key in unknown if not key.endswith((".parts", ".defaults", ".defaults.engine", "@inner"))] == []
 

@@ -63,8 +63,9 @@ def test_a_pruned_trial(arguments: list[str], tmp_path: Path) -> None:
     assert [line[:3] for line in told] == [["told", "0", "COMPLETE"], ["told", "1", "PRUNED"]]
     assert "#1 pruned after epoch 1, with 0." in done.stdout and "{1: 0." in told[1][3]
     runs = list((tmp_path / "runs").rglob("train.log"))
-    (kept,) = finished_runs(tmp_path / "runs")
+    (kept,), lacking = finished_runs(tmp_path / "runs")
     (left,) = (file.parent for file in runs if file.parent != kept.folder)
+    assert [one.folder for one in lacking] == [left] and "pruned" in lacking[0].why
     assert not (left / "metrics.json").exists() and len(list((left / "checkpoints").glob("step-*.ckpt"))) == 1
     assert OmegaConf.load(next((tmp_path / "runs").rglob("optimization_results.yaml"))).best_value == kept.meta
 
