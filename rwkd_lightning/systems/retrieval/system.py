@@ -332,6 +332,13 @@ def check_loop(config: Any, run: Run, terms: Sequence[Term]) -> None:
             f"trainer.devices makes {together} processes: a query is compared with the documents of its batch, and "
             "they are not gathered from other processes yet; use trainer.devices=1"
         )
+    data = config.data
+    for key in ("negatives_each", "meta_negatives"):
+        if data.negatives != NONE and data[key] > data.negative_depth:
+            raise UserError(
+                f"data.{key}={data[key]} asks for more negatives than data.negative_depth={data.negative_depth} keeps; "
+                f"give data.negative_depth={data[key]}"
+            )
     if config.pair.teacher.negatives == BY_TEACHER:
         raise UserError(
             "pair.teacher.negatives=teacher: there are no negatives of the teacher's own before it is trained; use "

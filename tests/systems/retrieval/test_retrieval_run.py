@@ -143,6 +143,7 @@ def test_other_meta_steps_of_retrieval(meta: str, tiny: list[str], tmp_path: Pat
     ("overrides", "message"),
     [
         (["terms=[contrastive,kd,margin_mse]", "data.negatives=none"], r"margin_mse.*no mined negatives"),
+        (["data.negatives_each=11"], r"negatives_each=11 asks.*give data.negative_depth=11"),
         (["meta=bank"], r"a student of vectors has none; use meta=projection"),
         (["trainer.accumulate=2"], r"trainer.accumulate=2: a query is compared with the documents of its batch"),
         (["trainer.devices=2", "trainer.strategy=ddp"], r"makes 2 processes.*use trainer.devices=1"),
@@ -193,6 +194,6 @@ def test_a_second_stage_takes_its_negatives_from_the_first_ones_student(
         ("both", [f"data.negatives={folder}", f"pair.teacher.negatives={folder}"]),
         ("teacher", ["data.negatives=teacher", "data.negative_margin=-3"]),
     ):
-        finished(tiny, tmp_path / name, "weighting=kd", "data.negative_depth=3", *more)
+        finished(tiny, tmp_path / name, "weighting=kd", "data.negative_depth=3", "data.meta_negatives=3", *more)
     made_of = json.loads((tmp_path / "both/inputs.json").read_text())["models"]
     assert {"student that mines for the student", "student that mines for the teacher"} <= set(made_of)
