@@ -47,9 +47,9 @@ class Shipped(ABC):
     columns: Sequence[str]
     """Names of the columns that it was trained on."""
     reads: str = "text"
-    """What a column holds, for messages."""
+    """The name of the values of a column, for messages."""
     parts: str = "texts"
-    """What has an answer of its own, for messages."""
+    """The name of the things that have an answer each, for messages."""
     example: Any = "a"
     """A value that it has an answer to, whatever column it stands in."""
 
@@ -110,7 +110,7 @@ class Shipped(ABC):
 
     @classmethod
     def target(cls, path: Path, source: Source) -> Into:
-        """What writes the answers to a file of this name.
+        """The writer of the answers to a file of this name.
 
         Raises:
             UserError: for a name of another kind.

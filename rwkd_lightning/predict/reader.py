@@ -40,7 +40,7 @@ class Source(Protocol):
 
     @property
     def unit(self) -> str:
-        """What `Chunk.lines` counts."""
+        """The unit of `Chunk.lines`, for messages."""
 
     def check(self, size: int) -> Iterator[Chunk]:
         """Read all chunks of so many rows once; UserError that names the line of a row that cannot be read."""
@@ -120,7 +120,7 @@ class TableFile:
 
     @property
     def unit(self) -> str:
-        """What `Chunk.lines` counts."""
+        """The unit of `Chunk.lines`, for messages."""
         return "row" if self.path.suffix == ".parquet" else "line"
 
     def check(self, size: int) -> Iterator[Chunk]:

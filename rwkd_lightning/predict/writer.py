@@ -33,7 +33,7 @@ def check(path: Path, force: bool) -> None:
 
 
 def table(path: Path) -> Into:
-    """What writes tables to a file of this name, with all their columns.
+    """The writer of tables to a file of this name, with all their columns.
 
     Raises:
         UserError: for a name of another kind.

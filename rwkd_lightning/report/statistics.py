@@ -2,7 +2,7 @@
 
 The score of a method is the mean over its seeds, each of which is scored on the same N test rows. A replicate draws N
 rows and S seeds with replacement. The rows are drawn once for both methods and for all seeds that share them (the
-pigeonhole bootstrap: Owen, *Annals of Applied Statistics* 1, 2007): drawing them anew for each seed would treat the
+pigeonhole bootstrap: Owen, *Annals of Applied Statistics* 1, 2007): drawing them again for each seed would treat the
 same row as S independent ones. Seeds are drawn as pairs of runs, one of each method.
 """
 

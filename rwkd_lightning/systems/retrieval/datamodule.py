@@ -27,7 +27,7 @@ class RetrievalDataModule(ResumableDataModule):
         tokenizer: the model's own.
         query_length, document_length: tokens of a text; what is beyond them is not read.
         negatives: by split, mined documents of each query, hardest first, ``(Q, depth)``; empty: none.
-        each: mined negatives of a training row, drawn anew at every visit.
+        each: mined negatives of a training row, drawn again at every visit.
         meta_each: of a held-out row, its hardest ones.
         scores: by split, the teacher's of every document for every query, ``(Q, D)``; empty: no teacher yet.
         label_noise: share of the training rows that get the document of another one.

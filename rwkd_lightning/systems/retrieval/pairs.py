@@ -25,7 +25,7 @@ class Pairs(Dataset[Any]):
         texts: of queries and documents.
         negatives: mined documents of each query, hardest first, ``(Q, depth)``; None: none.
         each: negatives of a row.
-        fixed: True: the hardest ones at every visit; False: drawn anew from all of them.
+        fixed: True: the hardest ones at every visit; False: drawn again from all of them at each one.
         seed: of the draws.
         scores: the teacher's of every document for every query, ``(Q, D)``; None: there is none yet.
         taught: place ``(N,)`` of the query whose scores a row gets; None: its own.
