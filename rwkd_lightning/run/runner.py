@@ -48,6 +48,7 @@ from rwkd_lightning.run.slurm import restarted
 from rwkd_lightning.run.system import Evaluation, Run, System, Teacher
 from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.utils.errors import UserError
+from rwkd_lightning.utils.paths import replaced
 
 UNTRAINED = 12
 """Bytes on disk that a run needs per byte of its student: three checkpoints with two moments a weight, the best student
@@ -159,6 +160,9 @@ def carry_out(system: System, config: DictConfig, folder: Path, stop: Stop, forc
     if findings := system.findings(columns):
         result["corruption"] = findings
     result["cost"]["total_seconds"] = time.perf_counter() - start
+    for name, page in system.pages(columns).items():
+        with replaced(folder / name) as part:
+            part.write_text(page, encoding="utf-8")
     report.write(folder, without_nan(result), module.term_names, columns, system.words)
     write_json(folder / "metrics.json", result)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)

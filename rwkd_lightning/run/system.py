@@ -171,6 +171,10 @@ class System(ABC):
         """How well the columns of ``weights.parquet`` find what was corrupted on purpose; empty where nothing was."""
         return {}
 
+    def pages(self, columns: Mapping[str, Tensor]) -> Mapping[str, str]:
+        """Further HTML pages for the run's folder, by file name, from the columns of ``weights.parquet``."""
+        return {}
+
     def lines(self, metrics: Mapping[str, Any]) -> list[str]:
         """Lines below the table of results."""
         return []

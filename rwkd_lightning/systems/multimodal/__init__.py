@@ -1,0 +1,1 @@
+"""Text and picture: a student distilled from a teacher's answers to both and to each of them alone."""

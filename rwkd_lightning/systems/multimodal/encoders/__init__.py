@@ -1,0 +1,1 @@
+"""Frozen encoders of pictures: a grid of features for each, computed once."""
