@@ -14,6 +14,7 @@ from rwkd_lightning.run.build import create, terms_of, weighting_of
 from rwkd_lightning.systems.retrieval.projection import Projection
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.columns import Columns
+from tests.shipped_methods import ALL
 
 CONF = Path(__file__).parents[1] / "conf"
 THETAS = {"all": All, "bank": HeadWithBank, "head": Head, "last_block": LastBlock, "projection": Projection}
@@ -43,7 +44,7 @@ def test_meta(theta: str, engine: str | None) -> None:
 @pytest.mark.parametrize("weighting", names("weighting"))
 def test_weighting(weighting: str) -> None:
     """Prevents: a config whose keys its method does not take."""
-    composed = config(f"weighting={weighting}")
+    composed = config(f"weighting={weighting}", *([] if weighting in ALL else ["task=pairs"]))
     composed.weighting_name = weighting
     weighting_of(composed).check(Columns.of(terms_of(composed)))
 

@@ -11,10 +11,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from tests.shipped_methods import ALL
+
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf/weighting"
 PAGES = ROOT / "docs/methods"
-NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))
+NAMES = ALL
 LABELS = ("In short", "Interface", "Rule", "Source", "Needs", "Cost", "Use", "Options", "When it goes wrong")
 methods = pytest.mark.parametrize("name", NAMES)
 

@@ -13,10 +13,11 @@ from omegaconf import OmegaConf
 
 from tests.forked import ROOT, Command
 from tests.run.conftest import arguments, backbone, tweets  # noqa: F401 (fixtures)
+from tests.shipped_methods import ALL
 
 SPOKEN_OF = ("rwkd", "ce", "kd", "annealed", "dwa", "uncertainty", "mwn", "rwkd_online")
 """Methods that messages and documents recommend, and that others or their tests are built on."""
-METHODS = sorted(file.stem for file in (ROOT / "conf/weighting").glob("*.yaml") if file.stem not in SPOKEN_OF)
+METHODS = sorted({*ALL} - {*SPOKEN_OF})
 
 WEIGHTING = """
 from rwkd_lightning.weighting import Weighting

@@ -48,6 +48,17 @@ CHOSEN = {
     **dict.fromkeys(("data.scheme", "data.token_column", "data.tag_column", "data.tokens", "data.tags"), "task=tokens"),
     **dict.fromkeys(("data.negative", "pair.teacher.negatives"), "task=retrieval"),
     **dict.fromkeys(
+        (
+            "data.several",
+            "data.text",
+            "data.image",
+            "pair.encoder",
+            "pair.student.modalities",
+            "pair.teacher.modality",
+        ),
+        "task=pairs",
+    ),
+    **dict.fromkeys(
         ("task.distillation", "pair.student.bag_of_words", "pair.teacher.layers", "task.load."), "task=topics"
     ),
 }

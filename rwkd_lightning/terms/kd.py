@@ -25,7 +25,7 @@ class DistillationKL(Term):
 
     name = "kd"
     role = "teacher"
-    preference = 0
+    preference: int | None = 0
     needs = frozenset({"probabilities"})
 
     def __init__(

@@ -22,7 +22,7 @@ class LogitMSE(Term):
 
     name = "logit_mse"
     role = "teacher"
-    preference = 2
+    preference: int | None = 2
 
     def forward(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
         squares = (self.prediction(outputs, batch) - self.target(batch)) ** 2

@@ -21,9 +21,9 @@ from rwkd_lightning.systems.text.data import corruption as corruptions
 from rwkd_lightning.systems.text.data import datamodule
 from rwkd_lightning.utils.errors import UserError
 from tests.forked import Command, train
+from tests.shipped_methods import METHODS
 
 ROOT = Path(__file__).parents[2]
-METHODS = sorted(p.stem for p in (ROOT / "conf/weighting").glob("*.yaml") if p.stem != "given")  # needs a column
 
 
 def config(overrides: list[str]) -> DictConfig:

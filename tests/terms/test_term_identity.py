@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import rwkd_lightning
 from rwkd_lightning import systems, terms
 from rwkd_lightning.run.build import terms_of
+from rwkd_lightning.systems.multimodal.terms import ModalityBernoulliKL, ModalityKL, ModalityMSE
 from rwkd_lightning.systems.retrieval.terms import Contrastive, MarginMSE, Reverse
 from rwkd_lightning.systems.text.terms import HiddenStates, ValueRelation
 from rwkd_lightning.systems.topics.terms import PriorKL, Reconstruction, Wasserstein
@@ -62,6 +63,9 @@ ROLES = {
     Contrastive: ("label", None, {"candidates"}),
     Reverse: ("label", None, {"candidates"}),
     MarginMSE: ("teacher", 1, {"candidates"}),
+    ModalityKL: ("regulariser", None, {"probabilities"}),
+    ModalityBernoulliKL: ("regulariser", None, {"labels"}),
+    ModalityMSE: ("regulariser", None, set()),
 }
 
 

@@ -35,6 +35,7 @@ from rwkd_lightning.weighting import (
     masked,
 )
 from tests.meta.conftest import Stream
+from tests.shipped_methods import ALL
 from tests.training.conftest import Rows, Student
 
 ROOT = Path(__file__).parents[2]
@@ -104,7 +105,7 @@ def half_labelled() -> Rows:
 @pytest.mark.parametrize(
     ("name", "accumulate"),
     [
-        *((path.stem, 1) for path in sorted((ROOT / "conf/weighting").glob("*.yaml"))),
+        *((name, 1) for name in ALL),
         ("kd", 2),
         ("dwa", 2),
         ("rwkd", 2),
@@ -143,7 +144,7 @@ def test_every_method(name: str, accumulate: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The `.*dataloader.*` does not have many workers")
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf/weighting").glob("*.yaml")))
+@pytest.mark.parametrize("name", ALL)
 def test_every_method_where_the_teacher_says_nothing(name: str, tmp_path: Path) -> None:
     """Prevents: weight on what a teacher has not said, a row that is lost to the labels too, and a stand-in for its
     outputs that reaches the student.

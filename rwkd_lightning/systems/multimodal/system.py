@@ -30,6 +30,7 @@ from rwkd_lightning.systems.multimodal.fusion import BOTH, PASSES, SUFFIX, Fusio
 from rwkd_lightning.systems.multimodal.loading import load_network, write_network
 from rwkd_lightning.systems.multimodal.page import PAGE, page_of
 from rwkd_lightning.systems.multimodal.saliency import ModalityOracle
+from rwkd_lightning.systems.multimodal.shipped import describe
 from rwkd_lightning.systems.text.export import label_loss
 from rwkd_lightning.systems.text.metrics import metrics, score
 from rwkd_lightning.systems.text.models.loading import load_tokenizer
@@ -235,6 +236,7 @@ class MultimodalSystem(System):
         own = as_fusion(student)
         with whole(folder / "student") as part:
             write_network(part, own.network, self.tokenizer)
+            describe(part, self.config)
         return size(folder / "student")
 
     def columns(self) -> dict[str, Tensor]:

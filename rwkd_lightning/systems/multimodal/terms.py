@@ -13,6 +13,7 @@ class ModalityKL(DistillationKL):
     name = "kd_text"
     output = "logits_text"
     role = "regulariser"
+    preference: int | None = None
 
 
 class ModalityBernoulliKL(BernoulliKL):
@@ -21,6 +22,7 @@ class ModalityBernoulliKL(BernoulliKL):
     name = "bernoulli_kd_text"
     output = "logits_text"
     role = "regulariser"
+    preference: int | None = None
 
 
 class ModalityMSE(LogitMSE):
@@ -29,3 +31,4 @@ class ModalityMSE(LogitMSE):
     name = "mse_text"
     output = "logits_text"
     role = "regulariser"
+    preference: int | None = None

@@ -244,3 +244,19 @@ def test_same_padding_of_the_image_encoder() -> None:
     network = Lite0().eval()
     assert sum(p.numel() for p in network.parameters()) == 4_652_008  # the published file's
     assert network.grid(torch.zeros(2, 3, 96, 96), 2).shape == (2, 4, 1280)
+
+
+def test_the_image_encoder_is_the_published_network() -> None:
+    """Prevents: features of another network than the one that was trained on ImageNet."""
+    library = pytest.importorskip("efficientnet_lite_pytorch")
+    from rwkd_lightning.systems.multimodal.encoders.lite0 import Lite0
+
+    theirs = library.EfficientNet.from_name("efficientnet-lite0").eval()
+    for norm in (m for m in theirs.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.running_mean.uniform_(-0.1, 0.1)
+        norm.running_var.uniform_(0.5, 2)
+    mine = Lite0().eval()
+    mine.load_state_dict(theirs.state_dict())
+    pictures = torch.rand(2, 3, 96, 96) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(mine.classes(pictures), theirs(pictures))

@@ -111,3 +111,21 @@ def test_a_mistake_with_pairs_is_told_before_the_teacher_is_trained(
         schema.check(config([*tiny, *overrides]))
         finished([*tiny, f"cache_dir={tmp_path / 'empty'}"], tmp_path / "run", *overrides)
     assert not (tmp_path / "empty/multimodal_teacher").exists()
+
+
+def test_a_finished_student_is_asked_for_files(tiny: list[str], tmp_path: Path) -> None:
+    """Prevents: pictures that are read otherwise afterwards than in training."""
+    from rwkd_lightning.systems.multimodal.shipped import Student
+
+    folder = tmp_path / "run"
+    finished(tiny, folder, "weighting=kd", "trainer.max_epochs=1")
+    student = Student(folder / "student")
+    data = Path(config(tiny).data.path)
+    rows = [json.loads(line) for line in (data / "test.jsonl").read_text().splitlines()]
+    texts, files = [row.get("text", "") for row in rows], [data / row["img"] if "img" in row else None for row in rows]
+    kept = pyarrow.parquet.read_table(folder / "predictions.parquet").to_pylist()
+    expected = torch.tensor([row["output"] for row in kept if row["split"] == "test"])
+    torch.testing.assert_close(student.logits(texts, files), expected, atol=1e-5, rtol=1e-4)
+    assert student.classes == ["blue", "green", "red"]
+    with pytest.raises(UserError, match=r"has no pictures.json; give the folder student/"):
+        Student(folder)

@@ -20,10 +20,11 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from rwkd_lightning.run.runner import run
 from rwkd_lightning.utils.errors import UserError
+from tests.shipped_methods import METHODS
 
 ROOT = Path(__file__).parents[3]
 # but for one that needs a column of weights
-METHODS = sorted(file.stem for file in (ROOT / "conf/weighting").glob("*.yaml") if file.stem != "given")
+
 TEXT = (ROOT / "docs/systems.md").read_text()
 (YAML,), (PYTHON,) = (re.findall(rf"```{kind}\n(.*?)```", TEXT, re.S) for kind in ("yaml", "python"))
 

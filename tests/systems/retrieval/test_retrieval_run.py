@@ -19,11 +19,12 @@ from rwkd_lightning.systems.retrieval.sentence_folder import read_student
 from rwkd_lightning.systems.retrieval.tokens import Texts
 from rwkd_lightning.systems.retrieval.vectors import Index
 from rwkd_lightning.utils.errors import UserError
-from tests.run.test_pipeline_run import ROOT, config, finished
+from tests import shipped_methods
+from tests.run.test_pipeline_run import config, finished
 from tests.run.test_resume import check_same, power_cut
 
 REFUSED = ("tgeo", "wls", "teacher_confidence", "annealing_kd")
-METHODS = sorted(p.stem for p in (ROOT / "conf/weighting").glob("*.yaml") if p.stem not in ("given", *REFUSED))
+METHODS = sorted({*shipped_methods.METHODS} - {*REFUSED})
 
 
 @pytest.mark.parametrize("method", METHODS)

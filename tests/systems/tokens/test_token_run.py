@@ -13,11 +13,12 @@ import torch
 from rwkd_lightning.report import rows as scored
 from rwkd_lightning.run.build import weighting_of
 from rwkd_lightning.utils.errors import UserError
-from tests.run.test_pipeline_run import ROOT, config, finished
+from tests import shipped_methods
+from tests.run.test_pipeline_run import config, finished
 from tests.run.test_resume import check_same, power_cut
 
 REFUSED = ("tgeo", "wls", "teacher_confidence")
-METHODS = sorted(p.stem for p in (ROOT / "conf/weighting").glob("*.yaml") if p.stem not in ("given", *REFUSED))
+METHODS = sorted({*shipped_methods.METHODS} - {*REFUSED})
 
 
 @pytest.mark.parametrize("method", METHODS)
