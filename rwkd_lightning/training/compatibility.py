@@ -190,12 +190,11 @@ def check_reach(
     weighting: Weighting,
     theta: Restriction | None,
     student: nn.Module,
-    head_output: str = "logits",
 ) -> None:
     """Refuse terms whose gradient the weighting method cannot see, so that it would weigh them by nothing.
 
     Args:
-        head_output: the output that the student's head gives.
+        student: what its head gives are its ``head_outputs``, or ``logits`` where it does not say.
 
     Raises:
         UserError: for a term of which no part depends on θ, or on the head for a method that reads gradients there; and
@@ -203,6 +202,7 @@ def check_reach(
     """
     if weighting.needs_influence and theta is not None:
         theta.check(student)
+    given: Sequence[str] = getattr(student, "head_outputs", ("logits",))
     for term in terms:
         if weighting.needs_influence and theta is not None and not any(theta.reaches(student, n) for n in term.reads):
             raise UserError(
@@ -210,7 +210,7 @@ def check_reach(
                 f"part of it that the meta step differentiates by (`theta={theta!r}`), so {weighting!r} cannot weigh "
                 "it; use `theta=All()`"
             )
-        if weighting.needs_head and head_output not in term.reads:
+        if weighting.needs_head and not any(name in given for name in term.reads):
             raise UserError(
                 f"the term {term.name!r} does not depend on the student's last layer, where {weighting!r} balances "
                 "gradients; use `DynamicWeightAverage()` or `Uncertainty()`"

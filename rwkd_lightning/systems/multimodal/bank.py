@@ -130,7 +130,7 @@ class HeadOverModalities(HeadWithBank):
 def over_modalities(meta: Any, student: Fusion) -> Any:
     """A meta step whose bank holds what the meta loss asks of this student, where it has a bank; others as they are."""
     if meta is not None and type(meta.theta) is HeadWithBank:
-        by_output = {f"logits{SUFFIX[k] if place else ''}": k for place, k in enumerate(student.passes)}
+        by_output = dict(zip(student.head_outputs, student.passes, strict=True))
         read = {name for term in meta.loss_terms for name in term.reads}
         asked = [kind for name, kind in by_output.items() if name in read]
         meta.theta = HeadOverModalities.of(meta.theta, student.passes, asked)

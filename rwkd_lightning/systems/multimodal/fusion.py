@@ -38,6 +38,11 @@ class Fusion(nn.Module):
         head: nn.Linear = self.network.cls
         return head
 
+    @property
+    def head_outputs(self) -> list[str]:
+        """Names of the head's outputs, one of each pass."""
+        return [f"logits{SUFFIX[kind] if place else ''}" for place, kind in enumerate(self.passes)]
+
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``logits`` ``(B, C)`` and ``features`` ``(B, H)``, what the head reads; of other passes with their suffix.
 

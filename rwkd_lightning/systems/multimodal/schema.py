@@ -9,6 +9,7 @@ from rwkd_lightning.cli.kinds import (
     AMOUNT,
     BLOCKS,
     COUNT,
+    NAMES,
     PATH,
     RATE,
     SHARE,
@@ -39,6 +40,15 @@ def check_student(given: Mapping[str, Any]) -> None:
         )
 
 
+COLUMNS = {
+    "texts": one_of(*TEXTS),
+    "text": TEXT,
+    "image": TEXT,
+    "label": TEXT,
+    "separator": or_null(TEXT),
+    "classes": or_null(CLASSES),
+}
+
 SCHEMA = Schema(
     needed={
         "task.regression": or_null(YES_NO),
@@ -65,12 +75,10 @@ SCHEMA = Schema(
         "pair.blocks.*": BLOCKS,
         "loss_terms.*mask": TEXT,
         "loss_terms.*output": TEXT,
-        "data.texts": one_of(*TEXTS),
-        "data.text": TEXT,
-        "data.image": TEXT,
-        "data.label": TEXT,
-        "data.separator": or_null(TEXT),
-        "data.classes": or_null(CLASSES),
+        **{f"{group}.{key}": kind for key, kind in COLUMNS.items() for group in ("data", "task.load")},
+        "task.load.validation_fraction": CUT,
+        "task.load.test_fraction": CUT,
+        "task.terms_of.*": NAMES,
         "data.several": YES_NO,
         "weighting.level": one_of(*LEVELS),
         "weighting.by": one_of(*SCORES),

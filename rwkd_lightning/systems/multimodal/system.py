@@ -128,7 +128,7 @@ class MultimodalSystem(System):
         start = config.pair.teacher.path if path == "teacher" else path
         student = self.made(start, config.pair.student.layers, terms)
         with torch.random.fork_rng(devices=[]):
-            check_outputs(terms, [f"logits{'' if k == student.passes[0] else SUFFIX[k]}" for k in student.passes])
+            check_outputs(terms, student.head_outputs)
             theta = create(config, "meta.theta", Restriction)
             if type(theta) is HeadWithBank:
                 theta = HeadOverModalities.of(theta, student.passes)
