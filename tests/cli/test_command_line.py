@@ -184,7 +184,12 @@ def test_documented_commands_are_found() -> None:
         ],
         ["-m", "weighting=kd", "weighting.alpha=0.1,0.5"],
         ["-m", "weighting=rwkd,global", "weighting.lr=1e-3,1e-2"],
-        ["--multirun", "weighting=glob(*,exclude=given)", "data.label_noise=0.1", "seed=range(0,3)"],
+        [
+            "--multirun",
+            "weighting=glob(*,exclude=[given,saliency,modality_oracle])",
+            "data.label_noise=0.1",
+            "seed=range(0,3)",
+        ],
         ["-m", "task=glob(m*)"],
         ["hydra.mode=MULTIRUN", "seed=1,2"],
         ["-m", "seed=choice(1,2)", "terms=[ce],[ce,kd]", "data.path=choice('a,b',c)"],

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from tests.distributed.test_train_ddp import start
-from tests.forked import GLOO, Command
+from tests.distributed.two_runs import check_one, two_and_one
 from tests.systems.tokens.conftest import bert, conll, overrides
 
 __all__ = ["bert", "conll"]
@@ -45,21 +40,6 @@ def test_two_processes_are_one(meta: str, conll: Path, without_dropout: Path, tm
         "data.teacher_noise=0.4",
         "pair.teacher.epochs=1",
     ]
-    results = []
-    for name in ("two", "one"):
-        arguments = [*given, f"hydra.run.dir={tmp_path / name}"]
-        done = start(*arguments) if name == "two" else Command(*arguments, merged=False, environment=GLOO).completed()
-        assert done.returncode == 0, done.stderr[-3000:]
-        results.append(tmp_path / name)
+    folders = two_and_one(given, tmp_path)
     assert len(list((cache / "token_teacher").glob("*/key.json"))) == 1
-    two, one = (pyarrow.parquet.read_table(folder / "weights.parquet").to_pydict() for folder in results)
-    assert two["idx"] == one["idx"] and two["visits"] == one["visits"] == [2] * len(one["idx"])
-    for column in ("w_ce", "w_kd", "loss_ce", "loss_kd", "influence_ce", "influence_kd"):
-        ours, theirs = (torch.tensor(table[column], dtype=torch.float64) for table in (two, one))
-        assert theirs.std() > 1e-4, column
-        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9, msg=column)
-    ours, theirs = (load_file(folder / "student/model.safetensors") for folder in results)
-    for name in theirs:
-        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-6, atol=1e-9, msg=name)
-    scores: list[Any] = [json.loads((folder / "metrics.json").read_text()) for folder in results]
-    assert scores[0]["student"] == scores[1]["student"] and scores[0]["meta"] == scores[1]["meta"]
+    check_one(folders, ("w_ce", "w_kd", "loss_ce", "loss_kd", "influence_ce", "influence_kd"))

@@ -116,9 +116,8 @@ def pairs_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
-def tiny(pairs: Path, text_model: Path, image_encoder: Path, pairs_cache: Path, tmp_path: Path) -> list[str]:
-    """Overrides that make any run last seconds."""
+def overrides(pairs: Path, text_model: Path, image_encoder: Path, cache: Path, runs: Path) -> list[str]:
+    """What makes any run last seconds."""
     return [
         "task=pairs",
         f"data.path={pairs}",
@@ -134,6 +133,11 @@ def tiny(pairs: Path, text_model: Path, image_encoder: Path, pairs_cache: Path, 
         "meta.batch_size=4",
         "trainer.max_epochs=2",
         "trainer.accelerator=cpu",
-        f"cache_dir={pairs_cache}",
-        f"runs_dir={tmp_path / 'runs'}",
+        f"cache_dir={cache}",
+        f"runs_dir={runs}",
     ]
+
+
+@pytest.fixture
+def tiny(pairs: Path, text_model: Path, image_encoder: Path, pairs_cache: Path, tmp_path: Path) -> list[str]:
+    return overrides(pairs, text_model, image_encoder, pairs_cache, tmp_path / "runs")
