@@ -121,10 +121,10 @@ def check(folder: Path, path: str, fetched: bool = False) -> None:
         fetched: it comes from a hub, of whose files not all are fetched.
     """
     config = read_config(folder, path)
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     kind = config.get("model_type")
-    if not isinstance(kind, str) or kind not in CONFIG_MAPPING_NAMES:
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         asks = (
             "asks for code of its own (auto_map), which is never run" if "auto_map" in config else "is of no known kind"
         )

@@ -235,7 +235,7 @@ def test_yaml_and_command_line_agree_on_numbers() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["task=mrcp"], "task=mrcp is not known; did you mean task=mrpc? known are cola, mnli, mrpc,"),
+        (["task=mrcp"], "task=mrcp is not known; did you mean task=mrpc? known are cola, emoji, mnli,"),
         (["weighting=rwdk"], "did you mean weighting=rwkd? known are amal, "),
         (["task=xyz"], "task=xyz is not known; known are cola,"),
         (["task=1"], "task=1 is not known; known are"),

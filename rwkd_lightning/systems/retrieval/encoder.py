@@ -15,7 +15,7 @@ from rwkd_lightning.systems.text.models.loading import Kind, load_network
 from rwkd_lightning.systems.text.models.wrapping import inputs_of
 from rwkd_lightning.utils.errors import UserError
 
-ENCODER = Kind("AutoModel", "MODEL_MAPPING_NAMES", "text encoder")
+ENCODER = Kind("AutoModel", "MODEL_MAPPING", "text encoder")
 
 
 class Encoder(nn.Module):

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rwkd_lightning.run.build import check_interval, create
 from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec, column
+from rwkd_lightning.systems.text.kinds.build import made, told
 from rwkd_lightning.systems.text.models import Classifier, check_inputs, load_classifier, load_tokenizer
 from rwkd_lightning.systems.text.models.lora import Lora, adapt, lora_of
 from rwkd_lightning.terms import Term
@@ -66,8 +67,8 @@ def student_of(config: DictConfig, task: TaskSpec, teacher: str) -> tuple[Classi
     """The untrained student and its tokenizer; ``pair.student.path=teacher`` starts from the fine-tuned teacher."""
     spec = config.pair.student
     path = teacher if spec.path == "teacher" else spec.path
-    student = load_classifier(path, task, spec.layers, new_head=spec.new_head)
     tokenizer = load_tokenizer(path)
+    student = begun(config, path, task, tokenizer, spec.new_head)
     check_inputs(student, tokenizer, config.data.max_length, spec.path)
     return with_lora(config, student), tokenizer
 
@@ -76,9 +77,20 @@ def check_student(config: DictConfig, task: TaskSpec) -> tuple[Classifier, Any]:
     """Load the student and its tokenizer before the teacher is trained: a mistake there must not cost hours."""
     if config.pair.student.path == "teacher":
         path = config.pair.teacher.path
-        student = load_classifier(path, task, config.pair.student.layers, new_head=True)
-        return with_lora(config, student), load_tokenizer(path)
+        tokenizer = load_tokenizer(path)
+        return with_lora(config, begun(config, path, task, tokenizer, True)), tokenizer
     return student_of(config, task, "")
+
+
+def begun(config: DictConfig, path: str, task: TaskSpec, tokenizer: Any, new_head: bool) -> Classifier:
+    """The model at ``path``, cut to its layers; or with ``pair.student.kind`` one of that kind, with its words."""
+    spec = config.pair.student
+    kind = OmegaConf.select(config, "pair.student.kind")
+    if kind is None:
+        return load_classifier(path, task, spec.layers, new_head=new_head)
+    student = made(kind, spec.table, path, task, tokenizer)
+    log.info("student: %s", told(student, kind, spec.table))
+    return student
 
 
 def lora_settings(config: DictConfig) -> Lora | None:

@@ -45,6 +45,14 @@ LORA = {
     "dropout": SHARE,
     "targets": or_null(Kind("a list of names, each once: [query,value]", NAMES.fits)),
 }
+KIND = {
+    "name": one_of("bilstm", "cnn", "static"),
+    "hidden_size": or_null(COUNT),
+    "num_hidden_layers": or_null(whole(1, 100)),
+    "dropout": or_null(SHARE),
+    "kernel": or_null(whole(1, 1001)),
+    "embedding_size": or_null(COUNT),
+}
 CUT = number("a number above 0 and up to 0.5", lambda x: 0 < x <= 0.5)
 PAIR = {
     **TEACHER,
@@ -66,6 +74,19 @@ def check_stride(given: Mapping[str, Any]) -> None:
             f"data.stride={shown(given['data.stride'])} is how far windows overlap, and "
             f"data.overflow={shown(given.get('data.overflow'))} makes none; add data.overflow=windows, or leave it out"
         )
+
+
+def check_kind(given: Mapping[str, Any]) -> None:
+    """Refuse what a student of another kind does not have: a body that was trained, and blocks of a model's."""
+    kind = given.get("pair.student.kind.name")
+    if kind is None:
+        return
+    for key, why in (("layers", "keeps blocks of a model"), ("lora", "updates a trained body")):
+        if given.get(f"pair.student.{key}") is not None:
+            raise UserError(
+                f"pair.student.{key}={shown(given[f'pair.student.{key}'])} {why}, and a {kind} begins without one; set "
+                f"pair.student.{key}=null"
+            )
 
 
 SCHEMA = Schema(
@@ -95,6 +116,11 @@ SCHEMA = Schema(
             )
         ),
         **{f"pair.student.lora.{key}": kind for key, kind in LORA.items()},
+        "pair.student.kind": or_null(
+            Kind("a group with name", lambda x: isinstance(x, dict) and "name" in x and set(x) <= set(KIND))
+        ),
+        **{f"pair.student.kind.{key}": kind for key, kind in KIND.items()},
+        "pair.student.table": PATH,
         "task.load.task": TEXT,
         "data.train": or_null(PATH),
         "data.validation": or_null(PATH),
@@ -127,5 +153,5 @@ SCHEMA = Schema(
         "loss_terms.*_layer": or_null(whole(0)),
         "loss_terms.*_output": TEXT,
     },
-    checks=(check_stride,),
+    checks=(check_stride, check_kind),
 )

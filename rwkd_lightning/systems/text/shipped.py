@@ -23,9 +23,10 @@ from rwkd_lightning.systems.text.data.overflow import head_tail, stride_of, wind
 from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec, column, table_of
 from rwkd_lightning.systems.text.metrics import score
 from rwkd_lightning.systems.text.models import load_classifier, load_tokenizer
+from rwkd_lightning.systems.text.models.source import find
 from rwkd_lightning.systems.text.teacher_outputs import paths_of
 from rwkd_lightning.utils.errors import UserError
-from rwkd_lightning.utils.model_files import find, read_config, size
+from rwkd_lightning.utils.model_files import read_config, size
 
 
 class Logits(nn.Module):

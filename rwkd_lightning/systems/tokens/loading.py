@@ -22,7 +22,7 @@ from rwkd_lightning.systems.tokens.tagger import FirstWord, Tagger
 from rwkd_lightning.utils.errors import UserError
 
 log = logging.getLogger(__name__)
-TOKEN = Kind("AutoModelForTokenClassification", "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES", "token classifier")
+TOKEN = Kind("AutoModelForTokenClassification", "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING", "token classifier")
 NEW_HEAD = (
     "train a new head on it: pair.student.new_head=true, or pair.teacher.new_head=true with pair.teacher.epochs=3"
 )

@@ -20,8 +20,9 @@ from rwkd_lightning.systems.text.models.depth import cut
 from rwkd_lightning.systems.text.models.labels import output_order
 from rwkd_lightning.systems.text.models.prior import begin_at
 from rwkd_lightning.systems.text.models.probing import padding_side, pools_by_padding
+from rwkd_lightning.systems.text.models.source import find
 from rwkd_lightning.utils.errors import UserError
-from rwkd_lightning.utils.model_files import find, read_config, shards
+from rwkd_lightning.utils.model_files import read_config, shards
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,7 +41,7 @@ class Kind(NamedTuple):
 
 
 SEQUENCE = Kind(
-    "AutoModelForSequenceClassification", "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES", "sequence classifier"
+    "AutoModelForSequenceClassification", "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING", "sequence classifier"
 )
 
 
@@ -236,8 +237,9 @@ def problem_of(task: TaskSpec) -> str:
 def check_kind(config: Mapping[str, Any], path: str, kind: Kind) -> None:
     """Raise UserError for a kind of model that never has such a head."""
     from transformers.models.auto import modeling_auto
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    if config["model_type"] not in getattr(modeling_auto, kind.known):
+    if CONFIG_MAPPING[config["model_type"]] not in getattr(modeling_auto, kind.known):
         raise UserError(
             f"model {path!r} is a {config['model_type']}, for which transformers has no {kind.words}; give a model of "
             "another kind"
