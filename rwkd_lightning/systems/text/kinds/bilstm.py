@@ -71,11 +71,12 @@ def taken(states: Tensor, places: Tensor) -> Tensor:
 
 def ran(layer: nn.LSTM, states: Tensor) -> Tensor:
     """A layer's states; the libraries' fused layers have no derivative in forward mode, torch's own has."""
-    if forward_ad._current_level >= 0:
+    output: Tensor
+    if forward_ad._current_level < 0:
+        output = layer(states)[0]
+    else:
         with warnings.catch_warnings(), torch.backends.cudnn.flags(enabled=False):
             warnings.filterwarnings("ignore", "TF32")  # which setting these flags back tells of
             with torch.backends.mkldnn.flags(enabled=False, allow_tf32=False):
-                states = layer(states)[0]
-                return states
-    states = layer(states)[0]
-    return states
+                output = layer(states)[0]
+    return output
