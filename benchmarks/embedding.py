@@ -2,9 +2,9 @@
 
     python -m benchmarks.embedding
 
-Counts are of the student's training texts, errors are relative, √(Σ‖a − â‖²/Σ‖a‖²), over the tokens of the test texts (special
-tokens out) and over all rows alike. Every method gets the same bytes, the words' places and the whole special tokens
-counted. One table, one split: no spread.
+Counts are of the student's training texts. Errors are relative, √(Σ‖a − â‖²/Σ‖a‖²), over the tokens of the test texts
+(special tokens out) and over all rows alike. Every method gets the same bytes, the words' places and the whole special
+tokens counted. One table, one split: no spread.
 """
 
 from __future__ import annotations
