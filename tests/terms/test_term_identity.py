@@ -18,7 +18,7 @@ from rwkd_lightning import systems, terms
 from rwkd_lightning.run.build import terms_of
 from rwkd_lightning.systems.multimodal.terms import ModalityBernoulliKL, ModalityKL, ModalityMSE
 from rwkd_lightning.systems.retrieval.terms import Contrastive, MarginMSE, Reverse
-from rwkd_lightning.systems.text.terms import HiddenStates, ValueRelation
+from rwkd_lightning.systems.text.terms import Assistants, HiddenStates, LayerCrossEntropy, LayerKD, ValueRelation
 from rwkd_lightning.systems.topics.terms import PriorKL, Reconstruction, Wasserstein
 from rwkd_lightning.terms import (
     AnnealedMSE,
@@ -63,6 +63,9 @@ ROLES = {
     Contrastive: ("label", None, {"candidates"}),
     Reverse: ("label", None, {"candidates"}),
     MarginMSE: ("teacher", 1, {"candidates"}),
+    LayerKD: ("regulariser", None, {"probabilities"}),
+    LayerCrossEntropy: ("regulariser", None, {"classes"}),
+    Assistants: ("regulariser", None, {"probabilities"}),
     ModalityKL: ("regulariser", None, {"probabilities"}),
     ModalityBernoulliKL: ("regulariser", None, {"labels"}),
     ModalityMSE: ("regulariser", None, set()),
