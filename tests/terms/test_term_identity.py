@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ import rwkd_lightning
 from rwkd_lightning import systems, terms
 from rwkd_lightning.run.build import terms_of
 from rwkd_lightning.systems.multimodal.terms import ModalityBernoulliKL, ModalityKL, ModalityMSE
-from rwkd_lightning.systems.retrieval.terms import Contrastive, MarginMSE, Reverse
+from rwkd_lightning.systems.retrieval.terms import Contrastive, MarginMSE, Reverse, TeacherVectors
 from rwkd_lightning.systems.text.terms import Assistants, HiddenStates, LayerCrossEntropy, LayerKD, ValueRelation
 from rwkd_lightning.systems.topics.terms import PriorKL, Reconstruction, Wasserstein
 from rwkd_lightning.terms import (
@@ -63,6 +64,7 @@ ROLES = {
     Contrastive: ("label", None, {"candidates"}),
     Reverse: ("label", None, {"candidates"}),
     MarginMSE: ("teacher", 1, {"candidates"}),
+    TeacherVectors: ("teacher", 2, {"candidates"}),
     LayerKD: ("regulariser", None, {"probabilities"}),
     LayerCrossEntropy: ("regulariser", None, {"classes"}),
     Assistants: ("regulariser", None, {"probabilities"}),
@@ -177,7 +179,8 @@ def test_the_output_is_an_argument() -> None:
 def shipped(kind: Any = Term) -> Iterator[type[Term]]:
     for found in kind.__subclasses__():
         if found.__module__.startswith(f"{rwkd_lightning.__name__}."):
-            yield found
+            if not inspect.isabstract(found):
+                yield found
             yield from shipped(found)
 
 
