@@ -6,6 +6,7 @@ so that no other setting can reach it. Data and models enter the keys by their c
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -33,7 +34,10 @@ NO_RESULT = (
 """Keys, and groups of keys, that change no byte of a result, and so belong to no key and to no run's folder."""
 ADDED = ("data.stride",)
 """Keys younger than the caches: one without a value is left out, so that what was kept before it is still found."""
-ADDED_TO_RUNS = {"trainer": {"matmul": "highest", "compile": False}}
+ADDED_TO_RUNS = {
+    "trainer": {"matmul": "highest", "compile": False},
+    "pair.student": {"kind": None, "table": "teacher", "embedding": None},
+}
 """Keys younger than the runs: one that says what all runs did before is left out, so that these are still found."""
 DISPLAY_ONLY = (
     "rwkd_lightning.run.callbacks.ModelSummary",
@@ -88,8 +92,12 @@ def run_digest(config: DictConfig) -> str:
         if name:
             plain.get(group, {}).pop(name, None)
     for group, values in ADDED_TO_RUNS.items():
-        plain[group] = {name: value for name, value in plain[group].items() if values.get(name) != value}
+        inside = functools.reduce(dict.__getitem__, group.split("."), plain)
+        for name, before in values.items():
+            if name in inside and inside[name] == before:
+                del inside[name]
     used = {*plain["terms"], *(name for terms in plain["task"]["meta_terms"].values() for name in terms)}
+    used |= {str(name).rpartition(".")[0] for name in used}  # a part of a term
     plain["loss_terms"] = {name: term for name, term in plain["loss_terms"].items() if name in used}
     plain["callbacks"] = {
         name: callback

@@ -140,6 +140,25 @@ def test_a_key_moves_what_it_belongs_to_and_nothing_else(task: str, data: st.Dat
     assert moved is not (belongs(key, identity.NO_RESULT) or unused), key
 
 
+def test_a_part_of_a_term_is_the_terms() -> None:
+    """Prevents: two runs of another energy in one folder, of which the second is taken for finished."""
+    base = config(["terms=[ce,kd,layer_kd.0]", "meta=all"])
+    other = config(["terms=[ce,kd,layer_kd.0]", "meta=all", "loss_terms.layer_kd.energy=uniform"])
+    assert identity.run_digest(base) != identity.run_digest(other)
+
+
+def test_keys_younger_than_the_runs() -> None:
+    """Prevents: finished runs that are not found any more, or a new setting that two runs share."""
+    base = config([])
+    older = config([])
+    OmegaConf.set_struct(older, False)
+    for key in ("kind", "table", "embedding"):
+        del older.pair.student[key]
+    assert identity.run_digest(base) == identity.run_digest(older)
+    small = config(["pair.student.embedding={ratio: 10}"])
+    assert identity.run_digest(small) != identity.run_digest(base)
+
+
 def test_every_key_of_the_rule_is_one_of_the_configs() -> None:
     """Prevents: a rule that names a key which was renamed, so that nothing guards the cached results any more."""
     for task, groups in KEYS.items():
