@@ -1,0 +1,37 @@
+"""The inputs of the meta-network for a summary: means over its tokens."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from rwkd_lightning.weighting.base import Step
+
+
+class TokenFeatures(nn.Module):
+    """``(B, 8)``: of the student the mean of −log p[y], the means and the least of p[y], and its mean entropy; of the
+    teacher the mean of −log q[y], its mean entropy and its disagreement with itself (`top_k`); the logarithm of the
+    number of tokens. Entropies are in units of log V.
+    """
+
+    width = 8
+
+    @torch.no_grad()
+    def forward(self, step: Step) -> Tensor:
+        batch, labels = step.batch, step.batch["labels"]
+        read = labels >= 0
+        log_p = torch.where(read[..., None], step.outputs["logits"].float(), 0).log_softmax(-1)
+        own = log_p.gather(-1, labels.clamp_min(0)[..., None])[..., 0]
+        scale = math.log(log_p.shape[-1])
+        entropy = -(log_p.exp() * log_p).sum(-1) / scale
+        theirs = [batch["teacher_gold"], batch["teacher_entropy"] / scale, batch["teacher_disagreement"]]
+        count = read.sum(1).clamp_min(1)
+
+        def mean(values: Tensor) -> Tensor:
+            return torch.where(read, values, 0).sum(1) / count
+
+        least = torch.where(read, own.exp(), 1).amin(1)
+        columns = [mean(-own), mean(own.exp()), least, mean(entropy), mean(-theirs[0]), mean(theirs[1]), mean(theirs[2])]
+        return torch.stack([*columns, count.float().log()], 1)
