@@ -19,7 +19,9 @@ from rwkd_lightning.utils.errors import UserError
 
 LEAST_REST, LEAST_WORDS, MOST_WORDS = 60, 3, 30
 """Characters of a document's rest, and words of a summary."""
-NOTICE = re.compile(r"(this (operation|action|api|structure|data type) is (not|deprecated|no longer))|important|note|for more", re.I)
+NOTICE = re.compile(
+    r"(this (operation|action|api|structure|data type) is (not|deprecated|no longer))|important|note|for more", re.I
+)
 SENTENCE = re.compile(r"(?<=[.!?])[)\"'”]?\s+(?=[A-Z0-9\"'(“])")
 NAME = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
 Row = tuple[str, str, str]
@@ -82,7 +84,9 @@ def described(file: Path) -> Iterator[tuple[str, str, str]]:
             yield service, name, plain(str(thing.get("documentation") or ""))
     except (OSError, ValueError, KeyError, AttributeError, TypeError, EOFError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{file} is no description of a service ({reason}); pip install --force-reinstall botocore") from error
+        raise UserError(
+            f"{file} is no description of a service ({reason}); pip install --force-reinstall botocore"
+        ) from error
 
 
 def plain(markup: str) -> str:

@@ -105,5 +105,3 @@ def drawn(size: int, count: int, step: int) -> Tensor:
     turn, part = divmod(step, -(-size // count))
     order = np.random.default_rng([turn, STREAM]).permutation(size)
     return torch.from_numpy(np.sort(np.resize(order[part * count :][:count], count)))
-
-

@@ -93,9 +93,7 @@ def load_summaries(
         read = {TRAIN: Split(documents, summaries, services, list(range(len(rows))))}
         name, baselines = "api_docs", {"header": api_docs.header, "lead": api_lead}
     else:
-        read = {
-            split: read_split(file, document, summary, family, encoding) for split, file in files_of(path).items()
-        }
+        read = {split: read_split(file, document, summary, family, encoding) for split, file in files_of(path).items()}
         name, baselines = Path(path).stem, {"lead": lead}
     shares = {META: meta_fraction, VALIDATION: validation_fraction, TEST: test_fraction}
     return SummaryData(name, cut(read, shares, split_seed, path), baselines)
@@ -143,7 +141,9 @@ def read_split(file: str, document: str, summary: str, family: str | None, encod
             f"if the columns are swapped, give data.document={summary} and data.summary={document}"
         )
     if longer:
-        log.warning("%s and %d other rows have a summary longer than the document", table.at(longer[0]), len(longer) - 1)
+        log.warning(
+            "%s and %d other rows have a summary longer than the document", table.at(longer[0]), len(longer) - 1
+        )
     families = documents if family is None else [str(value) for value in table.columns[family]]
     return Split(documents, summaries, [key_of(value) for value in families], list(range(len(table))))
 

@@ -44,7 +44,9 @@ def shortened(data: SummaryData, most: int | None) -> dict[str, Split]:
 def baselines(data: SummaryData, splits: Mapping[str, Split]) -> dict[str, dict[str, dict[str, float]]]:
     """The scores of what needs no training, by name and split."""
     return {
-        name: {split: score(rows, [write(document) for document in rows.documents]).means for split, rows in splits.items()}
+        name: {
+            split: score(rows, [write(document) for document in rows.documents]).means for split, rows in splits.items()
+        }
         for name, write in data.baselines.items()
     }
 

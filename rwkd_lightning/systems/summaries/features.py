@@ -33,5 +33,13 @@ class TokenFeatures(nn.Module):
             return torch.where(read, values, 0).sum(1) / count
 
         least = torch.where(read, own.exp(), 1).amin(1)
-        columns = [mean(-own), mean(own.exp()), least, mean(entropy), mean(-theirs[0]), mean(theirs[1]), mean(theirs[2])]
+        columns = [
+            mean(-own),
+            mean(own.exp()),
+            least,
+            mean(entropy),
+            mean(-theirs[0]),
+            mean(theirs[1]),
+            mean(theirs[2]),
+        ]
         return torch.stack([*columns, count.float().log()], 1)

@@ -107,7 +107,9 @@ def load_summariser(
     except Exception as error:  # half a file, a config without its numbers: all raise differently
         reason = " ".join(str(error).split())[:160]
         cut_off = "; if a file is cut off, fetch it again" if isinstance(error, SafetensorError | OSError) else ""
-        raise UserError(f"model {path!r} in {folder} cannot be loaded as an encoder-decoder ({reason}){cut_off}") from error
+        raise UserError(
+            f"model {path!r} in {folder} cannot be loaded as an encoder-decoder ({reason}){cut_off}"
+        ) from error
     if report["missing_keys"]:
         raise UserError(
             f"model {path!r}: its weights lack {len(report['missing_keys'])} tensors, as "
@@ -131,7 +133,9 @@ def cut(network: Any, part: str, layers: Sequence[int]) -> None:
         raise UserError(f"{wanted}: name each block once, from 0 to {len(blocks) - 1}")
     names = [{name for name, _ in block.named_parameters()} for block in blocks]
     if names[0] != names[layers[0]] or any(names[i] != names[layers[-1]] for i in layers[1:]):
-        raise UserError(f"{wanted}: the first block of a {network.config.model_type} differs from the others; keep 0 first")
+        raise UserError(
+            f"{wanted}: the first block of a {network.config.model_type} differs from the others; keep 0 first"
+        )
     kept = [blocks[i] for i in layers]
     for place, (old, block) in enumerate(zip(layers, kept, strict=True)):
         for module in block.modules():
@@ -147,7 +151,10 @@ def cut(network: Any, part: str, layers: Sequence[int]) -> None:
                 setattr(config, key, len(layers))
 
 
-COUNTS = {"encoder": ("encoder_layers", "num_layers", "num_hidden_layers"), "decoder": ("decoder_layers", "num_decoder_layers")}
+COUNTS = {
+    "encoder": ("encoder_layers", "num_layers", "num_hidden_layers"),
+    "decoder": ("decoder_layers", "num_decoder_layers"),
+}
 """Entries of a config that count the blocks of a part."""
 
 
@@ -181,7 +188,12 @@ def probe_batch(summariser: Summariser, tokenizer: Any, source: int, target: int
     mask = padded([np.ones_like(row) for row in documents], 0)
     start = start_of(summariser, tokenizer)
     pad = int(config.pad_token_id if config.pad_token_id is not None else tokenizer.pad_token_id)
-    return {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": shifted(labels, start, pad), "labels": labels}
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "decoder_input_ids": shifted(labels, start, pad),
+        "labels": labels,
+    }
 
 
 def start_of(summariser: Summariser, tokenizer: Any) -> int:
@@ -238,7 +250,9 @@ def try_writing(folder: Path, summariser: Summariser, tokenizer: Any, source: st
             raise
         except Exception as error:
             reason = " ".join(str(error).split())[:160].replace(part, "the folder")
-            raise UserError(f"{source}: this model cannot be written and loaded again ({reason}); give another") from error
+            raise UserError(
+                f"{source}: this model cannot be written and loaded again ({reason}); give another"
+            ) from error
         was = summariser.training
         with torch.no_grad():
             same = torch.allclose(again(batch)["logits"], summariser.eval()(batch)["logits"], atol=1e-4)

@@ -70,7 +70,9 @@ def card(texts: Mapping[str, str], numbers: Mapping[str, float], marks: Sequence
     """A row: its summaries under each other, then the document."""
     known = [f"{name} {value:.3g}" for name, value in numbers.items()] + list(marks)
     lines = "".join(
-        f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in texts.items() if name != "document"
+        f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>"
+        for name, text in texts.items()
+        if name != "document"
     )
     whole = texts["document"]
     shown = whole if len(whole) <= CUT else f"{whole[:CUT]}..."

@@ -330,5 +330,3 @@ def check_loop(config: Any, run: Run, terms: Sequence[Term], weighting: Weightin
         raise UserError(f"meta={theta!r} keeps a state a row, and a summary has one a token; use meta=token_bank")
     if theta.centre and not isinstance(theta, HeadWithBank):
         raise UserError(f"meta={theta!r} cannot be centred over summaries of several lengths; use meta=token_bank")
-
-

@@ -42,7 +42,9 @@ def answers(
     key = {
         "teacher": fingerprint(teacher.folder),
         "settings": keyed(config, TAUGHT),
-        "tokens": {name: digest([text_digest(pairs.documents), text_digest(pairs.targets)]) for name, pairs in rows.items()},
+        "tokens": {
+            name: digest([text_digest(pairs.documents), text_digest(pairs.targets)]) for name, pairs in rows.items()
+        },
     }
 
     def build(folder: Path) -> None:
@@ -134,5 +136,3 @@ def averaged(
         "entropy": of_mean,
         "disagreement": (of_mean - entropy).clamp_min(0),
     }
-
-

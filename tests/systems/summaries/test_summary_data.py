@@ -76,7 +76,9 @@ def write(folder: Path, rows: list[dict[str, Any]], name: str = "train.jsonl") -
 
 
 def rows(count: int = 60, start: int = 0) -> list[dict[str, Any]]:
-    return [{"document": f"Document {i} says this. And that, too.", "summary": f"number {i}"} for i in range(start, count)]
+    return [
+        {"document": f"Document {i} says this. And that, too.", "summary": f"number {i}"} for i in range(start, count)
+    ]
 
 
 def test_files_of_ones_own(tmp_path: Path) -> None:
@@ -156,5 +158,9 @@ def test_rouge_is_rouge_scores() -> None:
 def test_figures_beside_rouge() -> None:
     """Prevents: a share of the wrong text."""
     found = figures(["a b c a b c", "x"], ["a b c", "x y"], ["a b d", "x"])
-    assert found == {"length_ratio": pytest.approx(1.25), "novel_bigrams": pytest.approx(0.6), "repeated_trigrams": 0.25}
+    assert found == {
+        "length_ratio": pytest.approx(1.25),
+        "novel_bigrams": pytest.approx(0.6),
+        "repeated_trigrams": 0.25,
+    }
     assert lead("  One, two. Three.") == "One, two." and lead("a\nb") == "a"

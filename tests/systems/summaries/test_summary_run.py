@@ -67,10 +67,23 @@ def test_a_run_learns_and_tells_what_it_is_beside(whole: tuple[Path, dict[str, A
     test = result["student"]["test"]
     assert set(result["baselines"]) == {"lead"} and result["baselines"]["lead"]["test"]["rouge1"] > 0.4
     assert set(test) == set(result["teacher"]["test"])
-    assert {"rouge1", "rouge2", "rougeL", "log_likelihood", "length_ratio", "novel_bigrams", "repeated_trigrams"} == set(test)
+    assert {
+        "rouge1",
+        "rouge2",
+        "rougeL",
+        "log_likelihood",
+        "length_ratio",
+        "novel_bigrams",
+        "repeated_trigrams",
+    } == set(test)
     assert result["meta"]["log_likelihood"] > -4.0 > -5.88 - 1e-9  # even shares of 360 tokens have −5.89
     assert result["cost"]["student_parameters"] < result["cost"]["teacher_parameters"]
-    assert len(result["examples"]) == 3 and set(result["examples"][0]) == {"document", "reference", "teacher", "student"}
+    assert len(result["examples"]) == 3 and set(result["examples"][0]) == {
+        "document",
+        "reference",
+        "teacher",
+        "student",
+    }
 
 
 def test_the_student_is_transformers_and_writes_what_the_run_has_scored(
