@@ -1,7 +1,8 @@
 """The offline data: what the operations and structures of Amazon's services do, in a sentence.
 
-Read from the service descriptions in the PyPI package ``botocore``, which is not imported. A document is the name of the
-service, the words of the operation's name and its documentation without the first sentence; that sentence is its summary.
+Read from the service descriptions in the PyPI package ``botocore``, which is not imported. A document is the name of
+the service, the words of the operation's name and its documentation without the first sentence; that sentence is its
+summary.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from rwkd_lightning.utils.errors import UserError
 LEAST_REST, LEAST_WORDS, MOST_WORDS = 60, 3, 30
 """Characters of a document's rest, and words of a summary."""
 NOTICE = re.compile(
-    r"(this (operation|action|api|structure|data type) is (not|deprecated|no longer))|important|note|for more", re.I
+    r"(this (operation|action|api|structure|data type) is (not|deprecated|no longer))|important\b|note\b|for more\b",
+    re.I,
 )
 SENTENCE = re.compile(r"(?<=[.!?])[)\"'”]?\s+(?=[A-Z0-9\"'(“])")
 NAME = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")

@@ -91,7 +91,8 @@ def load_summaries(
         rows = api_docs.api_docs()
         services, documents, summaries = (list(column) for column in zip(*rows, strict=True))
         read = {TRAIN: Split(documents, summaries, services, list(range(len(rows))))}
-        name, baselines = "api_docs", {"header": api_docs.header, "lead": api_lead}
+        name = "api_docs"
+        baselines: dict[str, Callable[[str], str]] = {"header": api_docs.header, "lead": api_lead}
     else:
         read = {split: read_split(file, document, summary, family, encoding) for split, file in files_of(path).items()}
         name, baselines = Path(path).stem, {"lead": lead}
@@ -157,8 +158,8 @@ def texts(table: Table, name: str, what: str) -> list[str]:
             raise UserError(f"{table.at(row)} has an empty {name!r}; give each row a {what}, or leave the row out")
         if len(value) > LONGEST:
             raise UserError(
-                f"{table.at(row)} has a {name!r} of {len(value):,} characters, and {LONGEST:,} are the most; cut it, or "
-                "look whether line breaks are missing"
+                f"{table.at(row)} has a {name!r} of {len(value):,} characters, and {LONGEST:,} are the most; cut it, "
+                "or look whether line breaks are missing"
             )
     return list(table.columns[name])
 

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from rwkd_lightning.weighting.base import Step
 
+TAUGHT = ("gold", "entropy", "disagreement")
+
 
 class TokenFeatures(nn.Module):
-    """``(B, 8)``: of the student the mean of −log p[y], the means and the least of p[y], and its mean entropy; of the
-    teacher the mean of −log q[y], its mean entropy and its disagreement with itself (`top_k`); the logarithm of the
-    number of tokens. Entropies are in units of log V.
+    """``(B, 8)``: of the student the means of −log p[y], of p[y] and of its entropy; of the teacher those of −log q[y],
+    of its entropy and of its disagreement with itself (`top_k`), 0 where it has other tokens; the least p[y]; the
+    logarithm of the number of tokens. Entropies are in units of log V.
     """
 
     width = 8
@@ -26,20 +28,12 @@ class TokenFeatures(nn.Module):
         own = log_p.gather(-1, labels.clamp_min(0)[..., None])[..., 0]
         scale = math.log(log_p.shape[-1])
         entropy = -(log_p.exp() * log_p).sum(-1) / scale
-        theirs = [batch["teacher_gold"], batch["teacher_entropy"] / scale, batch["teacher_disagreement"]]
+        theirs = [batch.get(f"teacher_{name}", torch.zeros_like(own)) for name in TAUGHT]
         count = read.sum(1).clamp_min(1)
 
         def mean(values: Tensor) -> Tensor:
             return torch.where(read, values, 0).sum(1) / count
 
         least = torch.where(read, own.exp(), 1).amin(1)
-        columns = [
-            mean(-own),
-            mean(own.exp()),
-            least,
-            mean(entropy),
-            mean(-theirs[0]),
-            mean(theirs[1]),
-            mean(theirs[2]),
-        ]
-        return torch.stack([*columns, count.float().log()], 1)
+        said = [-own, own.exp(), entropy, -theirs[0], theirs[1] / scale, theirs[2]]
+        return torch.stack([*map(mean, said), least, count.float().log()], 1)

@@ -174,7 +174,7 @@ def load_summary_tokenizer(path: str) -> Any:
 def same_tokens(one: Any, other: Any) -> bool:
     """Whether two tokenizers give the same tokens."""
     probe = "The quick brown foxes' jumps: 3.14 über (die) Zäune; OK?"
-    return one.get_vocab() == other.get_vocab() and one(probe)["input_ids"] == other(probe)["input_ids"]
+    return bool(one.get_vocab() == other.get_vocab() and one(probe)["input_ids"] == other(probe)["input_ids"])
 
 
 def probe_batch(summariser: Summariser, tokenizer: Any, source: int, target: int) -> dict[str, Tensor]:

@@ -34,8 +34,8 @@ NAMES = ("top", "top_ids", "rest", "gold", "entropy", "disagreement")
 def answers(
     config: DictConfig, teacher: Teacher, loaders: SummaryDataModule, store: Store, device: torch.device
 ) -> dict[str, dict[str, Tensor]]:
-    """By split, all tokens one after the other: ``top`` ``(tokens, k)``, log-probabilities at the run's temperature, and
-    ``top_ids``; ``rest``, the logarithm of the others' mass; ``gold``, that of the target's probability at T = 1;
+    """By split, all tokens one after the other: ``top`` ``(tokens, k)``, log-probabilities at the run's temperature,
+    and ``top_ids``; ``rest``, the logarithm of the others' mass; ``gold``, that of the target's probability at T = 1;
     ``entropy`` and ``disagreement``; ``(tokens,)`` each, see `averaged`. From the cache, or computed now.
     """
     rows = {name: loaders.rows(name) for name in NEEDED}

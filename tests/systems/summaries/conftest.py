@@ -53,7 +53,6 @@ def overrides(documents: Path, cache: Path) -> list[str]:
         "data.summary_length=8",
         "data.batch_size=16",
         "data.decoding.beams=2",
-        "meta.theta.tokens=32",
         "optimizer.lr=3e-3",
         "trainer.max_epochs=2",
         "trainer.accelerator=cpu",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from rwkd_lightning.systems.summaries.bank import TokenBank, drawn
@@ -60,7 +61,7 @@ def test_a_batch_holds_what_the_teacher_says_of_each_token() -> None:
     assert batch["decoder_input_ids"].tolist() == [[1, 6, 7, 8], [1, 5, 2, 0]]
     assert batch["teacher_gold"].tolist() == [[5, 6, 7, 8], [3, 4, 0, 0]]
     assert batch["teacher_top_ids"][1].tolist() == [[6, 7], [8, 9], [0, 0], [0, 0]]
-    assert batch["length_share"].tolist() == [4 / 3, 2 / 3]
+    assert batch["length_share"].tolist() == pytest.approx([4 / 3, 2 / 3])
 
 
 def test_the_bank_keeps_each_token_beside_its_target() -> None:

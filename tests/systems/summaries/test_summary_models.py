@@ -82,7 +82,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("kind", ["bart", "t5", "pegasus"])
 def test_models_of_the_hubs_kinds_are_read_cut_and_written(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
-    """Prevents: a student whose config describes other blocks than its weights have, or that writes otherwise elsewhere."""
+    """Prevents: a config of other blocks than the weights have; a student that writes otherwise elsewhere."""
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     path, tokenizer = str(folders[kind]), load_summary_tokenizer(str(folders[kind]))
@@ -162,7 +162,7 @@ def test_models_of_other_kinds_and_broken_ones_are_named(folders: dict[str, Path
 
 @pytest.mark.parametrize("kind", ["bart", "t5"])
 def test_the_influence_is_that_of_a_backward_a_summary(kind: str, folders: dict[str, Path]) -> None:
-    """Prevents: a mean over padding, or over other held-out tokens than all, in v; the table's other role in ⟨v, ∇l⟩."""
+    """Prevents: a mean over padding, or over other held-out tokens than all; the table's other role in ⟨v, ∇l⟩."""
     student = load_summariser(str(folders[kind])).double().eval()
     draw = np.random.default_rng(0)
     start = start_of(student, load_summary_tokenizer(str(folders[kind])))

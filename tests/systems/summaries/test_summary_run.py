@@ -23,7 +23,8 @@ from tests.systems.summaries.conftest import overrides
 def test_methods_leave_a_whole_summary_run(method: str, tiny: list[str], tmp_path: Path) -> None:
     """Prevents: a method that trains on tokens, but whose results cannot be loaded or read."""
     folder = tmp_path / method
-    result = finished(tiny, folder, f"weighting={method}", "data.label_noise=0.4", "data.teacher_noise=0.4")
+    more = ["data.label_noise=0.4", "data.teacher_noise=0.4", "meta.theta.tokens=32"]
+    result = finished(tiny, folder, f"weighting={method}", *more)
     assert json.loads((folder / "metrics.json").read_text()) == result
     assert (result["task"], result["metric"]) == ("tiny", "rouge1")
     for metric in ("rouge1", "rouge2", "rougeL"):  # again, from the rows that the run leaves
@@ -63,7 +64,7 @@ def whole(
 
 def test_a_run_learns_and_tells_what_it_is_beside(whole: tuple[Path, dict[str, Any]]) -> None:
     """Prevents: scores of other texts than they are called after."""
-    folder, result = whole
+    _, result = whole
     test = result["student"]["test"]
     assert set(result["baselines"]) == {"lead"} and result["baselines"]["lead"]["test"]["rouge1"] > 0.4
     assert set(test) == set(result["teacher"]["test"])
@@ -76,7 +77,7 @@ def test_a_run_learns_and_tells_what_it_is_beside(whole: tuple[Path, dict[str, A
         "novel_bigrams",
         "repeated_trigrams",
     } == set(test)
-    assert result["meta"]["log_likelihood"] > -4.0 > -5.88 - 1e-9  # even shares of 360 tokens have −5.89
+    assert result["meta"]["log_likelihood"] > -4.0  # even shares of 360 tokens have −5.89
     assert result["cost"]["student_parameters"] < result["cost"]["teacher_parameters"]
     assert len(result["examples"]) == 3 and set(result["examples"][0]) == {
         "document",
@@ -114,7 +115,7 @@ def test_an_interrupted_summary_run_ends_as_if_it_had_not_been(
     method: str, tiny: list[str], tmp_path: Path, last: dict[str, dict[str, Any]]
 ) -> None:
     """Prevents: noise, a bank of tokens or an order of documents that a checkpoint loses."""
-    arguments = [*tiny, f"weighting={method}", "trainer.log_every_n_steps=1"]
+    arguments = [*tiny, f"weighting={method}", "trainer.log_every_n_steps=1", "meta.theta.tokens=32"]
     finished(arguments, tmp_path / "whole")
     with power_cut(5, True):
         finished(arguments, tmp_path / "cut", "checkpoint.steps=1")

@@ -13,7 +13,8 @@ from rwkd_lightning.terms.base import at_least_float32, of_teacher
 
 class TeacherConfidences(TokenTerm):
     """l_it = KL(q' ‖ p_it), where q' keeps the teacher's q_it[y_it] and spreads the rest evenly over the other V − 1
-    tokens: smoothing of each token by its own ε (Zhang and Sabuncu, NeurIPS 2020). At T = 1. Arguments as of `TokenTerm`.
+    tokens: smoothing of each token by its own ε (Zhang and Sabuncu, NeurIPS 2020). At T = 1. Arguments as of
+    `TokenTerm`.
     """
 
     name = "confidences"

@@ -17,8 +17,8 @@ class TopKL(TokenTerm):
     ``teacher_top_ids`` ``(B, T, k)`` and ``teacher_rest`` (log r, ``(B, T)``).
 
     The rest counts as one token, so this is a lower bound of KL(q ‖ p), by the log-sum inequality, and equal to it at
-    k = V. Without r the student would be pushed to put all of its mass on the k tokens. Rounded probabilities are scaled
-    to a sum of 1.
+    k = V. Without r the student would be pushed to put all of its mass on the k tokens. Rounded probabilities are
+    scaled to a sum of 1.
 
     Args:
         temperature: T > 0; the teacher's probabilities must be those at this T.
