@@ -48,6 +48,9 @@ CHOSEN = {
     **dict.fromkeys(("data.scheme", "data.token_column", "data.tag_column", "data.tokens", "data.tags"), "task=tokens"),
     **dict.fromkeys(("data.negative", "pair.teacher.negatives"), "task=retrieval"),
     **dict.fromkeys(
+        ("data.document", "data.summary", "data.targets", "pair.teacher.passes", "terms=[ce,smooth]"), "task=summaries"
+    ),
+    **dict.fromkeys(
         (
             "data.several",
             "data.text",

@@ -22,6 +22,7 @@ class TokenTerm(Term):
         name, output: as of ``Term``.
     """
 
+    name = "over_tokens"
     needs = frozenset({"tokens"})
 
     def __init__(self, length_weighted: bool = False, name: str | None = None, output: str | None = None) -> None:

@@ -22,7 +22,7 @@ class TokenCrossEntropy(TokenTerm):
         UserError: for ε outside [0, 1).
     """
 
-    name = "ce"
+    name = "token_ce"
     role = "label"
 
     def __init__(

@@ -28,7 +28,7 @@ class TopKL(TokenTerm):
         UserError: if T is not positive.
     """
 
-    name = "kd"
+    name = "top_kl"
     role = "teacher"
     preference: int | None = 0
 
