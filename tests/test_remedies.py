@@ -48,7 +48,15 @@ CHOSEN = {
     **dict.fromkeys(("data.scheme", "data.token_column", "data.tag_column", "data.tokens", "data.tags"), "task=tokens"),
     **dict.fromkeys(("data.negative", "pair.teacher.negatives"), "task=retrieval"),
     **dict.fromkeys(
-        ("data.document", "data.summary", "data.targets", "pair.teacher.passes", "terms=[ce,smooth]"), "task=summaries"
+        (
+            "data.document",
+            "data.summary",
+            "data.targets",
+            "pair.teacher.passes",
+            "pair.teacher.dropout",
+            "terms=[ce,smooth]",
+        ),
+        "task=summaries",
     ),
     **dict.fromkeys(
         (

@@ -82,8 +82,8 @@ class HeadWithTokenBank(HeadWithBank):
         head = linear_head(student)
         if getattr(student, "has_offset", False):
             raise UserError(
-                "`theta=HeadWithTokenBank()`: this student adds a constant to its head's outputs (final_logits_bias); "
-                "use `theta=All()`"
+                "the bank of tokens needs logits that are the head's alone, and this student adds a constant to them "
+                "(final_logits_bias); use `theta=All()`"
             )
         rows: Any = getattr(stream, "dataset")  # noqa: B009 - of the data module's streams
         self.bank = TokenBank(rows.read, head.in_features, head.weight.dtype)

@@ -56,7 +56,7 @@ def check_teacher(config: DictConfig) -> None:
     spec = config.pair.teacher
     if spec.path is None and spec.epochs == 0:
         raise UserError(
-            "pair.teacher.epochs=0 uses a finished model, and pair.teacher.path=null makes a new one; set "
+            "pair.teacher.epochs=0 uses a finished model, and without a pair.teacher.path it is a new one; set "
             "pair.teacher.epochs=8, or give a path"
         )
     if spec.passes > 0 and spec.dropout == 0:

@@ -156,7 +156,7 @@ def test_a_smaller_student_learns_from_the_summaries_that_a_finished_run_writes(
     [
         (["meta=bank"], r"use meta=token_bank"),
         (["trainer.devices=2", "trainer.strategy=ddp"], r"makes 2 processes.*use trainer.devices=1"),
-        (["pair.teacher.epochs=0"], r"pair.teacher.path=null makes a new one"),
+        (["pair.teacher.epochs=0"], r"without a pair.teacher.path it is a new one"),
         (["pair.teacher.dropout=0"], r"pair.teacher.passes=2 averages passes with dropout.*set pair.teacher.passes=0"),
         (["loss_terms.kd.temperature=2"], r"are kept at temperature=1.0; set temperature=2"),
         (["data.targets=teacher", "data.label_noise=0.1"], r"set data.label_noise=0"),
