@@ -45,7 +45,7 @@ class Split:
     def select(self, rows: Sequence[int]) -> Split:
         """Some of its rows."""
         columns = (self.documents, self.summaries, self.families, self.idx)
-        return Split(*([column[row] for row in rows] for column in columns))  # type: ignore[index,arg-type]
+        return Split(*([column[row] for row in rows] for column in columns))  # type: ignore[arg-type]
 
 
 @dataclass

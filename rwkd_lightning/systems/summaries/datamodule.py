@@ -31,6 +31,7 @@ class Pairs(Dataset[Any]):
         noise: of the documents.
         taught: of the teacher, all tokens of the targets one after the other, by name.
         extras: columns ``(N,)`` by name.
+        clean: documents as a teacher reads them that runs along; None: there is none.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class Pairs(Dataset[Any]):
         noise: SourceNoise = CLEAN,
         taught: Mapping[str, Tensor] | None = None,
         extras: Mapping[str, Tensor] | None = None,
+        clean: Sequence[np.ndarray] | None = None,
     ) -> None:
+        self.clean = clean
         self.documents, self.targets, self.start, self.pad = documents, targets, start, pad
         self.noise, self.taught = noise, dict(taught or {})
         self.sizes = torch.tensor([len(ids) for ids in targets])
@@ -77,12 +80,17 @@ class Pairs(Dataset[Any]):
         labels = padded([self.targets[place] for place in places], -1)
         found = {
             "index": index,
+            "visit": torch.tensor(visits),
             "labels": labels,
             "input_ids": padded(documents, self.pad),
             "attention_mask": padded([np.ones_like(ids) for ids in documents], 0),
             "decoder_input_ids": shifted(labels, self.start, self.pad),
             **{name: values[index] for name, values in self.extras.items()},
         }
+        if self.clean is not None:
+            clean = [self.clean[place] for place in places]
+            found["clean_ids"] = padded(clean, self.pad)
+            found["clean_mask"] = padded([np.ones_like(ids) for ids in clean], 0)
         places_of_tokens = self.begins[index][:, None] + torch.arange(labels.shape[1])
         read = labels >= 0
         for name, values in self.taught.items():
@@ -114,6 +122,7 @@ class SummaryDataModule(ResumableDataModule):
         noise: of the training documents.
         taught: what the teacher says, by split and name, all tokens one after the other.
         extras: columns of the training rows by name, flags of what is corrupted among them.
+        clean: the training documents as a teacher reads them that runs along; None: there is none.
     """
 
     def __init__(
@@ -132,8 +141,10 @@ class SummaryDataModule(ResumableDataModule):
         noise: SourceNoise = CLEAN,
         taught: Mapping[str, Mapping[str, Tensor]] | None = None,
         extras: Mapping[str, Tensor] | None = None,
+        clean: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
+        self.clean = clean
         self.splits, self.tokenizer, self.start, self.collator = dict(splits), tokenizer, start, put_together
         self.document_length, self.summary_length = document_length, summary_length
         self.batch_size, self.eval_batch_size, self.meta_batch_size = batch_size, eval_batch_size, meta_batch_size
@@ -159,6 +170,7 @@ class SummaryDataModule(ResumableDataModule):
             self.noise if train else CLEAN,
             self.taught.get(split),
             self.extras if train else None,
+            encoded(self.clean, self.tokenizer, self.document_length) if train and self.clean is not None else None,
         )
 
     def _loader(self, rows: Any, sampler: Any) -> DataLoader[Batch]:

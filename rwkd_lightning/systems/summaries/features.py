@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from rwkd_lightning.systems.summaries.terms.confidences import gold
 from rwkd_lightning.weighting.base import Step
 
 TAUGHT = ("gold", "entropy", "disagreement")
@@ -29,6 +30,9 @@ class TokenFeatures(nn.Module):
         scale = math.log(log_p.shape[-1])
         entropy = -(log_p.exp() * log_p).sum(-1) / scale
         theirs = [batch.get(f"teacher_{name}", torch.zeros_like(own)) for name in TAUGHT]
+        if "teacher_logits" in batch:
+            log_q = batch["teacher_logits"].float().log_softmax(-1)
+            theirs[:2] = [gold(batch, "features"), -(log_q.exp() * log_q).sum(-1)]
         count = read.sum(1).clamp_min(1)
 
         def mean(values: Tensor) -> Tensor:

@@ -61,6 +61,7 @@ SCHEMA = Schema(
         "pair.teacher.weight_decay": AMOUNT,
         "pair.teacher.smoothing": SHARE,
         "pair.teacher.dropout": SHARE,
+        "pair.teacher.along": YES_NO,
         "pair.teacher.passes": whole(0, 1000),
         "pair.teacher.top_k": COUNT,
         **{f"pair.teacher.model.{key}": kind for key, kind in SIZES.items()},

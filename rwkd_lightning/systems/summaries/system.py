@@ -21,6 +21,7 @@ from rwkd_lightning.run.result_table import columns as aligned
 from rwkd_lightning.run.result_table import number
 from rwkd_lightning.run.system import Evaluation, Run, System, Teacher
 from rwkd_lightning.systems.summaries import teacher as stages
+from rwkd_lightning.systems.summaries.along import NoisyTeacher
 from rwkd_lightning.systems.summaries.bank import HeadWithTokenBank
 from rwkd_lightning.systems.summaries.corruption import LABELS, TEACHER, dealt
 from rwkd_lightning.systems.summaries.data import META, TEST, TRAIN, Split, SummaryData, tell
@@ -78,6 +79,8 @@ class SummarySystem(System):
     """The training rows with the summaries that they are trained to have."""
     summariser: Summariser
     """The trained student."""
+    beside: NoisyTeacher | None = None
+    """The teacher that runs along."""
 
     def read(self) -> None:
         self.data = create(self.config, "task.load", SummaryData)
@@ -149,7 +152,12 @@ class SummarySystem(System):
         splits = {**self.data.splits, TRAIN: self.train}
         network, tokenizer = stages.load(self.taught)
         taught = {}
-        if same_tokens(tokenizer, self.tokenizer):
+        along = config.pair.teacher.along and any(term.role == "teacher" for term in terms)
+        if along:
+            spec = config.pair.teacher
+            noisy, _ = stages.load(self.taught, spec.dropout if spec.passes else None)
+            self.beside = NoisyTeacher(noisy, spec.passes > 0, config.seed)
+        elif same_tokens(tokenizer, self.tokenizer):
             as_read = {**splits, TRAIN: Split(theirs, targets, rows.families, rows.idx)}
             asked = stages.loaders_of(config, network, tokenizer, as_read, eval_batch_size=data.eval_batch_size)
             taught = answers(config, self.taught, asked, run.store, run.device)
@@ -172,6 +180,7 @@ class SummarySystem(System):
                 config.seed,
             ),
             taught=taught,
+            clean=theirs if along else None,
             extras={"label_flipped": torch.from_numpy(flipped), "teacher_corrupted": torch.from_numpy(corrupted)},
         )
         tell_cut(self.batches.rows(TRAIN).documents, data.document_length, "training documents")
@@ -188,6 +197,7 @@ class SummarySystem(System):
             optimizer_of(self.config),
             schedule=schedule_of(self.config),
             validation=TokenLikelihood(),
+            teacher=self.beside,
             **options,
         )
 
@@ -311,6 +321,11 @@ def check_loop(config: Any, run: Run, terms: Sequence[Term], weighting: Weightin
     if config.data.targets == "teacher" and config.data.label_noise:
         raise UserError(
             "data.label_noise swaps references, and data.targets=teacher trains on none; set data.label_noise=0"
+        )
+    if config.pair.teacher.along and weighting.needs_influence and config.meta.loss != "hard":
+        raise UserError(
+            f"meta.loss={config.meta.loss} reads what the teacher says of held-out tokens, and one that runs along is "
+            "asked for training rows alone; set pair.teacher.along=false, or meta.loss=hard"
         )
     for term in terms:
         if isinstance(term, AnnealedMSE):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from rwkd_lightning.systems.summaries.along import NoisyTeacher
 from rwkd_lightning.systems.summaries.bank import TokenBank, drawn
 from rwkd_lightning.systems.summaries.corruption import dealt
 from rwkd_lightning.systems.summaries.datamodule import Pairs
@@ -62,6 +66,26 @@ def test_a_batch_holds_what_the_teacher_says_of_each_token() -> None:
     assert batch["teacher_gold"].tolist() == [[5, 6, 7, 8], [3, 4, 0, 0]]
     assert batch["teacher_top_ids"][1].tolist() == [[6, 7], [8, 9], [0, 0], [0, 0]]
     assert batch["length_share"].tolist() == pytest.approx([4 / 3, 2 / 3])
+
+
+def test_a_teacher_that_runs_along_draws_by_batch_and_visit_alone() -> None:
+    """Prevents: another noise in a resumed run; a teacher that moves the student's dropout, or reads its noise."""
+    pairs = Pairs([np.array([4, 2])] * 3, [np.array([3, 2])] * 3, 1, 0, clean=[np.array([5, 6, 2])] * 3)
+
+    class Drops(torch.nn.Module):
+        def forward(self, batch: Any) -> dict[str, torch.Tensor]:
+            assert batch["input_ids"][0].tolist() == [5, 6, 2]
+            return {"logits": F.dropout(torch.ones(2, 2, 8), 0.5, self.training)}
+
+    drops: Any = Drops()
+    teacher = NoisyTeacher(drops, True, 3)
+    before = torch.get_rng_state()
+    asked = (([0, 1], [1, 1]), ([0, 2], [1, 1]), ([0, 1], [2, 2]))
+    first, other, later = (teacher(pairs.batch(rows, visits))["logits"] for rows, visits in asked)
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first, teacher(pairs.batch([0, 1], [1, 1]))["logits"])
+    assert not torch.equal(first, other) and not torch.equal(first, later)
+    assert bool((NoisyTeacher(drops, False, 3)(pairs.batch([0, 1], [0, 0]))["logits"] == 1).all())
 
 
 def test_the_bank_keeps_each_token_beside_its_target() -> None:

@@ -110,12 +110,18 @@ def test_the_student_is_transformers_and_writes_what_the_run_has_scored(
     assert [row["predicted_summary"] for row in said] == [written[row["document"]] for row in said]
 
 
-@pytest.mark.parametrize("method", ["rwkd", "kd"])
+@pytest.mark.parametrize(("method", "along"), [("rwkd", False), ("kd", True)])
 def test_an_interrupted_summary_run_ends_as_if_it_had_not_been(
-    method: str, tiny: list[str], tmp_path: Path, last: dict[str, dict[str, Any]]
+    method: str, along: bool, tiny: list[str], tmp_path: Path, last: dict[str, dict[str, Any]]
 ) -> None:
-    """Prevents: noise, a bank of tokens or an order of documents that a checkpoint loses."""
-    arguments = [*tiny, f"weighting={method}", "trainer.log_every_n_steps=1", "meta.theta.tokens=32"]
+    """Prevents: noise of student or teacher, a bank of tokens or an order of documents that a checkpoint loses."""
+    arguments = [
+        *tiny,
+        f"weighting={method}",
+        f"pair.teacher.along={along}",
+        "trainer.log_every_n_steps=1",
+        "meta.theta.tokens=32",
+    ]
     finished(arguments, tmp_path / "whole")
     with power_cut(5, True):
         finished(arguments, tmp_path / "cut", "checkpoint.steps=1")
@@ -127,7 +133,14 @@ def test_an_interrupted_summary_run_ends_as_if_it_had_not_been(
 def test_other_meta_steps_of_summaries(meta: str, parts: int, tiny: list[str], tmp_path: Path) -> None:
     """Prevents: a θ whose outputs are those of summaries as one class each."""
     terms = "terms=[ce,kd,smooth,confidence]" if meta == "all" else "terms=[ce,kd,smooth]"
-    more = [f"meta={meta}", "trainer.max_epochs=1", f"trainer.accumulate={parts}", terms, "data.score_rows=4"]
+    more = [
+        f"meta={meta}",
+        "trainer.max_epochs=1",
+        f"pair.teacher.along={meta == 'all'}",
+        f"trainer.accumulate={parts}",
+        terms,
+        "data.score_rows=4",
+    ]
     result = finished(tiny, tmp_path / "run", *more)
     assert result["cost"]["meta_steps"] > 0
 
@@ -151,6 +164,21 @@ def test_a_smaller_student_learns_from_the_summaries_that_a_finished_run_writes(
     assert max(table["loss_teacher_ce"]) < 6 and "<dt>teacher</dt>" in (tmp_path / "run/summaries.html").read_text()
 
 
+def test_a_student_of_other_tokens_learns_from_summaries_alone(
+    documents: Path, summary_cache: Path, tiny: list[str], tmp_path: Path
+) -> None:
+    """Prevents: answers of one tokenizer's tokens taken for another's."""
+    other = overrides(documents, summary_cache)
+    finished(
+        other, tmp_path / "one", "data.vocabulary=330", "weighting=ce", "trainer.max_epochs=1", "data.score_rows=2"
+    )
+    more = [f"pair.student.path={tmp_path / 'one'}", "data.targets=teacher", "trainer.max_epochs=1"]
+    with pytest.raises(UserError, match=r"another tokenizer.*data.targets=teacher terms=\[ce,smooth\] weighting=ce"):
+        finished(tiny, tmp_path / "run", *more)
+    result = finished(tiny, tmp_path / "run", *more, "terms=[ce,smooth]", "weighting=ce", "data.score_rows=2")
+    assert result["student"]["test"]["log_likelihood"] < 0
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -158,6 +186,7 @@ def test_a_smaller_student_learns_from_the_summaries_that_a_finished_run_writes(
         (["trainer.devices=2", "trainer.strategy=ddp"], r"makes 2 processes.*use trainer.devices=1"),
         (["pair.teacher.epochs=0"], r"without a pair.teacher.path it is a new one"),
         (["pair.teacher.dropout=0"], r"pair.teacher.passes=2 averages passes with dropout.*set pair.teacher.passes=0"),
+        (["pair.teacher.along=true", "meta.loss=soft"], r"set pair.teacher.along=false, or meta.loss=hard"),
         (["loss_terms.kd.temperature=2"], r"are kept at temperature=1.0; set temperature=2"),
         (["data.targets=teacher", "data.label_noise=0.1"], r"set data.label_noise=0"),
         (["pair.student.encoder_layers=[1]"], r"encoder_layers=\[1\]: name each block once, from 0 to 0"),

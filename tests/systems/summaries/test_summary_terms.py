@@ -77,6 +77,8 @@ def test_the_sparse_divergence_is_the_dense_one_where_all_tokens_are_kept(temper
     sparse = TopKL(temperature)(outputs, batch)
     torch.testing.assert_close(sparse, dense, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(gradient(sparse, outputs), gradient(dense, outputs), rtol=1e-12, atol=1e-12)
+    along = {**batch, "teacher_logits": teacher}
+    torch.testing.assert_close(TopKL(temperature)(outputs, along), dense, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("k", [1, 8, 32])
@@ -125,13 +127,15 @@ def test_the_penalty_is_the_entropys() -> None:
 
 def test_the_teachers_confidences_are_a_divergence_from_an_even_rest() -> None:
     """Prevents: the control keeping what it is to leave out."""
-    outputs, batch, _ = case()
+    outputs, batch, teacher = case()
     q = torch.zeros(3, 5, V, dtype=torch.float64)
     gold = batch["teacher_gold"].exp()
     q += ((1 - gold) / (V - 1))[..., None]
     q.scatter_(-1, batch["labels"].clamp_min(0)[..., None], gold[..., None])
     dense = F.kl_div(outputs["logits"].log_softmax(-1), q, reduction="none").sum(-1)
     torch.testing.assert_close(TeacherConfidences()(outputs, batch), each(dense, batch))
+    along = {**batch, "teacher_gold": batch["teacher_gold"] * torch.nan, "teacher_logits": teacher}
+    torch.testing.assert_close(TeacherConfidences()(outputs, along), each(dense, batch))
 
 
 @pytest.mark.parametrize("term", [TokenCrossEntropy(0.1), TopKL(), Smooth(), Confidence(), TeacherConfidences()])

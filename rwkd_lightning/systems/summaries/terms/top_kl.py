@@ -18,7 +18,7 @@ class TopKL(TokenTerm):
 
     The rest counts as one token, so this is a lower bound of KL(q ‖ p), by the log-sum inequality, and equal to it at
     k = V. Without r the student would be pushed to put all of its mass on the k tokens. Rounded probabilities are
-    scaled to a sum of 1.
+    scaled to a sum of 1. Where the batch has ``teacher_logits`` ``(B, T, V)`` it is KL(q ‖ p).
 
     Args:
         temperature: T > 0; the teacher's probabilities must be those at this T.
@@ -45,6 +45,8 @@ class TopKL(TokenTerm):
         self.temperature = temperature
 
     def forward(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+        if "teacher_logits" in batch:
+            return self.dense(outputs, batch)
         log_q = at_least_float32(of_teacher(batch, "top", self.name))
         log_r = at_least_float32(of_teacher(batch, "rest", self.name))[..., None]
         ids = of_teacher(batch, "top_ids", self.name)
@@ -57,3 +59,9 @@ class TopKL(TokenTerm):
         total = q.sum(-1, keepdim=True).clamp_min(torch.finfo(q.dtype).tiny)
         q = q / total
         return self.temperature**2 * self.of_samples((torch.xlogy(q, q) - q * mine).sum(-1), batch)
+
+    def dense(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+        """From all of the teacher's logits."""
+        log_p = (self.prediction(outputs, batch) / self.temperature).log_softmax(-1)
+        log_q = (self.target(batch) / self.temperature).log_softmax(-1)
+        return self.temperature**2 * self.of_samples((log_q.exp() * (log_q - log_p)).sum(-1), batch)
