@@ -108,7 +108,11 @@ def result(metrics: Mapping[str, Any]) -> str:
         + "</p>"
         for name, areas in metrics.get("corruption", {}).items()
     )
-    return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>{found}"
+    stages = ", ".join(
+        f"{stage} {seconds:.0f} s" for stage, seconds in metrics["cost"].get("stage_seconds", {}).items()
+    )
+    spent = f"<p class=quiet>where the time went: {html.escape(stages)}</p>" if stages else ""
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>{found}{spent}"
 
 
 def curve(log: Sequence[Mapping[str, float]], name: str) -> Points:

@@ -108,25 +108,29 @@ def known_terms(config: DictConfig) -> list[Term]:
 
 
 def term_of(config: DictConfig, name: str) -> Term:
-    """One loss term, called as its key.
+    """One loss term, called as its key; ``NAME.3`` is part 3 of the term NAME, of one that has parts.
 
     Raises:
         UserError: if there is no such term.
     """
+    whole, _, part = name.rpartition(".")
+    if whole in config.loss_terms and part.isdecimal() and takes(config.loss_terms[whole].get("_target_"), "part"):
+        one: Term = create(config, f"loss_terms.{whole}", Term, name=name, part=int(part))
+        return one
     if name not in config.loss_terms:
         raise UserError(f"terms: {name!r} is not known; known are {', '.join(sorted(config.loss_terms))}")
     node = config.loss_terms[name]
-    named = {"name": name} if "name" not in node and takes_name(node.get("_target_")) else {}
+    named = {"name": name} if "name" not in node and takes(node.get("_target_"), "name") else {}
     term: Term = create(config, f"loss_terms.{name}", Term, **named)
     if "name" not in node:
         term.name = name  # also of a class that does not ask for it
     return term
 
 
-def takes_name(target: Any) -> bool:
-    """Whether a class, by its path, has an argument ``name``."""
+def takes(target: Any, argument: str) -> bool:
+    """Whether a class, by its path, has an argument of this name."""
     try:
-        return "name" in inspect.signature(get_class(target)).parameters
+        return argument in inspect.signature(get_class(target)).parameters
     except Exception:  # ``create`` says it better
         return False
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ from rwkd_lightning.run.faults import memory_told
 from rwkd_lightning.run.fit import Fitted
 from rwkd_lightning.run.identity import device_kind
 from rwkd_lightning.run.inputs import Inputs
+from rwkd_lightning.run.laps import Laps
 from rwkd_lightning.run.outputs import without_nan, write_json, write_predictions, write_weights
 from rwkd_lightning.run.predict import speed_ratio
 from rwkd_lightning.run.processes import is_first
@@ -91,7 +91,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
 
 def carry_out(system: System, config: DictConfig, folder: Path, stop: Stop, force: bool) -> dict[str, Any]:
     """All stages: data, checks, teacher, distillation, evaluation, files."""
-    start = time.perf_counter()
+    laps = Laps()
     seed(config)  # the meta-learner is initialised here
     weighting, terms, options = weighting_of(config), terms_of(config), trainer_of(config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +102,7 @@ def carry_out(system: System, config: DictConfig, folder: Path, stop: Stop, forc
         folder, Store(Path(config.cache_dir).expanduser(), builds=is_first()), options, stop, device, config.checkpoint
     )
     system.read()
+    laps.end("data")
     check_terms(terms, config, system.provides, weighting, system.name)
     check_settings(config, weighting)
     check_monitors(config, system.monitors)
@@ -112,8 +113,10 @@ def carry_out(system: System, config: DictConfig, folder: Path, stop: Stop, forc
     seed(config)  # the student is initialised here
     student = system.prepare(run, terms, weighting)
     drawn = torch.get_rng_state()
+    laps.end("checks")
     check_room(folder, UNTRAINED * sum(p.numel() * p.element_size() for p in student.parameters()), "runs_dir")
     teacher, files = system.teacher(run)
+    laps.end("teacher")
     if is_first():
         begin(
             system,
@@ -137,11 +140,14 @@ def carry_out(system: System, config: DictConfig, folder: Path, stop: Stop, forc
         meta=meta_of(config, weighting, loaders.meta_stream),
         **loop_of(config),
     )
+    laps.end("inputs")
     fitted = distil(config, folder, module, loaders, options, stop, force, system.monitor)
     if not is_first():
         return {}
+    laps.end("training")
     device = module.device if module.device.type == "cuda" else device
     found = system.evaluate(run, student, device)
+    laps.end("scores")
     result: dict[str, Any] = {
         "task": found.task,
         "weighting": config.weighting_name,
@@ -159,10 +165,11 @@ def carry_out(system: System, config: DictConfig, folder: Path, stop: Stop, forc
         write_predictions(folder / "predictions.parquet", found.rows)
     if findings := system.findings(columns):
         result["corruption"] = findings
-    result["cost"]["total_seconds"] = time.perf_counter() - start
     for name, page in system.pages(columns).items():
         with replaced(folder / name) as part:
             part.write_text(page, encoding="utf-8")
+    laps.end("files")
+    result["cost"] |= {"total_seconds": laps.total, "stage_seconds": laps.seconds}
     report.write(folder, without_nan(result), module.term_names, columns, system.words)
     write_json(folder / "metrics.json", result)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)

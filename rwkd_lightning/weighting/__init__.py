@@ -25,6 +25,7 @@ from rwkd_lightning.weighting.permuted import Permuted
 from rwkd_lightning.weighting.rwkd import RWKD
 from rwkd_lightning.weighting.rwkd_cross_fitted import CrossFittedRWKD
 from rwkd_lightning.weighting.rwkd_online import PerturbationRWKD
+from rwkd_lightning.weighting.staged import Staged
 from rwkd_lightning.weighting.teacher_confidence import TeacherConfidence
 from rwkd_lightning.weighting.tgeo import TrilateralGeometry
 from rwkd_lightning.weighting.uncertainty import Uncertainty
@@ -56,6 +57,7 @@ __all__ = [
     "Reject",
     "Sigmoid",
     "Softmax",
+    "Staged",
     "Step",
     "TeacherAnnealing",
     "TeacherConfidence",

@@ -305,3 +305,12 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(
     assert tables[0].equals(tables[1])
     weights = [(tmp_path / name / "student/model.safetensors").read_bytes() for name in ("whole", "cut")]
     assert weights[0] == weights[1]
+
+
+def test_where_the_time_went(warm: list[str], tmp_path: Path) -> None:
+    """Prevents: stages whose seconds are counted twice, or not at all."""
+    cost = finished(warm, tmp_path / "run", "weighting=kd", "trainer.max_epochs=1")["cost"]
+    assert list(cost["stage_seconds"]) == ["data", "checks", "teacher", "inputs", "training", "scores", "files"]
+    assert sum(cost["stage_seconds"].values()) == pytest.approx(cost["total_seconds"])
+    assert cost["train_seconds"] <= cost["stage_seconds"]["training"]
+    assert "where the time went: data " in (tmp_path / "run/report.html").read_text()

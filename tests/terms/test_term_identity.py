@@ -26,7 +26,7 @@ from rwkd_lightning.systems.summaries.terms import (
     TopKL,
 )
 from rwkd_lightning.systems.summaries.terms.base import TokenTerm
-from rwkd_lightning.systems.text.terms import HiddenStates, ValueRelation
+from rwkd_lightning.systems.text.terms import Assistants, HiddenStates, LayerCrossEntropy, LayerKD, ValueRelation
 from rwkd_lightning.systems.topics.terms import PriorKL, Reconstruction, Wasserstein
 from rwkd_lightning.terms import (
     AnnealedMSE,
@@ -71,6 +71,9 @@ ROLES = {
     Contrastive: ("label", None, {"candidates"}),
     Reverse: ("label", None, {"candidates"}),
     MarginMSE: ("teacher", 1, {"candidates"}),
+    LayerKD: ("regulariser", None, {"probabilities"}),
+    LayerCrossEntropy: ("regulariser", None, {"classes"}),
+    Assistants: ("regulariser", None, {"probabilities"}),
     ModalityKL: ("regulariser", None, {"probabilities"}),
     ModalityBernoulliKL: ("regulariser", None, {"labels"}),
     ModalityMSE: ("regulariser", None, set()),

@@ -44,6 +44,7 @@ SHARES = (
     "kd",
     "annealed",
     "annealing_kd",
+    "staged",
     "teacher_confidence",
     "oracle",
     "rwkd",

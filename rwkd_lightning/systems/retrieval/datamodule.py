@@ -32,6 +32,7 @@ class RetrievalDataModule(ResumableDataModule):
         scores: by split, the teacher's of every document for every query, ``(Q, D)``; empty: no teacher yet.
         label_noise: share of the training rows that get the document of another one.
         teacher_noise: share of the training rows that get the teacher's scores for the query of another one.
+        by_relevance: whether the training rows have their judgement's grade as ``sample_weight``.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class RetrievalDataModule(ResumableDataModule):
         scores: Mapping[str, Tensor] | None = None,
         label_noise: float = 0.0,
         teacher_noise: float = 0.0,
+        by_relevance: bool = False,
     ) -> None:
         super().__init__()
         self.collection, self.tokenizer, self.collator = collection, tokenizer, put_together
@@ -59,7 +61,7 @@ class RetrievalDataModule(ResumableDataModule):
         self.seed, self.num_workers = seed, num_workers
         self.negatives, self.each, self.meta_each = dict(negatives or {}), each, meta_each
         self.scores = dict(scores or {})
-        self.label_noise, self.teacher_noise = label_noise, teacher_noise
+        self.label_noise, self.teacher_noise, self.by_relevance = label_noise, teacher_noise, by_relevance
         self.documents = Texts(collection.texts, tokenizer, document_length, "document")
         self.queries = {
             name: Texts(queries.texts, tokenizer, query_length, "query") for name, queries in collection.splits.items()
@@ -78,9 +80,12 @@ class RetrievalDataModule(ResumableDataModule):
         queries = self.collection.splits[split]
         pairs, extras, taught = queries.pairs, {}, None
         if split == TRAIN:
+            grades = torch.tensor([queries.relevant[query][document] for query, document in pairs])
             pairs, flipped = deal_documents(queries, pairs, self.label_noise, self.seed)
             taught, corrupted = deal_queries(pairs, self.teacher_noise, self.seed)
             extras = {"label_flipped": torch.from_numpy(flipped), "teacher_corrupted": torch.from_numpy(corrupted)}
+            if self.by_relevance:
+                extras["sample_weight"] = grades
         return Pairs(
             queries,
             pairs,
@@ -103,7 +108,7 @@ class RetrievalDataModule(ResumableDataModule):
     @property
     def train_flags(self) -> dict[str, Tensor]:
         """Which training rows are corrupted, ``(N,)`` each."""
-        return dict(self.rows(TRAIN).extras)
+        return {name: values for name, values in self.rows(TRAIN).extras.items() if values.dtype == torch.bool}
 
     @property
     def train_idx(self) -> Tensor:

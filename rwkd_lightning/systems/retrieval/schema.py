@@ -16,11 +16,13 @@ from rwkd_lightning.cli.kinds import (
     Kind,
     Schema,
     number,
+    one_of,
     or_null,
     whole,
 )
 
 NEGATIVES = Kind("bm25, teacher, none, or the folder of a finished run", TEXT.fits)
+RELEVANCE = "relevance"
 CUT = number("a number above 0 and up to 0.5", lambda x: 0 < x <= 0.5)
 
 SCHEMA = Schema(
@@ -36,6 +38,7 @@ SCHEMA = Schema(
         "data.negative_depth": COUNT,
         "data.meta_negatives": COUNT,
         "data.label_noise": SHARE,
+        "data.weight": or_null(one_of(RELEVANCE)),
         **TEACHER,
         "pair.teacher.path": PATH,
         "pair.teacher.negatives": NEGATIVES,

@@ -39,6 +39,7 @@ from rwkd_lightning.systems.retrieval.mining import (
     scores_by_student,
     scores_by_words,
 )
+from rwkd_lightning.systems.retrieval.schema import RELEVANCE
 from rwkd_lightning.systems.retrieval.sentence_folder import student_digest, student_of, write_student
 from rwkd_lightning.systems.retrieval.student import BiEncoder
 from rwkd_lightning.systems.retrieval.terms import MarginMSE
@@ -180,6 +181,7 @@ class RetrievalSystem(System):
             scores={name: table / temperature for name, table in self.scores.items()},
             label_noise=data.label_noise,
             teacher_noise=data.teacher_noise,
+            by_relevance=data.weight == RELEVANCE,
         )
         self.batches.documents.tell("documents")
         self.batches.queries[TRAIN].tell("training queries")

@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from rwkd_lightning.run.outputs import ROW_GROUP, area_under_roc, differs, whole
+from rwkd_lightning.systems.text.compression.files import FACTORED, factored_of, multiplied_out
+from rwkd_lightning.systems.text.compression.files import write as write_factored
 from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
 from rwkd_lightning.systems.text.data.task import UNLABELLED
 from rwkd_lightning.systems.text.models import load_tokenizer
@@ -36,9 +38,13 @@ def write_student(folder: Path, student: Any, tokenizer: Any, describe: Callable
 
 
 def save(folder: Path, student: Any, tokenizer: Any) -> None:
-    """Write a student's network, its low-rank updates merged, and its tokenizer."""
-    merged(student.network).save_pretrained(folder)  # type: ignore[operator]
+    """Write a student's network, its low-rank updates merged and its word table whole, and its tokenizer; a word
+    table in factors also as it is.
+    """
+    multiplied_out(merged(student.network)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    if factored_of(student.network) is not None:
+        write_factored(folder / FACTORED, student.network, tokenizer)
 
 
 def try_writing(folder: Path, student: Any, tokenizer: Any, source: str, kind: Kind = SEQUENCE) -> None:

@@ -28,6 +28,7 @@ from rwkd_lightning.cli.kinds import (
     several,
     whole,
 )
+from rwkd_lightning.systems.text.compression.names import METHODS, REFINES, SCORES
 from rwkd_lightning.systems.text.data.overflow import KINDS
 from rwkd_lightning.utils.errors import UserError
 
@@ -53,6 +54,13 @@ KIND = {
     "kernel": or_null(whole(1, 1001)),
     "embedding_size": or_null(COUNT),
 }
+EMBEDDING = {
+    "method": one_of(*METHODS),
+    "ratio": number("a number above 1", lambda x: x > 1),
+    "scores": one_of(*SCORES),
+    "blocks": whole(1, 100),
+    "refine": one_of(*REFINES),
+}
 CUT = number("a number above 0 and up to 0.5", lambda x: 0 < x <= 0.5)
 PAIR = {
     **TEACHER,
@@ -73,6 +81,15 @@ def check_stride(given: Mapping[str, Any]) -> None:
         raise UserError(
             f"data.stride={shown(given['data.stride'])} is how far windows overlap, and "
             f"data.overflow={shown(given.get('data.overflow'))} makes none; add data.overflow=windows, or leave it out"
+        )
+
+
+def check_embedding(given: Mapping[str, Any]) -> None:
+    """Refuse low-rank updates of a student whose word table is trained in factors."""
+    if given.get("pair.student.embedding") is not None and given.get("pair.student.lora") is not None:
+        raise UserError(
+            "pair.student.lora freezes the word table, and pair.student.embedding wants it trained in factors; set "
+            "pair.student.lora=null, or compress the finished run"
         )
 
 
@@ -121,6 +138,10 @@ SCHEMA = Schema(
         ),
         **{f"pair.student.kind.{key}": kind for key, kind in KIND.items()},
         "pair.student.table": PATH,
+        "pair.student.embedding": or_null(
+            Kind(f"a group of {', '.join(EMBEDDING)}", lambda x: isinstance(x, dict) and set(x) <= set(EMBEDDING))
+        ),
+        **{f"pair.student.embedding.{key}": kind for key, kind in EMBEDDING.items()},
         "task.load.task": TEXT,
         "data.train": or_null(PATH),
         "data.validation": or_null(PATH),
@@ -148,10 +169,16 @@ SCHEMA = Schema(
         "task.load.meta_fraction": number(),
         "task.load.leaderboard": YES_NO,
         "loss_terms.hidden.layers": either(TEXT, several(several(whole(0)))),
-        "loss_terms.*hidden.pool": TEXT,
+        "loss_terms.*.pool": TEXT,
+        "loss_terms.*.energy": TEXT,
+        "loss_terms.*.over": TEXT,
+        "loss_terms.*.mix": TEXT,
+        "loss_terms.*.attention_gradient": YES_NO,
+        "loss_terms.*student_layers": either(TEXT, several(whole(0))),
+        "loss_terms.*teacher_layers": either(TEXT, several(whole(0))),
         "loss_terms.*heads": whole(1),
         "loss_terms.*_layer": or_null(whole(0)),
         "loss_terms.*_output": TEXT,
     },
-    checks=(check_stride, check_kind),
+    checks=(check_stride, check_kind, check_embedding),
 )

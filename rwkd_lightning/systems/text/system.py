@@ -25,6 +25,7 @@ from rwkd_lightning.run.system import Evaluation, Run, System, Teacher
 from rwkd_lightning.systems.text import pace
 from rwkd_lightning.systems.text.audit import audited, name_of
 from rwkd_lightning.systems.text.build import check_student, data_of, lora_settings, student_of, tell_unlabelled
+from rwkd_lightning.systems.text.compression.build import small
 from rwkd_lightning.systems.text.data.datamodule import DistillationDataModule
 from rwkd_lightning.systems.text.data.overflow import check as check_overflow
 from rwkd_lightning.systems.text.data.task import TaskData
@@ -105,6 +106,7 @@ class TextSystem(System):
         check_overflow(
             config.data.overflow, self.tokenizer, len(task.text_columns), config.data.max_length, config.data.stride
         )
+        small(config, self.data, student, self.tokenizer)
         path, kept = config.pair.student.path, config.pair.student.layers
         log.info("student %s keeps %s", path, "all of its blocks" if kept is None else f"its blocks {list(kept)}")
         if (settings := lora_settings(config)) is not None:
@@ -127,7 +129,7 @@ class TextSystem(System):
             return None
         folder = str(self.taught.models[0].folder) if self.taught.models else ""
         student, self.tokenizer = student_of(self.config, self.data.task, folder)
-        return student
+        return small(self.config, self.data, student, self.tokenizer)
 
     def loaders(self, run: Run, student: nn.Module, terms: Sequence[Term]) -> DistillationDataModule:
         config, classifier = self.config, as_classifier(student)

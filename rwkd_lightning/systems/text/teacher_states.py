@@ -22,8 +22,10 @@ from rwkd_lightning.run.system import Teacher
 from rwkd_lightning.systems.text import teacher as stages
 from rwkd_lightning.systems.text.data.encoding import same_tokens
 from rwkd_lightning.systems.text.data.task import TaskData, TaskSpec
+from rwkd_lightning.systems.text.heads.stage import layer_logits
 from rwkd_lightning.systems.text.models import Classifier, fingerprint, load_classifier, load_tokenizer
 from rwkd_lightning.systems.text.teacher_outputs import MEMBER, paths_of
+from rwkd_lightning.systems.text.terms.of_layers import answers_key
 from rwkd_lightning.terms import Term
 from rwkd_lightning.training.compatibility import check_outputs, check_reach
 from rwkd_lightning.utils.errors import UserError
@@ -45,8 +47,13 @@ class Inside:
 
 
 def looking_inside(terms: Sequence[Term]) -> list[Term]:
-    """The terms that read more than logits."""
-    return [term for term in terms if set(term.reads) != {"logits"}]
+    """The terms that read more than logits, of the student or of the teacher."""
+    return [term for term in terms if set(term.reads) != {"logits"} or of_heads(term)]
+
+
+def of_heads(term: Term) -> bool:
+    """Whether a term reads what the teacher's blocks would answer."""
+    return bool(getattr(term, "of_heads", False))
 
 
 def check_inside(
@@ -107,6 +114,8 @@ def inside_of(
     network = stages.load(teacher, data)
     for term in inside:
         term.connect(student, network)
+    for pool in dict.fromkeys(str(term.pool) for term in inside if of_heads(term)):
+        result.states[answers_key(pool)] = layer_logits(config, teacher, network, data, pool, store, device)
     for term in inside:
         for name in term.reads:
             if name in network.kept_layers and not term.per_token:

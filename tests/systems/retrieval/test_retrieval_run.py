@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,22 @@ def test_every_method_leaves_a_whole_retrieval_run(method: str, tiny: list[str],
     w = torch.tensor([table[f"w_{term}"] for term in composed.terms])
     assert bool(w.isfinite().all()) and bool((w > 0).any()) and set(table["visits"]) == {2}
     assert sum(table["label_flipped"]) > 0 and sum(table["teacher_corrupted"]) > 0
+
+
+def test_grades_weigh_the_rows(tiny: list[str], beir: Path, tmp_path: Path) -> None:
+    """Prevents: `weighting=given` without a way to give weights; grades that go to other rows."""
+    data = tmp_path / "graded"
+    shutil.copytree(beir, data)
+    lines = (data / "qrels/train.tsv").read_text().splitlines()
+    graded = [line[:-1] + str(1 + number % 3) for number, line in enumerate(lines[1:])]
+    (data / "qrels/train.tsv").write_text("\n".join([lines[0], *graded]) + "\n")
+    options = ["weighting=given", "data.weight=relevance", f"data.path={data}", "trainer.max_epochs=1"]
+    finished(tiny, tmp_path / "run", *options)
+    w = pyarrow.parquet.read_table(tmp_path / "run/weights.parquet").to_pydict()
+    shares = {round(a + b, 4) for a, b in zip(w["w_contrastive"], w["w_kd"], strict=True)}
+    assert shares == {1.0, 2.0, 3.0}
+    with pytest.raises(UserError, match="data.weight"):
+        finished(tiny, tmp_path / "none", "weighting=given")
 
 
 @pytest.mark.parametrize("method", REFUSED)

@@ -48,8 +48,8 @@ def choose_rows(size: int, num_classes: int, share: float, seed: int) -> Tensor:
 
 
 def roll_teacher(logits: Tensor, flags: Tensor) -> Tensor:
-    """Roll the teacher logits `(N, C)` of the flagged rows by one class."""
-    return torch.where(flags[:, None], logits.roll(1, dims=1), logits)
+    """Roll the teacher logits `(N, ..., C)` of the flagged rows by one class."""
+    return torch.where(flags.view(-1, *[1] * (logits.ndim - 1)), logits.roll(1, dims=-1), logits)
 
 
 def _flip(labels: Tensor, share: float, num_classes: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

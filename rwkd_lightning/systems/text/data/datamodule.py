@@ -157,7 +157,8 @@ class DistillationDataModule(ResumableDataModule):
             flags = choose_rows(len(labels), self.task.num_labels, self.teacher_noise, self.seed)
             flags &= extras.get("teacher_logits_known", flags)
             extras["teacher_corrupted"] = flags
-            for name in [name for name in extras if re.fullmatch(r"teacher_logits(_\d+)?", name)]:
+            said = r"teacher_logits(_\d+)?|teacher_layer_logits_.+"
+            for name in [name for name in extras if re.fullmatch(said, name)]:
                 extras[name] = roll_teacher(extras[name], flags)
         return labels
 

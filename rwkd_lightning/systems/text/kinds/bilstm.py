@@ -52,8 +52,8 @@ class Both(nn.Module):
         places = reversed_places(there)
         onward = ran(self.forwards, states)
         back = ran(self.backwards, taken(states, places))
-        both = torch.cat([onward, taken(back, places)], 2)
-        return self.dropout(both) * there
+        both: Tensor = self.dropout(torch.cat([onward, taken(back, places)], 2)) * there
+        return both
 
 
 def reversed_places(there: Tensor) -> Tensor:
