@@ -80,10 +80,8 @@ def load_summariser(
         UserError: if it cannot be had, is of no such kind, lacks weights, or cannot be cut so.
     """
     import transformers
-    from transformers.utils import logging as noise
 
-    noise.set_verbosity_error()
-    noise.disable_progress_bar()
+    silence()
     folder = find(path)
     read = read_config(folder, path)
     check_kind(read, path, SEQ2SEQ)
@@ -262,7 +260,16 @@ def try_writing(folder: Path, summariser: Summariser, tokenizer: Any, source: st
         raise UserError(f"{source}: written and loaded again, this model {what} than before; give another")
 
 
+def silence() -> None:
+    """Let transformers neither warn nor show bars of its own."""
+    from transformers.utils import logging as noise
+
+    noise.set_verbosity_error()
+    noise.disable_progress_bar()
+
+
 def save(folder: Path, summariser: Summariser, tokenizer: Any) -> None:
     """Write network and tokenizer as ``from_pretrained`` reads them."""
+    silence()
     summariser.network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

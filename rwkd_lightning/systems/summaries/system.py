@@ -79,6 +79,8 @@ class SummarySystem(System):
     """The training rows with the summaries that they are trained to have."""
     summariser: Summariser
     """The trained student."""
+    along: bool
+    """Whether the teacher runs along."""
     beside: NoisyTeacher | None = None
     """The teacher that runs along."""
 
@@ -143,24 +145,16 @@ class SummarySystem(System):
         given, flipped = dealt(rows.families, data.label_noise, config.seed, LABELS)
         read, corrupted = dealt(rows.families, data.teacher_noise, config.seed, TEACHER)
         theirs = [rows.documents[place] for place in read]
-        targets = (
-            stages.summaries_of(config, self.taught, theirs, run.store, run.device, TRAIN)
-            if data.targets == "teacher"
-            else [rows.summaries[place] for place in given]
-        )
+        self.along = config.pair.teacher.along and any(term.role == "teacher" for term in terms)
+        with torch.random.fork_rng(devices=[]):  # what is cached draws nothing
+            targets = (
+                stages.summaries_of(config, self.taught, theirs, run.store, run.device, TRAIN)
+                if data.targets == "teacher"
+                else [rows.summaries[place] for place in given]
+            )
+            taught = self.said_of(Split(theirs, targets, rows.families, rows.idx), run)
         self.train = Split(rows.documents, targets, rows.families, rows.idx)
         splits = {**self.data.splits, TRAIN: self.train}
-        network, tokenizer = stages.load(self.taught)
-        taught = {}
-        along = config.pair.teacher.along and any(term.role == "teacher" for term in terms)
-        if along:
-            spec = config.pair.teacher
-            noisy, _ = stages.load(self.taught, spec.dropout if spec.passes else None)
-            self.beside = NoisyTeacher(noisy, spec.passes > 0, config.seed)
-        elif same_tokens(tokenizer, self.tokenizer):
-            as_read = {**splits, TRAIN: Split(theirs, targets, rows.families, rows.idx)}
-            asked = stages.loaders_of(config, network, tokenizer, as_read, eval_batch_size=data.eval_batch_size)
-            taught = answers(config, self.taught, asked, run.store, run.device)
         vocabulary = self.tokenizer.get_vocab()
         self.batches = stages.loaders_of(
             config,
@@ -180,12 +174,29 @@ class SummarySystem(System):
                 config.seed,
             ),
             taught=taught,
-            clean=theirs if along else None,
+            clean=theirs if self.along else None,
             extras={"label_flipped": torch.from_numpy(flipped), "teacher_corrupted": torch.from_numpy(corrupted)},
         )
         tell_cut(self.batches.rows(TRAIN).documents, data.document_length, "training documents")
         tell_cut(self.batches.rows(TRAIN).targets, data.summary_length, "training summaries")
         return self.batches
+
+    def said_of(self, train: Split, run: Run) -> dict[str, dict[str, Tensor]]:
+        """What the teacher says of each token, by split and name; nothing of one with other tokens, or that runs along,
+        which is made ready.
+
+        Args:
+            train: the training rows as the teacher reads them.
+        """
+        spec = self.config.pair.teacher
+        network, tokenizer = stages.load(self.taught, spec.dropout if self.along and spec.passes else None)
+        if self.along:
+            self.beside = NoisyTeacher(network, spec.passes > 0, self.config.seed)
+        if self.along or not same_tokens(tokenizer, self.tokenizer):
+            return {}
+        splits, size = {**self.data.splits, TRAIN: train}, self.config.data.eval_batch_size
+        loaders = stages.loaders_of(self.config, network, tokenizer, splits, eval_batch_size=size)
+        return answers(self.config, self.taught, loaders, run.store, run.device)
 
     def module(
         self, student: nn.Module, terms: Sequence[Term], weighting: Weighting, **options: Any

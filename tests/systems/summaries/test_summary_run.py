@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from rwkd_lightning.predict import __main__ as predict
 from rwkd_lightning.report import rows as scored
@@ -85,6 +86,13 @@ def test_a_run_learns_and_tells_what_it_is_beside(whole: tuple[Path, dict[str, A
         "teacher",
         "student",
     }
+
+
+def test_the_teachers_answers_take_few_bytes(whole: tuple[Path, dict[str, Any]], summary_cache: Path) -> None:
+    """Prevents: a cache of the size of dense logits."""
+    for file in summary_cache.glob("teacher_tokens/*/tokens.safetensors"):
+        tokens = sum(len(values) for name, values in load_file(file).items() if name.endswith(".top"))
+        assert file.stat().st_size <= tokens * (4 * 8 + 8) + 2000  # k = 8
 
 
 def test_the_student_is_transformers_and_writes_what_the_run_has_scored(
