@@ -101,7 +101,7 @@ def settings_of(given: Sequence[str]) -> dict[str, Any]:
     for word in given:
         key, equals, value = word.partition("=")
         if not equals or key not in EMBEDDING:
-            raise UserError(f"{word!r}: give key=value with one of {', '.join(EMBEDDING)}")
+            raise UserError(f"{word!r} is no setting; give one of {', '.join(EMBEDDING)}, an equals sign and its value")
         settings[key] = OmegaConf.to_container(OmegaConf.from_dotlist([f"x={value}"]))["x"]  # type: ignore[index,call-overload]
         check_value(key, settings[key], EMBEDDING[key])
     return settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ import rwkd_lightning
 from rwkd_lightning import systems, terms
 from rwkd_lightning.run.build import terms_of
 from rwkd_lightning.systems.multimodal.terms import ModalityBernoulliKL, ModalityKL, ModalityMSE
-from rwkd_lightning.systems.retrieval.terms import Contrastive, MarginMSE, Reverse
+from rwkd_lightning.systems.retrieval.terms import Contrastive, MarginMSE, Reverse, TeacherVectors
 from rwkd_lightning.systems.summaries.terms import (
     Confidence,
     Smooth,
@@ -71,6 +72,7 @@ ROLES = {
     Contrastive: ("label", None, {"candidates"}),
     Reverse: ("label", None, {"candidates"}),
     MarginMSE: ("teacher", 1, {"candidates"}),
+    TeacherVectors: ("teacher", 2, {"candidates"}),
     LayerKD: ("regulariser", None, {"probabilities"}),
     LayerCrossEntropy: ("regulariser", None, {"classes"}),
     Assistants: ("regulariser", None, {"probabilities"}),
@@ -191,7 +193,8 @@ def test_the_output_is_an_argument() -> None:
 def shipped(kind: Any = Term) -> Iterator[type[Term]]:
     for found in kind.__subclasses__():
         if found.__module__.startswith(f"{rwkd_lightning.__name__}."):
-            yield found
+            if not inspect.isabstract(found):
+                yield found
             yield from shipped(found)
 
 

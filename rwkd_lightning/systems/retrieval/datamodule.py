@@ -30,6 +30,7 @@ class RetrievalDataModule(ResumableDataModule):
         each: mined negatives of a training row, drawn again at every visit.
         meta_each: of a held-out row, its hardest ones.
         scores: by split, the teacher's of every document for every query, ``(Q, D)``; empty: no teacher yet.
+        means: of the training queries and of the documents, as of `Pairs`; empty: nothing reads them.
         label_noise: share of the training rows that get the document of another one.
         teacher_noise: share of the training rows that get the teacher's scores for the query of another one.
         by_relevance: whether the training rows have their judgement's grade as ``sample_weight``.
@@ -51,6 +52,7 @@ class RetrievalDataModule(ResumableDataModule):
         each: int = 1,
         meta_each: int = 4,
         scores: Mapping[str, Tensor] | None = None,
+        means: Mapping[str, Tensor] | None = None,
         label_noise: float = 0.0,
         teacher_noise: float = 0.0,
         by_relevance: bool = False,
@@ -60,7 +62,7 @@ class RetrievalDataModule(ResumableDataModule):
         self.batch_size, self.eval_batch_size, self.meta_batch_size = batch_size, eval_batch_size, meta_batch_size
         self.seed, self.num_workers = seed, num_workers
         self.negatives, self.each, self.meta_each = dict(negatives or {}), each, meta_each
-        self.scores = dict(scores or {})
+        self.scores, self.means = dict(scores or {}), dict(means or {})
         self.label_noise, self.teacher_noise, self.by_relevance = label_noise, teacher_noise, by_relevance
         self.documents = Texts(collection.texts, tokenizer, document_length, "document")
         self.queries = {
@@ -96,6 +98,7 @@ class RetrievalDataModule(ResumableDataModule):
             seed=self.seed,
             scores=self.scores.get(split),
             taught=taught,
+            means=self.means if split == TRAIN else None,
             extras=extras,
             same=self.collection.stand_ins(),
         )

@@ -30,6 +30,8 @@ class Pairs(Dataset[Any]):
         scores: the teacher's of every document for every query, ``(Q, D)``; None: there is none yet.
         taught: place ``(N,)`` of the query whose scores a row gets; None: its own.
         extras: columns ``(N,)`` by name.
+        means: the means of the teacher's token vectors, of each ``query`` ``(Q, d)`` and ``document`` ``(D, d)``;
+            empty: nothing reads them.
         same: of each document of the collection the place of the one that stands for it, ``(D,)``, where several have
             the same text; None: each stands for itself.
     """
@@ -47,8 +49,10 @@ class Pairs(Dataset[Any]):
         scores: Tensor | None = None,
         taught: np.ndarray | None = None,
         extras: Mapping[str, Tensor] | None = None,
+        means: Mapping[str, Tensor] | None = None,
         same: np.ndarray | None = None,
     ) -> None:
+        self.means = dict(means or {})
         self.texts, self.each, self.fixed, self.seed = texts, each, fixed, seed
         self.queries, documents = np.asarray(pairs, dtype=np.int64).reshape(-1, 2).T
         self.documents = documents if same is None else same[documents]
@@ -104,6 +108,9 @@ class Pairs(Dataset[Any]):
             **self.texts["document"].batch(documents),
             **{name: values[index] for name, values in self.extras.items()},
         }
+        if self.means:
+            batch["teacher_query_vectors"] = self.means["query"][torch.from_numpy(self.taught[at])]
+            batch["teacher_document_vectors"] = self.means["document"][torch.from_numpy(own)]
         if self.scores is not None:
             batch["teacher_logits"] = self.scores[torch.from_numpy(self.taught[at])][:, batch["documents"]]
         return batch

@@ -46,7 +46,7 @@ class Projection(Restriction):
         self.bank = Bank(pairs.batch(range(len(pairs)), [0] * len(pairs)), student.projection.in_features)
 
     def reaches(self, student: nn.Module, output: str) -> bool:
-        return output == "logits"
+        return output in ("logits", "query_vectors", "document_vectors")
 
     def view(
         self,
@@ -70,16 +70,16 @@ class Projection(Restriction):
         features = outputs()["features"].detach()
         rows = len(batch["index"])
 
-        def logits(parameters: Parameters, queries: Tensor, documents: Tensor) -> Outputs:
+        def answers(parameters: Parameters, queries: Tensor, documents: Tensor, labels: Tensor) -> Outputs:
             with torch.autocast(device.type, enabled=False):
                 z = unit(queries.to(weight.dtype) @ parameters["weight"].T)
                 y = unit(documents.to(weight.dtype) @ parameters["weight"].T)
-                return {"logits": z @ y.T / temperature}
+                return {"logits": z @ y.T / temperature, "query_vectors": z, "document_vectors": y[labels]}
 
         return View(
             {"weight": weight},
-            lambda p: logits(p, features[:rows], features[rows:]),
-            lambda p: (logits(p, queries, documents), targets),
+            lambda p: answers(p, features[:rows], features[rows:], batch["labels"]),
+            lambda p: (answers(p, queries, documents, targets["labels"]), targets),
         )
 
     def __repr__(self) -> str:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rwkd_lightning.meta.restriction import to_device
+from rwkd_lightning.systems.retrieval.encoder import mean
 from rwkd_lightning.systems.retrieval.late_interaction import LateInteraction, maxsim
 from rwkd_lightning.systems.retrieval.student import BiEncoder
 from rwkd_lightning.systems.retrieval.tokens import Texts
@@ -52,6 +53,20 @@ def late_scores(
             vectors, mask = teacher.token_vectors(to_device(batch, device), "document")
         for rows, theirs, their_mask in asked:
             found[np.ix_(rows, places)] = maxsim(theirs, their_mask, vectors, mask).cpu()
+    return found
+
+
+@torch.inference_mode()
+def mean_vectors(
+    teacher: LateInteraction, texts: Texts, size: int, device: torch.device, description: str, precision: str
+) -> Tensor:
+    """The means ``(N, d)`` of the teacher's token vectors, in float32."""
+    teacher.eval().to(device)
+    found = torch.empty(len(texts), teacher.width)
+    for places, batch in bars.over(list(texts.batches(size)), description):
+        with half(device, precision):
+            vectors, mask = teacher.token_vectors(to_device(batch, device), texts.what)
+        found[places] = mean(vectors.float(), mask).cpu()
     return found
 
 

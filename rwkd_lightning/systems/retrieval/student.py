@@ -38,9 +38,14 @@ class BiEncoder(Encoder):
         return nn.ModuleList([self.projection])
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``logits`` S ``(B, U)`` of the batch's B queries and U documents, and as ``features`` h ``(B + U, H)`` of
-        the queries, then of the documents.
+        """``logits`` S ``(B, U)`` of the batch's B queries and U documents; as ``features`` h ``(B + U, H)`` of the
+        queries, then of the documents; and ``query_vectors`` and ``document_vectors`` ``(B, d)`` of each row's own.
         """
         queries, documents = self.pooled(batch, "query"), self.pooled(batch, "document")
         z, y = unit(self.projection(queries)), unit(self.projection(documents))
-        return {"logits": z @ y.T / self.temperature, "features": torch.cat([queries, documents])}
+        return {
+            "logits": z @ y.T / self.temperature,
+            "features": torch.cat([queries, documents]),
+            "query_vectors": z,
+            "document_vectors": y[batch["labels"]],
+        }

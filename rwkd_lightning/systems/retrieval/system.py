@@ -42,7 +42,7 @@ from rwkd_lightning.systems.retrieval.mining import (
 from rwkd_lightning.systems.retrieval.schema import RELEVANCE
 from rwkd_lightning.systems.retrieval.sentence_folder import student_digest, student_of, write_student
 from rwkd_lightning.systems.retrieval.student import BiEncoder
-from rwkd_lightning.systems.retrieval.terms import MarginMSE
+from rwkd_lightning.systems.retrieval.terms import MarginMSE, TeacherVectors
 from rwkd_lightning.systems.retrieval.tokens import Texts
 from rwkd_lightning.systems.retrieval.trec import write_run
 from rwkd_lightning.systems.retrieval.validation import MONITOR, CandidateRank
@@ -58,6 +58,8 @@ from rwkd_lightning.weighting import Weighting
 log = logging.getLogger(__name__)
 TIMED = 5
 """Batches with which the speed at inference is measured."""
+OUTPUTS = ("logits", "query_vectors", "document_vectors")
+"""Of the student."""
 FLAGS = {"label_flipped": "label", "teacher_corrupted": "teacher"}
 """What may be corrupted, and the role of the terms that then lie."""
 
@@ -118,7 +120,7 @@ class RetrievalSystem(System):
         student = BiEncoder(load_transformer(start, spec.layers), spec.width, spec.temperature)
         with torch.random.fork_rng(devices=[]):
             check_lengths(config, student, self.tokenizer)
-            check_outputs(terms, ("logits",))
+            check_outputs(terms, OUTPUTS, {"logits", "query_vectors"})
             theta = create(config, "meta.theta", Restriction)
             if weighting.needs_influence and isinstance(theta, Head):
                 raise UserError(
@@ -181,12 +183,23 @@ class RetrievalSystem(System):
             scores={name: table / temperature for name, table in self.scores.items()},
             label_noise=data.label_noise,
             teacher_noise=data.teacher_noise,
+            means=self.means(run, student),
             by_relevance=data.weight == RELEVANCE,
         )
         self.batches.documents.tell("documents")
         self.batches.queries[TRAIN].tell("training queries")
         self.baselines["zero-shot"] = self.zero_shot(run.device)
         return self.batches
+
+    def means(self, run: Run, student: nn.Module) -> dict[str, Tensor]:
+        """What the terms over vectors read of the teacher; nothing where there is no such term."""
+        inside = [term for term in self.terms if isinstance(term, TeacherVectors)]
+        if not inside:
+            return {}
+        network, _ = read_teacher(self.taught.folder)
+        for term in inside:
+            term.connect(student, network)
+        return stages.means(self.config, self.taught, self.collection, run.store, run.device)
 
     def zero_shot(self, device: torch.device) -> dict[str, dict[str, float]]:
         """The scores of the whole model that the student is made of, before any training."""

@@ -22,8 +22,9 @@ from rwkd_lightning.systems.retrieval.datamodule import RetrievalDataModule
 from rwkd_lightning.systems.retrieval.encoder import load_transformer
 from rwkd_lightning.systems.retrieval.late_folder import is_teacher, read_teacher, teacher_digest, write_teacher
 from rwkd_lightning.systems.retrieval.late_interaction import LateInteraction, begin_at_main_directions
-from rwkd_lightning.systems.retrieval.scoring import late_scores
+from rwkd_lightning.systems.retrieval.scoring import late_scores, mean_vectors
 from rwkd_lightning.systems.retrieval.terms import Contrastive
+from rwkd_lightning.systems.retrieval.tokens import Texts
 from rwkd_lightning.systems.text.models.loading import load_tokenizer
 from rwkd_lightning.training.module import DistillationModule
 from rwkd_lightning.training.optim import adamw, linear_schedule
@@ -154,3 +155,33 @@ def scores(
     kept = store.get("late_scores", key, build, about=collection.name)
     shapes = {name: (len(queries), len(collection.ids)) for name, queries in collection.splits.items()}
     return tensors(kept / "scores.safetensors", shapes)
+
+
+def means(
+    config: DictConfig, teacher: Teacher, collection: Collection, store: Store, device: torch.device
+) -> dict[str, Tensor]:
+    """The means of its token vectors of each training query ``(Q, d)`` and of each document ``(D, d)``, from the cache
+    or computed now.
+    """
+    key = {
+        "teacher": teacher_digest(teacher.folder),
+        "documents": collection.fingerprint(),
+        "queries": collection.splits[TRAIN].fingerprint(),
+        "settings": keyed(config, SCORES),
+    }
+
+    def build(folder: Path) -> None:
+        settings = only(config, SCORES)
+        network, tokenizer = read_teacher(teacher.folder)
+        lengths = {what: settings.data[f"{what}_length"] for what in ("query", "document")}
+        texts = {"query": collection.splits[TRAIN].texts, "document": collection.texts}
+        size, precision = settings.data.eval_batch_size, str(settings.pair.teacher.precision)
+        found = {}
+        for what, some in texts.items():
+            read = Texts(some, tokenizer, lengths[what], what)
+            found[what] = mean_vectors(network, read, size, device, f"teacher vectors: {what}", precision)
+        save_file(found, folder / "means.safetensors")
+
+    kept = store.get("late_means", key, build, about=collection.name)
+    shapes = {"query": (len(collection.splits[TRAIN]), None), "document": (len(collection.ids), None)}
+    return tensors(kept / "means.safetensors", shapes)

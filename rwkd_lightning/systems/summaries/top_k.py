@@ -90,11 +90,10 @@ def of_split(
         there = to_device(batch, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=str(spec.precision).startswith("bf16")):
             found = averaged(summariser, there, max(1, spec.passes), spec.top_k, settings.temperature)
-        read = (batch["labels"] >= 0).cpu()
-        begins = pairs.begins[batch["index"]]
+        begins, read = pairs.begins[batch["index"]], batch["labels"] >= 0
         places = (begins[:, None] + torch.arange(read.shape[1]))[read]
         for name, values in found.items():
-            values = values.cpu()[read]
+            values = values.cpu()
             values = values.half() if values.is_floating_point() else values.int()
             if name not in columns:
                 columns[name] = values.new_zeros((int(pairs.sizes.sum()), *values.shape[1:]))
@@ -109,27 +108,29 @@ def of_split(
 def averaged(
     summariser: Summariser, batch: Mapping[str, Tensor], passes: int, k: int, temperature: float
 ) -> dict[str, Tensor]:
-    """The mean q̄ of n passes for each token of a batch ``(B, T)``, in whatever mode the model is.
+    """The mean q̄ of n passes for the tokens of a batch, those of each row after those of the row before, in whatever
+    mode the model is.
 
     KL to the student is linear in q but for its entropy, so the gradient of KL(q̄ ‖ p) is the mean over passes of that
     of KL(q_j ‖ p). The columns are those of `answers`; ``disagreement`` is H(q̄) − (1/n)·Σ_j H(q_j), the mean divergence
     of a pass from q̄, 0 where all passes agree.
     """
-    labels = batch["labels"].clamp_min(0)[..., None]
+    read = batch["labels"] >= 0
+    labels = batch["labels"][read][:, None]
     mean = gold = entropy = torch.zeros((), device=labels.device)
     for _ in range(passes):
-        logits = summariser(batch)["logits"].float()
+        logits = summariser(batch)["logits"][read].float()  # the padding is most of a batch
         log_q = (logits / temperature).log_softmax(-1)
         q = log_q.exp()
-        mean, entropy = mean + q / passes, entropy - (q * log_q).sum(-1) / passes
-        gold = gold + logits.log_softmax(-1).gather(-1, labels)[..., 0].exp() / passes
-    log_mean = mean.log()
+        entropy = entropy - (q * log_q).sum(-1) / passes
+        mean = mean + q / passes
+        gold = gold + (logits.gather(-1, labels)[:, 0] - logits.logsumexp(-1)).exp() / passes
     k = min(k, mean.shape[-1])
-    top, ids = log_mean.topk(k, dim=-1)
-    rest = mean.scatter(-1, ids, 0.0).sum(-1).log() if k < mean.shape[-1] else torch.full_like(gold, -torch.inf)
+    top, ids = mean.topk(k, dim=-1)
     of_mean = -torch.xlogy(mean, mean).sum(-1)
+    rest = mean.scatter(-1, ids, 0.0).sum(-1).log() if k < mean.shape[-1] else torch.full_like(gold, -torch.inf)
     return {
-        "top": top,
+        "top": top.log(),
         "top_ids": ids,
         "rest": rest,
         "gold": gold.log(),

@@ -61,6 +61,18 @@ def test_grades_weigh_the_rows(tiny: list[str], beir: Path, tmp_path: Path) -> N
         finished(tiny, tmp_path / "none", "weighting=given")
 
 
+@pytest.mark.parametrize("meta", ["projection", "all"])
+@pytest.mark.parametrize("width", ["null", "4"])
+def test_vectors_of_the_teacher_teach(meta: str, width: str, tiny: list[str], tmp_path: Path) -> None:
+    """Prevents: a map that is not trained, vectors of other texts, a term that the projection cannot see."""
+    options = ["terms=[contrastive,kd,embedding]", f"meta={meta}", f"pair.student.width={width}", "meta.start=0"]
+    finished(tiny, tmp_path / "run", *options, "data.teacher_noise=0.3")
+    table = pyarrow.parquet.read_table(tmp_path / "run/weights.parquet").to_pydict()
+    for column in ("loss_embedding", "w_embedding", "influence_embedding"):
+        values = torch.tensor([torch.nan if x is None else x for x in table[column]])
+        assert values[values.isfinite()].std() > 0, column
+
+
 @pytest.mark.parametrize("method", REFUSED)
 def test_methods_that_read_classes_are_refused_for_candidates(method: str, tiny: list[str], tmp_path: Path) -> None:
     """Prevents: a method that takes a candidate for a class."""

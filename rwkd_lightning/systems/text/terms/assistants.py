@@ -81,7 +81,7 @@ class Assistants(Term):
         if self.mix == "mean":
             return torch.full_like(each[0], 1 / each.shape[1])
         if "progress" not in batch:
-            raise UserError(f"the term {self.name!r} with mix=ascending reads batch['progress'], from 0 to 1; add it")
+            raise UserError(f"the term {self.name!r}, whose mix ascends, reads batch['progress'], from 0 to 1; add it")
         place = batch["progress"].to(each.dtype) * (each.shape[1] - 1)
         layers = torch.arange(each.shape[1], device=each.device, dtype=each.dtype)
         return (1 - (layers - place).abs()).clamp_min(0)

@@ -145,7 +145,7 @@ def test_a_mistake_is_told_before_the_teacher_is_trained(
     ("arguments", "message"),
     [
         (["ratio=0.5"], "ratio is 0.5; give a number above 1"),
-        (["rate=10"], "'rate=10': give key=value with one of method, ratio"),
+        (["rate=10"], "'rate=10' is no setting; give one of method, ratio"),
         (["method=best"], "method is 'best'; give one of blocks"),
         (["ratio=900"], "leaves no number for each word"),
     ],
