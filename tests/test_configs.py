@@ -12,12 +12,20 @@ from rwkd_lightning.bilevel import Engine, FiniteDifference, Jvp, Unrolled
 from rwkd_lightning.meta import All, Head, HeadWithBank, LastBlock, Restriction
 from rwkd_lightning.run.build import create, terms_of, weighting_of
 from rwkd_lightning.systems.retrieval.projection import Projection
+from rwkd_lightning.systems.summaries.bank import HeadWithTokenBank
 from rwkd_lightning.utils.errors import UserError
 from rwkd_lightning.weighting.columns import Columns
 from tests.shipped_methods import ALL
 
 CONF = Path(__file__).parents[1] / "conf"
-THETAS = {"all": All, "bank": HeadWithBank, "head": Head, "last_block": LastBlock, "projection": Projection}
+THETAS = {
+    "all": All,
+    "bank": HeadWithBank,
+    "head": Head,
+    "last_block": LastBlock,
+    "projection": Projection,
+    "token_bank": HeadWithTokenBank,
+}
 ENGINES = {"finite_difference": FiniteDifference, "jvp": Jvp, "unrolled": Unrolled}
 
 
@@ -36,7 +44,7 @@ def test_meta(theta: str, engine: str | None) -> None:
     """Prevents: an option that inherits another's keys and fails when it is made, after the teacher was trained."""
     composed = config(f"meta={theta}", *([f"meta/engine={engine}"] if engine else [])).meta
     assert type(create(composed, "theta", Restriction)) is THETAS[theta]
-    default = "jvp" if theta in ("bank", "head", "projection") else "finite_difference"
+    default = "jvp" if theta in ("bank", "head", "projection", "token_bank") else "finite_difference"
     assert type(create(composed, "engine", Engine)) is ENGINES[engine or default]
     assert set(composed) == {"engine", "theta", "batch_size", "lookahead_lr", "every", "start", "weights", "loss"}
 

@@ -49,6 +49,17 @@ CHOSEN = {
     **dict.fromkeys(("data.negative", "pair.teacher.negatives"), "task=retrieval"),
     **dict.fromkeys(
         (
+            "data.document",
+            "data.summary",
+            "data.targets",
+            "pair.teacher.passes",
+            "pair.teacher.dropout",
+            "terms=[ce,smooth]",
+        ),
+        "task=summaries",
+    ),
+    **dict.fromkeys(
+        (
             "data.several",
             "data.text",
             "data.image",

@@ -229,7 +229,10 @@ def test_every_shipped_value_is_allowed_and_every_key_known() -> None:
     found = configs.shipped(()) | configs.shipped(
         ("task=mrpc", "meta=all", "meta_features=history", "weighting=permuted")
     )
-    composed = [found, *(configs.shipped((f"task={name}",)) for name in ("topics", "tokens", "retrieval", "pairs"))]
+    composed = [
+        found,
+        *(configs.shipped((f"task={name}",)) for name in ("topics", "tokens", "retrieval", "pairs", "summaries")),
+    ]
     schemas = [values.schema_of(keys["task"]) for keys in composed]
     for schema, keys in zip(schemas, composed, strict=True):
         for key, value in keys.items():

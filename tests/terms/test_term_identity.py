@@ -19,6 +19,14 @@ from rwkd_lightning import systems, terms
 from rwkd_lightning.run.build import terms_of
 from rwkd_lightning.systems.multimodal.terms import ModalityBernoulliKL, ModalityKL, ModalityMSE
 from rwkd_lightning.systems.retrieval.terms import Contrastive, MarginMSE, Reverse, TeacherVectors
+from rwkd_lightning.systems.summaries.terms import (
+    Confidence,
+    Smooth,
+    TeacherConfidences,
+    TokenCrossEntropy,
+    TopKL,
+)
+from rwkd_lightning.systems.summaries.terms.base import TokenTerm
 from rwkd_lightning.systems.text.terms import Assistants, HiddenStates, LayerCrossEntropy, LayerKD, ValueRelation
 from rwkd_lightning.systems.topics.terms import PriorKL, Reconstruction, Wasserstein
 from rwkd_lightning.terms import (
@@ -71,6 +79,12 @@ ROLES = {
     ModalityKL: ("regulariser", None, {"probabilities"}),
     ModalityBernoulliKL: ("regulariser", None, {"labels"}),
     ModalityMSE: ("regulariser", None, set()),
+    TokenTerm: ("regulariser", None, {"tokens"}),
+    TokenCrossEntropy: ("label", None, {"tokens"}),
+    TopKL: ("teacher", 0, {"tokens"}),
+    TeacherConfidences: ("teacher", 1, {"tokens"}),
+    Smooth: ("regulariser", None, {"tokens"}),
+    Confidence: ("regulariser", None, {"tokens"}),
 }
 
 

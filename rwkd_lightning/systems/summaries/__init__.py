@@ -1,0 +1,1 @@
+"""Noisy self-distillation of summarisers (Liu, Shen and Lapata, NAACL 2021)."""
