@@ -34,7 +34,7 @@ NO_RESULT = (
 """Keys, and groups of keys, that change no byte of a result, and so belong to no key and to no run's folder."""
 ADDED = ("data.stride",)
 """Keys younger than the caches: one without a value is left out, so that what was kept before it is still found."""
-ADDED_TO_RUNS = {
+ADDED_TO_RUNS: dict[str, dict[str, Any]] = {
     "trainer": {"matmul": "highest", "compile": False},
     "pair.student": {"kind": None, "table": "teacher", "embedding": None},
 }
