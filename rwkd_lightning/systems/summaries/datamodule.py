@@ -51,7 +51,7 @@ class Pairs(Dataset[Any]):
         self.sizes = torch.tensor([len(ids) for ids in targets])
         self.begins = torch.cat([torch.zeros(1, dtype=torch.long), self.sizes.cumsum(0)])
         self.extras = {**(extras or {}), "length_share": self.sizes / self.sizes.double().mean().float()}
-        self.lengths: np.ndarray = np.array([len(ids) for ids in documents])
+        self.lengths = together(np.array([len(ids) for ids in documents]), self.sizes.numpy())
 
     def __len__(self) -> int:
         return len(self.documents)
@@ -98,6 +98,15 @@ class Pairs(Dataset[Any]):
             filled[read] = values[places_of_tokens[read]].to(filled.dtype)
             found[f"teacher_{name}"] = filled
         return found
+
+
+def together(documents: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """A number ``(N,)`` by which rows of similar lengths of both sorts stand together: three bands of targets' lengths,
+    documents by theirs within a band, up and down in turn. The padding costs less than with documents' lengths alone.
+    """
+    band = np.searchsorted(np.percentile(targets, [50, 85]), targets)
+    longest = int(documents.max()) + 1
+    return band * longest + np.where(band % 2, longest - 1 - documents, documents)
 
 
 def kept_as(values: Tensor) -> torch.dtype:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from rwkd_lightning.systems.summaries.along import NoisyTeacher
 from rwkd_lightning.systems.summaries.bank import TokenBank, drawn
 from rwkd_lightning.systems.summaries.corruption import dealt
-from rwkd_lightning.systems.summaries.datamodule import Pairs
+from rwkd_lightning.systems.summaries.datamodule import Pairs, together
 from rwkd_lightning.systems.summaries.noise import SourceNoise, sentence_ends, shuffled
 
 
@@ -86,6 +86,20 @@ def test_a_teacher_that_runs_along_draws_by_batch_and_visit_alone() -> None:
     assert torch.equal(first, teacher(pairs.batch([0, 1], [1, 1]))["logits"])
     assert not torch.equal(first, other) and not torch.equal(first, later)
     assert bool((NoisyTeacher(drops, False, 3)(pairs.batch([0, 1], [0, 0]))["logits"] == 1).all())
+
+
+def test_rows_of_similar_lengths_stand_together() -> None:
+    """Prevents: batches of which most is padding, of one side or the other."""
+    draw = np.random.default_rng(0)
+    documents, targets = draw.integers(1, 129, 2000), np.minimum(48, 5 + draw.exponential(10, 2000).astype(int))
+
+    def padding(key: np.ndarray) -> float:
+        parts = np.argsort(key, kind="stable").reshape(-1, 20)
+        wide = [documents[part].max() / 128 + targets[part].max() / 48 for part in parts]
+        return float(np.mean(wide) - np.mean(documents / 128 + targets / 48))
+
+    assert padding(together(documents, targets)) < 0.6 * padding(documents)
+    assert together(np.array([3, 5, 4]), np.array([1, 1, 1])).argsort().tolist() == [0, 2, 1]
 
 
 def test_the_bank_keeps_each_token_beside_its_target() -> None:
