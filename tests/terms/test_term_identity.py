@@ -26,7 +26,6 @@ from rwkd_lightning.systems.summaries.terms import (
     TokenCrossEntropy,
     TopKL,
 )
-from rwkd_lightning.systems.summaries.terms.base import TokenTerm
 from rwkd_lightning.systems.text.terms import Assistants, HiddenStates, LayerCrossEntropy, LayerKD, ValueRelation
 from rwkd_lightning.systems.topics.terms import PriorKL, Reconstruction, Wasserstein
 from rwkd_lightning.terms import (
@@ -79,7 +78,6 @@ ROLES = {
     ModalityKL: ("regulariser", None, {"probabilities"}),
     ModalityBernoulliKL: ("regulariser", None, {"labels"}),
     ModalityMSE: ("regulariser", None, set()),
-    TokenTerm: ("regulariser", None, {"tokens"}),
     TokenCrossEntropy: ("label", None, {"tokens"}),
     TopKL: ("teacher", 0, {"tokens"}),
     TeacherConfidences: ("teacher", 1, {"tokens"}),
