@@ -54,6 +54,7 @@ CHOSEN = {
             "data.targets",
             "pair.teacher.passes",
             "pair.teacher.dropout",
+            "pair.teacher.along",
             "terms=[ce,smooth]",
         ),
         "task=summaries",
