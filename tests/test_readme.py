@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,3 +77,23 @@ def test_every_weighting_is_in_the_readme() -> None:
     assert "(docs/methods/README.md)" in README
     for file in (ROOT / "conf/weighting").glob("*.yaml"):
         assert file.read_text().startswith("# "), f"{file.name} needs its description as first comment"
+
+
+def test_the_picture_is_of_the_table() -> None:
+    """Prevents: a picture that shows other numbers than docs/results.md."""
+    made = runpy.run_path(str(ROOT / "docs/pictures/corruption.py"))
+    assert (ROOT / "docs/pictures/corruption.svg").read_text() == made["picture"](), "run docs/pictures/corruption.py"
+    measured = made["rows"]()
+    for name, mean in (("kd", ".670"), ("global", ".675"), ("rwkd", ".708"), ("oracle", ".729")):
+        assert sum(measured[name]) / 5 == pytest.approx(float(mean), abs=6e-4) and mean in README
+
+
+def test_every_link_of_the_readme_leads_somewhere() -> None:
+    """Prevents: a page that was moved and is still named."""
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert len(links) > 25 and [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_readme_is_short() -> None:
+    """Prevents: a first screen that grows with every feature."""
+    assert len(README.split()) <= 1200
