@@ -58,7 +58,7 @@ circle.other {{ fill: #8c959f; fill-opacity: .7; }} line.other {{ stroke: #8c959
 circle.own {{ fill: #0969da; fill-opacity: .7; }} line.own {{ stroke: #0969da; }}
 </style>
 {chr(10).join(parts)}
-<text x="{LEFT}" y="{height - 8}" class="note">{words}</text>
+<text x="20" y="{height - 8}" class="note">{words}</text>
 </svg>
 """
 

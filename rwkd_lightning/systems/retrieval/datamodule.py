@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from rwkd_lightning.data.batching import Batch, BucketBatchSampler
 from rwkd_lightning.data.resumable import ResumableDataModule
+from rwkd_lightning.data.visited import Visited
 from rwkd_lightning.systems.retrieval.collection import META, TRAIN, Collection
 from rwkd_lightning.systems.retrieval.corruption import deal_documents, deal_queries
 from rwkd_lightning.systems.retrieval.pairs import Pairs, put_together
@@ -117,25 +118,3 @@ class RetrievalDataModule(ResumableDataModule):
     def train_idx(self) -> Tensor:
         """The place ``(N,)`` of each row's query among the training queries."""
         return torch.from_numpy(self.rows(TRAIN).queries)
-
-
-class Visited(Sampler[list[int]]):
-    """The batches of another sampler, each row numbered by epoch, too: row + N · epoch.
-
-    So what is drawn for a row at a visit depends on (seed, epoch, row) alone, also in the loader's own processes.
-    """
-
-    def __init__(self, batches: BucketBatchSampler, size: int) -> None:
-        self.batches, self.size = batches, size
-
-    @property
-    def sampler(self) -> BucketBatchSampler:
-        """The other one: Lightning calls its ``set_epoch``."""
-        return self.batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for rows in self.batches:
-            yield [row + self.size * self.batches.epoch for row in rows]

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rwkd_lightning.data.batching import Batch, BucketBatchSampler
 from rwkd_lightning.data.resumable import ResumableDataModule
-from rwkd_lightning.systems.retrieval.datamodule import Visited
+from rwkd_lightning.data.visited import Visited
 from rwkd_lightning.systems.summaries.data import META, TRAIN, Split
 from rwkd_lightning.systems.summaries.noise import SourceNoise
 from rwkd_lightning.systems.summaries.summariser import shifted
