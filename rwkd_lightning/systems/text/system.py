@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from rwkd_lightning.audit.rows import Audited
-from rwkd_lightning.cache.store import digest
+from rwkd_lightning.cache.store import digest, file_digest
 from rwkd_lightning.export.shipped import Shipment
 from rwkd_lightning.run import inputs
 from rwkd_lightning.run.build import optimizer_of, schedule_of
@@ -31,6 +31,7 @@ from rwkd_lightning.systems.text.data.overflow import check as check_overflow
 from rwkd_lightning.systems.text.data.task import TaskData
 from rwkd_lightning.systems.text.evaluate import evaluate, predict_hidden
 from rwkd_lightning.systems.text.export import corruption_scores, teacher_ce, try_writing, write_student
+from rwkd_lightning.systems.text.kinds.table import NONE, TEACHER
 from rwkd_lightning.systems.text.metrics import metrics
 from rwkd_lightning.systems.text.models import Classifier, find, fingerprint
 from rwkd_lightning.systems.text.models.lora import merge, told
@@ -97,7 +98,7 @@ class TextSystem(System):
         teachers = paths_of(self.config)
         paths = {names[i] if i < len(names) else f"teacher {i + 1}": path for i, path in enumerate(teachers)}
         paths["student"] = self.config.pair.student.path
-        return inputs.inputs(splits, fingerprints(paths))
+        return inputs.inputs(splits, fingerprints(paths) | words_of(self.config))
 
     def prepare(self, run: Run, terms: Sequence[Term], weighting: Weighting) -> Classifier:
         config, task = self.config, self.data.task
@@ -200,6 +201,14 @@ class TextSystem(System):
 
     def findings(self, columns: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
         return corruption_scores(columns) if self.config.data.label_noise or self.config.data.teacher_noise else {}
+
+
+def words_of(config: DictConfig) -> dict[str, Any]:
+    """The file of word vectors that a student of another kind begins with, by content; nothing where there is none."""
+    spec = config.pair.student
+    if OmegaConf.select(spec, "kind") is None or spec.table in (TEACHER, NONE) or not Path(spec.table).is_file():
+        return {}
+    return {"word vectors": {"sha256": file_digest(Path(spec.table))}}
 
 
 def as_classifier(student: nn.Module) -> Classifier:

@@ -72,6 +72,35 @@ def test_a_student_begins_with_its_teachers_words(warm: list[str], backbone: Pat
     assert torch.allclose(mine[1:], theirs[1:], atol=1e-6)
 
 
+def test_a_file_of_vectors_is_an_input(warm: list[str], tmp_path: Path) -> None:
+    """Prevents: a run that goes on, or is taken for finished, with other vectors under the same path."""
+    file = tmp_path / "vectors.txt"
+    words = [
+        "the",
+        "a",
+        "is",
+        "it",
+        "bad",
+        "sad",
+        "awful",
+        "poor",
+        "table",
+        "chair",
+        "door",
+        "wall",
+        "good",
+        "happy",
+        "great",
+        "nice",
+    ]
+    file.write_text("".join(f"{word} {i} 1 -1\n" for i, word in enumerate(words)))
+    arguments = [*of_kind(warm, "static"), f"pair.student.table={file}", "weighting=kd", "trainer.max_epochs=1"]
+    finished(arguments, tmp_path / "run")
+    file.write_text(file.read_text().replace(" 1 -1", " 2 -1"))
+    with pytest.raises(UserError, match="word vectors"):
+        finished(arguments, tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [
