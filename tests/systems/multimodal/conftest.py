@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.tiny_bert import write_bert
+
 pytest.importorskip("PIL")
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (40, 60, 220)}
 WORDS = [f"w{i}" for i in range(30)]
@@ -43,32 +45,8 @@ def write_pairs(folder: Path, sizes: tuple[int, int, int] = (90, 30, 30), severa
 
 
 def write_text_model(folder: Path, blocks: int = 2, dropout: float = 0.1) -> Path:
-    """A random BERT with a word-level tokenizer."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *NAMES, *WORDS]
-    made = Tokenizer(models.WordLevel({w: i for i, w in enumerate(names)}, unk_token="[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    made.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    PreTrainedTokenizerFast(tokenizer_object=made, **special, model_max_length=32).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(names),
-        hidden_size=32,
-        num_hidden_layers=blocks,
-        num_attention_heads=4,
-        intermediate_size=48,
-        max_position_embeddings=32,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-        initializer_range=0.1,
-    )
-    BertModel(config).save_pretrained(folder)
-    return folder
+    """A tiny BERT of the texts' words."""
+    return write_bert(folder, [*NAMES, *WORDS], 0.1, blocks, dropout)
 
 
 def write_image_encoder(folder: Path) -> Path:

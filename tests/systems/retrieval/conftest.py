@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+
+from tests.tiny_bert import write_bert
 
 SUBJECTS = [f"s{i}" for i in range(30)]
 WORDS = [f"w{i}" for i in range(40)]
@@ -37,32 +38,8 @@ def write_collection(folder: Path, queries: int = 100, documents: int = 60) -> P
 
 
 def write_transformer(folder: Path, blocks: int = 2, dropout: float = 0.1) -> Path:
-    """A random BERT with a word-level tokenizer."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *SUBJECTS, *WORDS]
-    made = Tokenizer(models.WordLevel({w: i for i, w in enumerate(names)}, unk_token="[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    made.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    PreTrainedTokenizerFast(tokenizer_object=made, **special, model_max_length=32).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(names),
-        hidden_size=32,
-        num_hidden_layers=blocks,
-        num_attention_heads=4,
-        intermediate_size=48,
-        max_position_embeddings=32,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-        initializer_range=0.2,
-    )
-    BertModel(config).save_pretrained(folder)
-    return folder
+    """A tiny BERT of the collection's words."""
+    return write_bert(folder, [*SUBJECTS, *WORDS], 0.2, blocks, dropout)
 
 
 @pytest.fixture(scope="session")
