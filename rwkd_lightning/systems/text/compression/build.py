@@ -53,9 +53,19 @@ def exchanged(
         module = network.get_input_embeddings()
     except NotImplementedError:
         module = None
-    if not isinstance(module, torch.nn.Embedding):
-        kind = network.config.model_type
-        raise UserError(f"{KEY}: a {kind} has no word table of its own to compress; set {KEY}=null")
+    kind = network.config.model_type
+    if not isinstance(module, torch.nn.Embedding) or type(module).forward is not torch.nn.Embedding.forward:
+        raise UserError(f"{KEY}: a {kind} has no plain word table to compress; set {KEY}=null")
+    holders = [
+        name
+        for name, one in network.named_modules(remove_duplicate=False)
+        if getattr(one, "weight", None) is module.weight
+    ]
+    if len(holders) > 1:
+        raise UserError(
+            f"{KEY}: a {kind} holds one word table in several places ({', '.join(holders[:3])}), of which one alone "
+            f"would be small; set {KEY}=null"
+        )
     table = module.weight.detach().double().cpu().numpy()
     scores = scores_of(settings["scores"], student, tokenizer, data, len(table), max_length)
     refine = settings["refine"] == "move"

@@ -95,7 +95,8 @@ def by_error(rows: Sequence[int], width: int, explained: Sequence[Array], budget
     """Ranks that leave the least weighted error: step by step the block that explains most for each further number.
 
     A block's eigenvalues fall, and each of its dimensions costs the same, so this is the best choice for the numbers
-    that it spends (a knapsack of concave gains), but for what is left of the budget at the end.
+    that it spends (a knapsack of concave gains) as long as no block is whole: one that is gets its last dimensions for
+    nothing, which a step ahead does not see.
 
     Args:
         explained: of each block what each dimension explains, as `low_rank.axes` gives it.

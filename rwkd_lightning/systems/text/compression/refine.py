@@ -19,8 +19,8 @@ def moved(
     """The words of each block after all moves; the weighted error never rises, and the budget holds.
 
     In a round the words that another block would approximate better are candidates; the tenth of them that it
-    approximates best moves, and all blocks are decomposed anew. It ends with fewer than five candidates, or with a
-    round that the budget or the error refuses.
+    approximates best moves, and all blocks are decomposed anew. No word moves to a block that is kept whole, which
+    would fit all. It ends with fewer than five candidates, or with a round that the budget or the error refuses.
     """
     width = table.shape[1]
     current = [np.asarray(some) for some in words]
@@ -30,6 +30,11 @@ def moved(
         everyone = np.concatenate(current)
         own = np.repeat(np.arange(len(current)), [len(some) for some in current])
         left = np.stack([norms[everyone] - ((table[everyone] @ b) ** 2).sum(1) for b in maps])  # (c, V)
+        whole = [
+            numbers(len(some), width, rank) == len(some) * width for some, rank in zip(current, ranks, strict=True)
+        ]
+        left[np.array(whole)] = np.inf
+        left[:, np.array(whole)[own]] = np.inf  # and none leaves one
         best = left.argmin(0)
         chosen = np.flatnonzero((best != own) & (left.min(0) < left[own, np.arange(len(own))]))
         if len(chosen) < FEWEST:
@@ -56,6 +61,7 @@ def decomposed(
     total, maps = 0.0, []
     for some, rank in zip(words, ranks, strict=True):
         directions, explained = axes(table[some], weights[some])
-        total += float(explained[rank:].sum())
+        if numbers(len(some), table.shape[1], rank) < table[some].size:
+            total += float(explained[rank:].sum())
         maps.append(directions[:, :rank])
     return total, maps

@@ -162,3 +162,23 @@ def test_no_run_and_a_result_that_is_there(run: Path, tmp_path: Path, capsys: py
     """Prevents: a result that is replaced without being asked."""
     assert main([str(tmp_path)]) == 1 and main([str(run), f"--out={tmp_path}"]) == 1
     assert "is no folder of a run" in (said := capsys.readouterr().err) and "add --force to replace it" in said
+
+
+@pytest.mark.parametrize(("kind", "message"), [("bart", "no plain word table"), ("t5", "in several places")])
+def test_tables_that_cannot_be_exchanged(kind: str, message: str) -> None:
+    """Prevents: a scale of the words that is lost without a word, and a file that cannot be written after training."""
+    from types import SimpleNamespace
+
+    from transformers import AutoModelForSequenceClassification, BartConfig, T5Config
+
+    from rwkd_lightning.systems.text.compression.build import DEFAULTS, exchanged
+
+    sizes: Any = {"vocab_size": 40, "d_model": 16}
+    if kind == "bart":
+        layers = {f"{part}_{what}": 1 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+        configured: Any = BartConfig(**sizes, **layers, encoder_ffn_dim=8, decoder_ffn_dim=8, scale_embedding=True)
+    else:
+        configured = T5Config(**sizes, d_kv=8, d_ff=8, num_layers=1, num_heads=2)
+    student: Any = SimpleNamespace(network=AutoModelForSequenceClassification.from_config(configured))
+    with pytest.raises(UserError, match=message):
+        exchanged(student, None, None, DEFAULTS, 8)  # type: ignore[arg-type]
